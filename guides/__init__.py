@@ -1,0 +1,1 @@
+"""Guides q(z | x), each a `PyroModule`."""

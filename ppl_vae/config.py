@@ -1,0 +1,107 @@
+"""Plain descriptions of modules: the arguments one was built with, as JSON, and back again.
+
+A run folder must rebuild its pair without executing anything that it loads. So a class opts in with
+`@configurable`, which remembers constructor arguments and enters the class in a table; rebuilding only ever
+calls classes that are in the table, that is, classes whose code the user has already imported.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from typing import Any, TypeVar
+
+from ppl_vae.errors import InputError, unknown_name
+
+_CLASSES: dict[str, type] = {}
+_T = TypeVar("_T")
+
+
+def configurable(cls: type[_T]) -> type[_T]:
+    """Class decorator: remember the constructor's arguments so that `describe` and `rebuild` work.
+
+    Arguments may be numbers, strings, booleans, None, lists, tuples, string-keyed mappings of these, and other
+    configurable objects. An object built with anything else works, but cannot be described.
+    """
+    original = cls.__init__
+    signature = inspect.signature(original)
+
+    @functools.wraps(original)
+    def __init__(self: Any, *args: Any, **kwargs: Any) -> None:
+        if "_arguments" not in self.__dict__:  # the outermost constructor; a parent's comes later
+            bound = signature.bind(self, *args, **kwargs).arguments
+            own, *_ = bound
+            given: dict[str, Any] = {}
+            for name, value in bound.items():
+                if name == own:
+                    continue
+                if signature.parameters[name].kind is inspect.Parameter.VAR_KEYWORD:
+                    given.update(value)
+                else:
+                    given[name] = value
+            object.__setattr__(self, "_arguments", _plain(given))
+        original(self, *args, **kwargs)
+
+    cls.__init__ = __init__  # type: ignore[assignment]
+    _CLASSES[_key(cls)] = cls
+    return cls
+
+
+def describe(obj: Any) -> dict[str, Any] | None:
+    """Return ``{"class": …, "arguments": …}`` for a configurable object, or None where that cannot be told."""
+    arguments = getattr(obj, "__dict__", {}).get("_arguments")
+    if arguments is None or _key(type(obj)) not in _CLASSES:
+        return None
+    return {"class": _key(type(obj)), "arguments": arguments}
+
+
+def rebuild(description: dict[str, Any]) -> Any:
+    """Build the object that `describe` described.
+
+    Raises
+    ------
+    InputError
+        If the class is not in the table: the module that defines it has not been imported.
+    """
+    name = description.get("class")
+    if name not in _CLASSES:
+        raise unknown_name("configurable class", name, _CLASSES)
+    try:
+        return _CLASSES[name](**{key: _revive(value) for key, value in description["arguments"].items()})
+    except (KeyError, TypeError, AttributeError) as error:
+        raise InputError(f"description of {name}", got=str(error), hint="the version that wrote it") from error
+
+
+def _key(cls: type) -> str:
+    return f"{cls.__module__}.{cls.__qualname__}"
+
+
+def _plain(value: Any) -> Any:
+    """Return `value` as JSON would hold it, or None at the top where some part of it has no such form."""
+    try:
+        return _encode(value)
+    except TypeError:
+        return None
+
+
+def _encode(value: Any) -> Any:
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    if isinstance(value, list | tuple):
+        return [_encode(item) for item in value]
+    if isinstance(value, dict) and all(isinstance(key, str) for key in value):
+        return {key: _encode(item) for key, item in value.items()}
+    described = describe(value)
+    if described is None:
+        raise TypeError(f"no plain form for {type(value).__name__}")
+    return described
+
+
+def _revive(value: Any) -> Any:
+    if isinstance(value, dict):
+        if value.keys() == {"class", "arguments"}:
+            return rebuild(value)
+        return {key: _revive(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return tuple(_revive(item) for item in value)
+    return value

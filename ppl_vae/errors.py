@@ -1,0 +1,67 @@
+"""Errors a user can act on: one line that says what was expected, what was got, and what to try.
+
+Every error of the library derives from `PplVaeError`; the command line prints its one line and exits with 2.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class PplVaeError(Exception):
+    """Root of every error the library raises on purpose; its text is one line."""
+
+
+class InputError(PplVaeError, ValueError):
+    """Something handed to the library does not fit.
+
+    The text reads ``what: expected …; got …; try …``; parts that were not given are left out.
+
+    Parameters
+    ----------
+    what : str
+        The thing at fault, named as the user knows it (an argument, a site, a file).
+    expected, got, hint : str, optional
+        The three halves of the line; `hint` is what to try.
+    """
+
+    def __init__(self, what: str, *, expected: str = "", got: str = "", hint: str = "") -> None:
+        parts = [f"expected {expected}"] if expected else []
+        parts += [f"got {got}"] if got else []
+        parts += [f"try {hint}"] if hint else []
+        super().__init__(f"{what}: {'; '.join(parts)}" if parts else what)
+
+
+class PairError(InputError):
+    """A model and a guide do not form a pair over the same latent sites."""
+
+
+class NonFiniteError(PplVaeError, ArithmeticError):
+    """A value in a computation was NaN or infinite; the text names the first such site."""
+
+
+class RunError(PplVaeError, OSError):
+    """A run folder cannot be read or written."""
+
+
+def unknown_name(kind: str, name: object, known: Iterable[str]) -> InputError:
+    """Return the error for an unknown name, with the nearest known one suggested.
+
+    Parameters
+    ----------
+    kind : str
+        What was named, such as ``"data set"``.
+    name : object
+        What the user wrote.
+    known : iterable of str
+        The names there are.
+    """
+    names = sorted(known)
+    near = difflib.get_close_matches(str(name), names, n=1, cutoff=0.4)
+    return InputError(
+        f"unknown {kind}",
+        expected=f"one of {', '.join(names)}",
+        got=repr(name),
+        hint=repr(near[0]) if near else "",
+    )
