@@ -1,1 +1,6 @@
 """Guides q(z | x), each a `PyroModule`."""
+
+from ppl_vae.guides.amortized_normal import AmortizedNormal
+from ppl_vae.guides.linear_gaussian import LinearGaussian
+
+__all__ = ["AmortizedNormal", "LinearGaussian"]

@@ -1,1 +1,6 @@
 """Generative models p(x, z), each a `PyroModule`."""
+
+from ppl_vae.models.ppca import PPCA
+from ppl_vae.models.vae import VAE
+
+__all__ = ["PPCA", "VAE"]

@@ -1,1 +1,23 @@
-"""To be written."""
+"""Data sets: built in by name, or the user's own, as splits that are mappings of tensors."""
+
+from ppl_vae.data.binarize import binarize
+from ppl_vae.data.catalogue import load, names
+from ppl_vae.data.own import as_split, from_tensors
+from ppl_vae.data.spec import Spec
+from ppl_vae.data.split import Dataset, Split
+from ppl_vae.data.sprites import FACTORS, draw_sprites
+from ppl_vae.data.synthetic import LinearGaussian
+
+__all__ = [
+    "FACTORS",
+    "Dataset",
+    "LinearGaussian",
+    "Spec",
+    "Split",
+    "as_split",
+    "binarize",
+    "draw_sprites",
+    "from_tensors",
+    "load",
+    "names",
+]

@@ -1,0 +1,88 @@
+"""A linear Gaussian guide, whose family holds the exact posterior of PPCA and factor analysis.
+
+q(z|x) = N(A x + a, T T'),   T lower triangular with a positive diagonal, shared by all data
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pyro
+import pyro.distributions as dist
+import torch
+from pyro.nn import PyroModule
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ppl_vae.config import configurable
+from ppl_vae.errors import InputError
+from ppl_vae.shapes import batch_size, check_last_dimension, integer_at_least
+
+
+@configurable
+class LinearGaussian(PyroModule):
+    """A Normal with mean affine in x and one full covariance.
+
+    Parameters
+    ----------
+    x_dim, latent_dim : int
+        D and L.
+
+    Attributes
+    ----------
+    gain, offset, tril : Parameter
+        A (L, D), its rows of about unit length at the start, drawn from torch's global generator; a (L,), zero; and
+        (L, L), zero, whose lower triangle with the diagonal exponentiated is T (what stands above it is not used). No
+        model has these names: in a plain `pyro.infer.SVI` script equal names are one parameter.
+
+    Raises
+    ------
+    InputError
+        If a size is below one; when called, if x is not (..., D).
+    """
+
+    def __init__(self, x_dim: int, latent_dim: int) -> None:
+        super().__init__()
+        self.x_dim = integer_at_least("x_dim", x_dim, 1)
+        self.latent_dim = integer_at_least("latent_dim", latent_dim, 1)
+        self.gain = nn.Parameter(torch.randn(self.latent_dim, self.x_dim) / self.x_dim**0.5)
+        self.offset = nn.Parameter(torch.zeros(self.latent_dim))
+        self.tril = nn.Parameter(torch.zeros(self.latent_dim, self.latent_dim))
+
+    def forward(self, x: Tensor | None = None, size: int | None = None) -> Tensor:
+        """Sample z given `x` (B, D), and return it, (..., B, L)."""
+        if x is None:
+            raise InputError("guide", expected="an observation x", got="None", hint="guide(x=x)")
+        with pyro.plate("data", batch_size(x, (self.x_dim,), size), dim=-1):
+            return pyro.sample("z", self.posterior(x))
+
+    def posterior(self, x: Tensor) -> Any:
+        """Return q(z|x) for x (..., D): batch shape (...), event shape (L,)."""
+        check_last_dimension("x", x, self.x_dim)
+        tril = self.tril
+        scale_tril = tril.tril(-1) + tril.diagonal().exp().diag_embed()
+        return dist.MultivariateNormal(F.linear(x, self.gain, self.offset), scale_tril=scale_tril)
+
+    def set_posterior(self, gain: Tensor, offset: Tensor, covariance: Tensor) -> None:
+        """Copy A (L, D), a (L,) and S (L, L) into the parameters, as for a posterior known in closed form.
+
+        Raises
+        ------
+        InputError
+            If a shape differs or S is not positive definite.
+        """
+        L = self.latent_dim
+        for name, value, shape in (
+            ("gain", gain, (L, self.x_dim)),
+            ("offset", offset, (L,)),
+            ("covariance", covariance, (L, L)),
+        ):
+            if tuple(value.shape) != shape:
+                raise InputError(name, expected=f"shape {shape}", got=str(tuple(value.shape)))
+        root, info = torch.linalg.cholesky_ex(covariance)
+        if int(info) != 0:
+            raise InputError("covariance", expected="a positive definite matrix", got="one that is not")
+        with torch.no_grad():
+            self.gain.copy_(gain)
+            self.offset.copy_(offset)
+            self.tril.copy_(root.tril(-1) + root.diagonal().log().diag_embed())

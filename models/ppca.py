@@ -1,0 +1,106 @@
+"""Probabilistic PCA and factor analysis (Tipping & Bishop 1999, eqs. 1 to 3; Rubin & Thayer 1982).
+
+p(z) = N(0, I_L),   p(x|z) = N(W z + b, S^2),   S = s I (PPCA) or diag(s_1, ..., s_D) (factor analysis)
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pyro
+import pyro.distributions as dist
+import torch
+from pyro.nn import PyroModule
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ppl_vae import exact
+from ppl_vae.config import configurable
+from ppl_vae.errors import InputError, unknown_name
+from ppl_vae.shapes import batch_size, check_last_dimension, integer_at_least
+
+NOISES = ("isotropic", "diagonal")
+
+
+@configurable
+class PPCA(PyroModule):
+    """Linear-Gaussian latent variable model, whose log p(x) and p(z|x) are known exactly.
+
+    Parameters
+    ----------
+    x_dim, latent_dim : int
+        D and L.
+    noise : {"isotropic", "diagonal"}
+        One s for all coordinates (PPCA), or one each (factor analysis).
+
+    Attributes
+    ----------
+    weight, bias, log_scale : Parameter
+        W (D, L), its columns of about unit length at the start, drawn from torch's global generator; b (D,), zero; and
+        log s, () or (D,), zero.
+
+    Raises
+    ------
+    InputError
+        If a size is below one or the noise unknown; when called, if x is not (B, D).
+    """
+
+    def __init__(self, x_dim: int, latent_dim: int, noise: str = "isotropic") -> None:
+        super().__init__()
+        self.x_dim = integer_at_least("x_dim", x_dim, 1)
+        self.latent_dim = integer_at_least("latent_dim", latent_dim, 1)
+        if noise not in NOISES:
+            raise unknown_name("noise", noise, NOISES)
+        self.noise = noise
+        self.weight = nn.Parameter(torch.randn(self.x_dim, self.latent_dim) / self.x_dim**0.5)
+        self.bias = nn.Parameter(torch.zeros(self.x_dim))
+        self.log_scale = nn.Parameter(torch.zeros(() if noise == "isotropic" else (self.x_dim,)))
+        self.register_buffer("prior_loc", torch.zeros(self.latent_dim))
+        self.register_buffer("prior_scale", torch.ones(self.latent_dim))
+
+    @classmethod
+    def maximum_likelihood(cls, x: Tensor, latent_dim: int) -> PPCA:
+        """Return the PPCA of isotropic noise that maximises the likelihood of `x` (N, D), in closed form."""
+        parameters = exact.ppca_maximum_likelihood(x, latent_dim)
+        model = cls(x.shape[-1], latent_dim).to(parameters.weight)
+        model.set_parameters(*parameters)
+        return model
+
+    def set_parameters(self, weight: Tensor, bias: Tensor, scale: Tensor) -> None:
+        """Copy W (D, L), b (D,) and the standard deviation s (() or (D,)) into the parameters.
+
+        Raises
+        ------
+        InputError
+            If a shape differs or a scale is not above zero.
+        """
+        if not bool((scale > 0).all()):
+            raise InputError("scale", expected="standard deviations > 0", got=f"{float(scale.min()):g}")
+        for name, value in (("weight", weight), ("bias", bias), ("log_scale", scale.log())):
+            parameter = getattr(self, name)
+            if value.shape != parameter.shape:
+                what = name.removeprefix("log_")
+                raise InputError(what, expected=f"shape {tuple(parameter.shape)}", got=str(tuple(value.shape)))
+        with torch.no_grad():
+            self.weight.copy_(weight)
+            self.bias.copy_(bias)
+            self.log_scale.copy_(scale.log())
+
+    def forward(self, x: Tensor | None = None, size: int | None = None) -> Tensor:
+        """Sample z, then x given z, or observe `x` (B, D); with `size` = B instead, generate. Returns x (B, D)."""
+        with pyro.plate("data", batch_size(x, (self.x_dim,), size), dim=-1):
+            z = pyro.sample("z", dist.Normal(self.prior_loc, self.prior_scale).to_event(1))
+            return pyro.sample("x", self.decode(z), obs=x)
+
+    def decode(self, z: Tensor) -> Any:
+        """Return p(x|z) for z (..., L): batch shape (...), event shape (D,)."""
+        check_last_dimension("z", z, self.latent_dim)
+        return dist.Normal(F.linear(z, self.weight, self.bias), self.log_scale.exp()).to_event(1)
+
+    def log_marginal(self, x: Tensor) -> Tensor:
+        """Return log p(x) = log N(x; b, WW' + S^2) of `x` (B, D): shape (B,), nats."""
+        return exact.log_marginal(x, self.weight, self.bias, self.log_scale.exp())
+
+    def posterior(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Return mean (B, L) and covariance (L, L) of p(z|x) for `x` (B, D)."""
+        return exact.posterior(x, self.weight, self.bias, self.log_scale.exp())

@@ -1,0 +1,46 @@
+"""Process-wide settings, switched for the length of one of our calls and put back after it.
+
+Importing the library changes nothing; neither does calling it. Pyro's validation, its parameter store, torch's
+random state and a module's train/eval mode are all switched here and nowhere else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pyro
+import torch
+from torch import nn
+
+
+@contextmanager
+def isolated(seed: int | None = None, *, device: torch.device | str | None = None) -> Iterator[None]:
+    """Run with validation off and a random state of our own; restore both afterwards.
+
+    Parameters
+    ----------
+    seed : int, optional
+        Seed of the random state inside; None goes on from the current state.
+    device : torch.device or str, optional
+        The accelerator whose random state is kept apart beside the CPU's.
+    """
+    kind = torch.device(device) if device is not None else torch.device("cpu")
+    devices = [kind.index or 0] if kind.type == "cuda" else []
+    with torch.random.fork_rng(devices=devices), pyro.validation_enabled(False):
+        if seed is not None:
+            torch.manual_seed(seed)
+        yield
+
+
+@contextmanager
+def evaluating(module: nn.Module) -> Iterator[None]:
+    """Run without gradients and in eval mode (batch norm uses its running averages); restore the modes after."""
+    modes = {child: child.training for child in module.modules()}
+    module.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        for child, mode in modes.items():
+            child.training = mode

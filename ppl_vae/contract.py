@@ -1,0 +1,248 @@
+"""The contract of a pair, checked once on a few rows: which sites there are, their shapes, and what they may hold.
+
+Pyro warns where a guide misses a site; here it is an error that names the site.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import pyro
+import torch
+from torch import Tensor
+
+from ppl_vae import traces
+from ppl_vae.context import evaluating, isolated
+from ppl_vae.errors import InputError, PairError, PplVaeError
+from ppl_vae.traces import Site, Sites
+from ppl_vae.types import Batch, Program
+
+if TYPE_CHECKING:
+    from ppl_vae.pair import Pair
+
+ROWS = 3
+
+
+@dataclass(frozen=True)
+class Contract:
+    """What a check found out about a pair.
+
+    Attributes
+    ----------
+    latent_dim : int
+        Largest number of coordinates of a latent of one datum.
+    shares_latents : bool
+        Whether some latents lie outside the plate ``data``, shared by all data.
+    observed : tuple of str
+        Sites that the batch observes.
+    """
+
+    latent_dim: int
+    shares_latents: bool
+    observed: tuple[str, ...]
+
+
+def check(pair: Pair, batch: Batch) -> Contract:
+    """Check `pair` on the first rows of `batch`; see `Pair.check`."""
+    arguments = pair.arguments(batch)
+    check_values(arguments)
+    few = {name: value[:ROWS] for name, value in arguments.items()}
+    # Validation is off at first, so that our own messages, which name the site and a way out, come before Pyro's.
+    with isolated(), evaluating(pair):
+        stored: dict[str, Any] = {}
+        model_sites, guide_sites = _run((_watched(pair.model, stored), _watched(pair.guide, stored)), few)
+        _check_parameters(pair, stored)
+        _check_sites(model_sites, guide_sites)
+        for name, site in model_sites.items():
+            if site["is_observed"] and name in arguments:
+                _check_support(name, site["fn"], arguments[name])
+        _check_batch_shapes(model_sites, guide_sites, len(next(iter(few.values()))))
+        local = {name: site for name, site in traces.latents(model_sites).items() if traces.in_data_plate(site)}
+        shares = not all(traces.in_data_plate(site) for site in (model_sites | guide_sites).values())
+        if not shares:
+            _check_particles(pair, few)
+    return Contract(
+        latent_dim=max((site["fn"].event_shape.numel() for site in local.values()), default=0),
+        shares_latents=shares,
+        observed=tuple(name for name, site in model_sites.items() if site["is_observed"] and name in arguments),
+    )
+
+
+def check_values(batch: Batch) -> None:
+    """Raise where a tensor is empty, holds NaN or infinities, or differs in length from the others."""
+    lengths = {name: value.shape[0] if value.dim() else 0 for name, value in batch.items()}
+    for name, length in lengths.items():
+        if length == 0:
+            raise InputError(f"{name}", expected="at least one datum", got=f"shape {tuple(batch[name].shape)}")
+    if len(set(lengths.values())) > 1:
+        told = ", ".join(f"{name} {length}" for name, length in lengths.items())
+        raise InputError("batch", expected="tensors of one leading length", got=told)
+    for name, value in batch.items():
+        if value.is_floating_point() and not bool(torch.isfinite(value).all()):
+            bad = ~torch.isfinite(value).flatten(1 if value.dim() > 1 else 0)
+            rows = bad.any(-1) if value.dim() > 1 else bad
+            raise InputError(
+                name,
+                expected="finite values",
+                got=f"{int(bad.sum())} NaN or infinite, the first in row {int(rows.nonzero()[0])}",
+                hint="removing or imputing those rows",
+            )
+
+
+def _run(programs: tuple[Any, Any], few: dict[str, Tensor]) -> tuple[Sites, Sites]:
+    try:
+        return traces.trace_pair(*programs, (), few)
+    except PplVaeError:
+        raise
+    except (RuntimeError, ValueError, IndexError) as error:
+        shapes = ", ".join(f"{name} {tuple(value.shape)}" for name, value in few.items())
+        raise PairError(
+            "pair", expected="programs that run on the batch", got=f"{_line(error)} (for {shapes})"
+        ) from error
+
+
+def _check_sites(model_sites: Sites, guide_sites: Sites) -> None:
+    """The guide samples exactly the latent sites of the model, each with the model's event shape."""
+    wanted, offered = traces.latents(model_sites), traces.latents(guide_sites)
+    for name, site in wanted.items():
+        if name not in offered and not traces.is_enumerated(site):
+            raise PairError(
+                f"site {name!r}",
+                expected="the guide to sample every latent site of the model",
+                got=f"a guide that samples {_names(offered)}",
+                hint=f"pyro.sample({name!r}, …) in the guide, or obs= in the model",
+            )
+    for name, site in offered.items():
+        if name not in model_sites and not traces.is_auxiliary(site):
+            raise PairError(
+                f"site {name!r}",
+                expected="only latent sites of the model in the guide",
+                got=f"a site the model lacks (it has {_names(wanted)})",
+                hint="the model's site names in the guide, or infer={'is_auxiliary': True}",
+            )
+        if name in model_sites and name not in wanted:
+            raise PairError(
+                f"site {name!r}",
+                expected="a latent site",
+                got="one that the model observes",
+                hint="dropping it from the guide",
+            )
+    for name in wanted.keys() & offered.keys():
+        model_shape, guide_shape = _event_shape(wanted[name]), _event_shape(offered[name])
+        if model_shape != guide_shape:
+            raise PairError(
+                f"site {name!r}",
+                expected=f"event shape {model_shape} as in the model",
+                got=f"{guide_shape} in the guide",
+                hint="the same latent_dim and the same .to_event(…) in both",
+            )
+
+
+def _check_batch_shapes(model_sites: Sites, guide_sites: Sites, size: int) -> None:
+    """Every site of a datum has log probabilities of shape (B,)."""
+    for sites, program in ((model_sites, "model"), (guide_sites, "guide")):
+        for name, site in sites.items():
+            shape = tuple(site["fn"].batch_shape)
+            if traces.in_data_plate(site) and shape[-1:] not in ((size,), (1,)):
+                raise PairError(
+                    f"site {name!r}",
+                    expected=f"batch shape ending in {size}, the size of the plate 'data'",
+                    got=f"{shape} in the {program}",
+                    hint=".to_event(1) on its distribution",
+                )
+            with pyro.validation_enabled(True):
+                try:
+                    log_prob = traces.log_prob(site)
+                except ValueError as error:
+                    raise PairError(f"site {name!r}", expected="a value in its support", got=_line(error)) from error
+            if traces.in_data_plate(site) and log_prob.shape[-1:] != (size,):
+                raise PairError(
+                    f"site {name!r}",
+                    expected=f"log probabilities of shape ({size},)",
+                    got=f"{tuple(log_prob.shape)} in the {program}",
+                    hint="a distribution whose batch shape is that of the plate 'data'",
+                )
+
+
+def _check_particles(pair: Pair, few: dict[str, Tensor]) -> None:
+    """Particles are one more plate: networks must take leading batch dimensions."""
+    size = len(next(iter(few.values())))
+    try:
+        shape = tuple(pair.log_weights(few, num_particles=2).shape)
+    except (RuntimeError, ValueError, IndexError) as error:
+        if isinstance(error, PplVaeError):
+            raise
+        raise PairError(
+            "pair",
+            expected="networks that accept leading batch dimensions (particles are a plate at dim -2)",
+            got=_line(error),
+            hint="acting on the last dimensions only, as nn.Linear does",
+        ) from error
+    if shape != (2, size):
+        raise PairError("pair", expected=f"log weights of shape (2, {size}) for 2 particles", got=str(shape))
+
+
+def _check_support(name: str, fn: Any, value: Tensor) -> None:
+    """Every value the batch observes lies in the support of its likelihood."""
+    want, have = tuple(fn.event_shape), tuple(value.shape[value.dim() - len(fn.event_shape) :])
+    if want != have or value.dim() != len(want) + 1:
+        raise InputError(name, expected=f"shape (N, {', '.join(map(str, want))})", got=str(tuple(value.shape)))
+    try:
+        inside = fn.support.check(value)
+    except (RuntimeError, NotImplementedError):
+        return  # a support that depends on the datum: validated on the first rows instead
+    if not bool(inside.all()):
+        row = int((~inside).nonzero()[0, 0])
+        raise InputError(
+            name,
+            expected=f"values in the support of its likelihood ({_support(fn)})",
+            got=f"{int((~inside).sum())} rows outside, the first row {row} with values in "
+            f"[{float(value[row].min()):.4g}, {float(value[row].max()):.4g}]",
+            hint="another likelihood, or binarization='fixed' or 'dynamic' for grey values",
+        )
+
+
+def _watched(program: Program, stored: dict[str, Any]) -> Program:
+    """Return `program` in a parameter-store scope of its own, noting in `stored` what it put there."""
+
+    def run(*args: Any, **kwargs: Any) -> Any:
+        state: Any = {"params": {}, "constraints": {}}
+        with pyro.get_param_store().scope(state):
+            result = program(*args, **kwargs)
+        stored.update(state["params"])
+        return result
+
+    return run
+
+
+def _check_parameters(pair: Pair, stored: dict[str, Any]) -> None:
+    """Nothing the programs train may live in the parameter store only."""
+    own = {id(parameter) for parameter in pair.parameters()}
+    for name, value in stored.items():
+        if id(value) not in own:
+            raise PairError(
+                f"parameter {name!r}",
+                expected="parameters held by the model's or the guide's module",
+                got="a pyro.param in the process-wide store, which is neither trained nor saved",
+                hint="a PyroModule with `self.name = PyroParam(…)`",
+            )
+
+
+def _event_shape(site: Site) -> tuple[int, ...]:
+    return tuple(site["fn"].event_shape)
+
+
+def _names(sites: Sites) -> str:
+    return ", ".join(sites) or "none"
+
+
+def _support(fn: Any) -> str:
+    support = fn.support
+    while hasattr(support, "base_constraint"):
+        support = support.base_constraint
+    return str(support).removesuffix("()")
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split())[:300]

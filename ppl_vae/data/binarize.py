@@ -1,0 +1,42 @@
+"""From grey values in [0, 1] to binary x, once (fixed) or with every batch (dynamic)."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+
+from ppl_vae.data.seeding import generator
+from ppl_vae.data.spec import BINARIZATIONS
+from ppl_vae.data.split import Dataset, Split
+from ppl_vae.errors import InputError, unknown_name
+
+
+def binarize(data: Dataset, binarization: str, seed: int = 0) -> Dataset:
+    """Return `data` with x ~ Bernoulli(grey value), coordinate by coordinate.
+
+    ``fixed`` keeps one draw for good. ``dynamic`` shows that same draw and keeps the grey values for `Split.draw`
+    (Salakhutdinov & Murray 2008; Burda et al. 2016, sec. 5). Each part has a stream of its own under `seed`.
+
+    Raises
+    ------
+    InputError
+        If the name of the binarisation is unknown, or x does not lie in [0, 1], or is binarised already.
+    """
+    if binarization not in BINARIZATIONS:
+        raise unknown_name("binarization", binarization, BINARIZATIONS)
+    if binarization == "none":
+        return data
+    if data.spec.support == "real":
+        raise InputError(f"binarization of {data.name}", expected="grey values in [0, 1]", got="real-valued x")
+    if data.spec.binarization != "none":
+        raise InputError(f"binarization of {data.name}", expected="grey values", got="x that is binarised already")
+    spec = replace(data.spec, support="binary", binarization=binarization, levels=2)
+
+    def drawn(split: Split) -> Split:
+        grey = split["x"]
+        x = torch.bernoulli(grey, generator=generator(seed, f"binarize {split.role}"))
+        return Split({**split, "x": x}, spec, role=split.role, intensities=grey if binarization == "dynamic" else None)
+
+    parts = {role: drawn(split) for role, split in data.splits.items()}
+    return Dataset(parts["train"], parts.get("validation"), parts["test"], data.truth)

@@ -1,0 +1,84 @@
+"""Data sets by name."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from ppl_vae.data.binarize import binarize
+from ppl_vae.data.images import binarized_mnist, frey, mnist
+from ppl_vae.data.omniglot import omniglot
+from ppl_vae.data.spec import BINARIZATIONS, Binarization
+from ppl_vae.data.split import Dataset
+from ppl_vae.data.sprites import sprites
+from ppl_vae.data.synthetic import digits, linear_gaussian
+from ppl_vae.errors import InputError, unknown_name
+
+
+@dataclass(frozen=True)
+class _Entry:
+    description: str
+    read: Callable[..., Dataset]
+    binarizations: tuple[Binarization, ...]  # the default first
+
+
+_ENTRIES = {
+    "digits": _Entry(
+        "1797 handwritten digits, 8x8, from scikit-learn; no download", digits, ("fixed", "dynamic", "none")
+    ),
+    "sprites": _Entry("binary shapes with five known factors, drawn on the fly", sprites, ("none",)),
+    "linear-gaussian": _Entry("synthetic, with the exact log p(x) known", linear_gaussian, ("none",)),
+    "mnist": _Entry("70000 handwritten digits, 28x28, grey", mnist, ("dynamic", "fixed", "none")),
+    "binarized-mnist": _Entry("MNIST binarised once and for all (Larochelle)", binarized_mnist, ("fixed",)),
+    "omniglot": _Entry(
+        "32415 handwritten characters of 50 alphabets, 28x28, grey", omniglot, ("dynamic", "fixed", "none")
+    ),
+    "frey": _Entry("1965 grey video frames of one face, 28x20", frey, ("none",)),
+}
+
+
+def names() -> dict[str, str]:
+    """Return the names of the data sets, each with one line on what it is."""
+    return {name: entry.description for name, entry in _ENTRIES.items()}
+
+
+def load(name: str = "digits", *, binarization: str | None = None, seed: int = 0, **options: Any) -> Dataset:
+    """Return a data set by name.
+
+    Files are read from the folder that ``PPL_VAE_DATA`` names or from the user's cache, else downloaded into the cache.
+
+    Parameters
+    ----------
+    name : str
+        One of `names`.
+    binarization : {"none", "fixed", "dynamic"}, optional
+        How grey values become binary. By default digits are ``fixed``, mnist and omniglot ``dynamic``.
+    seed : int
+        Seed of the split, of the draws and of what is synthetic. Published test parts do not depend on it.
+    **options
+        ``num_rows`` and ``size`` of sprites; ``num_rows``, ``x_dim``, ``latent_dim`` and ``scale`` of linear-gaussian.
+
+    Raises
+    ------
+    InputError
+        If the name, the binarisation or an option is unknown or does not go with the data set, or a file is missing,
+        damaged or refused.
+    """
+    if name not in _ENTRIES:
+        raise unknown_name("data set", name, _ENTRIES)
+    entry = _ENTRIES[name]
+    how = entry.binarizations[0] if binarization is None else binarization
+    if how not in BINARIZATIONS:
+        raise unknown_name("binarization", how, BINARIZATIONS)
+    if how not in entry.binarizations:
+        possible = " or ".join(map(repr, entry.binarizations))
+        raise InputError(f"binarization of {name}", expected=possible, got=repr(how))
+    known = [option for option in inspect.signature(entry.read).parameters if option != "seed"]
+    for option in options.keys() - set(known):
+        if not known:
+            raise InputError(f"options of {name}", expected="none", got=repr(option))
+        raise unknown_name(f"option of {name}", option, known)
+    data = entry.read(seed, **options)
+    return data if data.spec.binarization == how else binarize(data, how, seed)

@@ -1,0 +1,103 @@
+"""Turn what a user hands over into tensors that later floors need not check again."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ppl_vae.errors import InputError
+
+
+def as_tensors(source: Mapping[str, Any], dtype: torch.dtype | None = None) -> dict[str, Tensor]:
+    """Return the checked tensors of a mapping.
+
+    Floating tensors take `dtype` where given and keep theirs otherwise; x becomes floating; whole-numbered y of shape
+    (N,) becomes int64 labels; other integers become int64.
+
+    Raises
+    ------
+    InputError
+        If there is nothing, or something is not an array of numbers, has no rows, differs in length from the first
+        tensor, or holds NaN, an infinity or a negative label. The text names the tensor and the first bad row.
+    """
+    if not source:
+        raise InputError("data", expected="at least one named tensor", got="an empty mapping")
+    tensors: dict[str, Tensor] = {}
+    for name, value in source.items():
+        if not isinstance(name, str):
+            raise InputError("data", expected="names as keys", got=repr(name))
+        tensor = _numbers(name, value)
+        if tensor.dim() == 0 or tensor.numel() == 0:
+            raise InputError(name, expected="at least one row", got=f"shape {tuple(tensor.shape)}")
+        if name == "x":
+            tensor = tensor if tensor.is_floating_point() else tensor.float()
+        tensor = tensor.to(dtype) if dtype is not None and tensor.is_floating_point() else tensor
+        require_finite(name, tensor)
+        tensors[name] = _labels(tensor) if name == "y" else tensor
+    first, size = next((name, len(tensor)) for name, tensor in tensors.items())
+    for name, tensor in tensors.items():
+        if len(tensor) != size:
+            raise InputError(name, expected=f"{size} rows, as in {first}", got=f"{len(tensor)}")
+    return tensors
+
+
+def require_finite(name: str, tensor: Tensor) -> None:
+    """Raise unless every value of `tensor` is finite; name the first row that holds another."""
+    if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+        _refuse(name, tensor, ~torch.isfinite(tensor), "finite values", "leaving those rows out, or imputing them")
+
+
+def require_unit(name: str, x: Tensor, why: str, hint: str = "") -> None:
+    """Raise unless every value lies in [0, 1]; name the first row that holds another."""
+    outside = (x < 0) | (x > 1)
+    if bool(outside.any()):
+        _refuse(name, x, outside, f"values in [0, 1] {why}", hint)
+
+
+def require_grid(name: str, x: Tensor, levels: int) -> None:
+    """Raise unless every value is one of 0, 1/(levels-1), .., 1; name the first row that holds another."""
+    steps = x * (levels - 1)
+    off = ((steps - steps.round()).abs() > 1e-3) | (x < 0) | (x > 1)
+    if bool(off.any()):
+        _refuse(name, x, off, f"the {levels} levels 0, 1/{levels - 1}, .., 1", "another number of levels, or none")
+
+
+def _refuse(name: str, tensor: Tensor, bad: Tensor, expected: str, hint: str) -> None:
+    rows = bad.reshape(len(bad), -1).any(dim=1).nonzero()
+    row = int(rows[0])
+    value = tensor[row][bad[row]].reshape(-1)[0].item()
+    got = f"{value:.6g} in row {row} (of {len(tensor)}, counted from 0; {len(rows)} such)"
+    raise InputError(name, expected=expected, got=got, hint=hint)
+
+
+def _numbers(name: str, value: Any) -> Tensor:
+    if isinstance(value, Tensor):
+        tensor = value.detach()
+    else:
+        try:
+            array = np.asarray(value)
+        except ValueError as error:  # rows of unequal length
+            raise InputError(name, expected="a rectangular array of numbers", got="rows of unequal length") from error
+        if array.dtype.kind not in "fiub":
+            raise InputError(name, expected="an array of numbers", got=f"values of type {array.dtype}")
+        kind = {"f": array.dtype.newbyteorder("="), "b": np.dtype(bool)}.get(array.dtype.kind, np.dtype(np.int64))
+        array = np.ascontiguousarray(array, dtype=kind)
+        tensor = torch.from_numpy(array if array.flags.writeable else array.copy())
+    if tensor.is_complex():
+        raise InputError(name, expected="real numbers", got=f"values of type {tensor.dtype}")
+    return tensor if tensor.is_floating_point() or tensor.dtype == torch.bool else tensor.long()
+
+
+def _labels(y: Tensor) -> Tensor:
+    if y.dim() != 1:
+        return y
+    if y.is_floating_point() and bool((y != y.round()).any()):
+        return y
+    y = y.long()
+    if bool((y < 0).any()):
+        _refuse("y", y, y < 0, "labels 0..C-1", "leaving rows without a label out of the labelled data")
+    return y

@@ -1,0 +1,204 @@
+"""A user's own data: from tensors, arrays, files or a torch data set to a `Dataset`, and any mapping to a `Split`."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from os import PathLike
+from typing import Any
+
+import numpy as np
+import torch
+import torch.utils.data
+from torch import Tensor
+
+from ppl_vae.data.binarize import binarize
+from ppl_vae.data.checks import as_tensors, require_grid, require_unit
+from ppl_vae.data.readers import read_file, read_torch
+from ppl_vae.data.seeding import generator
+from ppl_vae.data.spec import BINARIZATIONS, Spec, Support
+from ppl_vae.data.split import Dataset, Role, Split
+from ppl_vae.errors import InputError, unknown_name
+
+_SUPPORTS = ("real", "unit", "binary")
+
+
+def from_tensors(
+    source: Any,
+    *,
+    name: str = "own",
+    splits: tuple[float, float, float] = (0.8, 0.1, 0.1),
+    shuffle: bool = True,
+    seed: int = 0,
+    binarization: str = "none",
+    support: str | None = None,
+    image_shape: tuple[int, int, int] | None = None,
+    levels: int | None = None,
+    dtype: torch.dtype = torch.float32,
+) -> Dataset:
+    """Make a data set of the user's own numbers.
+
+    Parameters
+    ----------
+    source : mapping, Tensor, ndarray, path or torch Dataset
+        ``{"x": x, "y": y}``, or x alone, or a ``.npz`` / ``.npy`` / ``.csv`` file, or a torch `Dataset` of x, (x, y) or
+        mappings. x is (N, D) or (N, ...), y is (N,). In a ``.csv`` a column named y is the label and the rest is x.
+    name : str
+        Name of the data set.
+    splits : tuple of three numbers
+        Shares of train, validation and test that sum to 1, or numbers of rows. No validation where its entry is 0.
+    shuffle : bool
+        Whether rows are mixed, by `seed`, before they are split; False keeps the order (time series).
+    seed : int
+        Seed of the split and of the binarisation.
+    binarization : {"none", "fixed", "dynamic"}
+        How grey values in [0, 1] become binary.
+    support : {"real", "unit", "binary"}, optional
+        Where x lies; by default the smallest that holds all its values.
+    image_shape : (channels, height, width), optional
+        How to lay one x out as a picture.
+    levels : int, optional
+        Number of grey levels. Whole-numbered x in 0..levels-1 is divided by levels-1; other x must lie on that grid.
+    dtype : torch.dtype
+        Floating type of the tensors.
+
+    Raises
+    ------
+    InputError
+        If the source or one of its values does not fit; the text names the argument and the first bad row.
+    """
+    if binarization not in BINARIZATIONS:
+        raise unknown_name("binarization", binarization, BINARIZATIONS)
+    given = _mapping(source)
+    if "x" not in given:
+        raise InputError("data", expected="a tensor named 'x'", got=", ".join(map(repr, given)) or "nothing")
+    if levels is not None:
+        given = {**given, "x": _scaled(given["x"], levels)}
+    tensors = as_tensors(given, dtype)
+    if binarization != "none":
+        require_unit("x", tensors["x"], "for binarisation", "x / x.max(), or binarization='none'")
+    spec = _infer(tensors, name, support=support, image_shape=image_shape, levels=levels)
+
+    size = len(tensors["x"])
+    counts = _counts(splits, size)
+    order = torch.randperm(size, generator=generator(seed, "split")) if shuffle else torch.arange(size)
+    rows: dict[Role, Tensor] = dict(
+        zip(("train", "validation", "test"), order[: sum(counts)].split([*counts]), strict=True)
+    )
+    parts = {
+        role: Split({key: tensor[index] for key, tensor in tensors.items()}, spec, role=role)
+        for role, index in rows.items()
+        if len(index)
+    }
+    return binarize(Dataset(parts["train"], parts.get("validation"), parts["test"]), binarization, seed)
+
+
+def as_split(data: Any, *, name: str = "own", role: Role = "test") -> Split:
+    """Return `data` as a split: itself if it is one, else a mapping of tensors with its spec inferred.
+
+    Tensors keep their device and floating type. Where none is called x, the spec describes the first.
+
+    Raises
+    ------
+    InputError
+        If `data` is a whole data set, or not a mapping of tensors with equally many rows and finite values.
+    """
+    if isinstance(data, Split):
+        return data
+    if isinstance(data, Dataset):
+        parts = " or ".join(f"data.{part}" for part in data.splits)
+        raise InputError("data", expected="one split", got=f"the whole data set {data.name!r}", hint=parts)
+    if not isinstance(data, Mapping):
+        raise InputError("data", expected="a split or a mapping of tensors", got=type(data).__name__, hint='{"x": x}')
+    tensors = as_tensors(data)
+    return Split(tensors, _infer(tensors, name), role=role)
+
+
+def _mapping(source: Any) -> Mapping[str, Any]:
+    """Return the named arrays of any kind of source."""
+    if isinstance(source, Split | Dataset):
+        raise InputError(
+            "source", expected="the user's own numbers", got=repr(source.spec.name), hint="using it as it is"
+        )
+    if isinstance(source, Mapping):
+        return source
+    if isinstance(source, Tensor | np.ndarray):
+        return {"x": source}
+    if isinstance(source, str | PathLike):
+        return read_file(source)
+    if isinstance(source, torch.utils.data.Dataset):
+        return read_torch(source)
+    kinds = "a mapping of tensors, a tensor, an array, a path or a torch Dataset"
+    raise InputError("source", expected=kinds, got=type(source).__name__)
+
+
+def _scaled(x: Any, levels: int) -> Any:
+    """Return whole-numbered x as multiples of 1/(levels-1), and floating x as it is."""
+    if not isinstance(levels, int) or levels < 2:
+        raise InputError("levels", expected="a whole number >= 2", got=repr(levels))
+    array = x.detach() if isinstance(x, Tensor) else np.asarray(x)
+    whole = not array.is_floating_point() if isinstance(array, Tensor) else array.dtype.kind in "iub"
+    return array / (levels - 1) if whole else array
+
+
+def _infer(
+    tensors: Mapping[str, Tensor],
+    name: str,
+    *,
+    support: str | None = None,
+    image_shape: tuple[int, int, int] | None = None,
+    levels: int | None = None,
+) -> Spec:
+    x = tensors.get("x", next(iter(tensors.values())))
+    if x.dim() < 2 and "x" in tensors:
+        raise InputError("x", expected="shape (N, D) or (N, ...)", got=f"{tuple(x.shape)}", hint="x[:, None]")
+    x_shape = tuple(x.shape[1:])
+    if support is None:
+        support = "binary" if bool(((x == 0) | (x == 1)).all()) else "real"
+        support = "unit" if support == "real" and bool(((x >= 0) & (x <= 1)).all()) else support
+    elif support not in _SUPPORTS:
+        raise unknown_name("support", support, _SUPPORTS)
+    elif support != "real":
+        require_unit("x", x, f"for support {support!r}")
+    if support == "binary":
+        require_grid("x", x, 2)
+        levels = 2
+    elif levels is not None:
+        require_grid("x", x, levels)
+    if image_shape is None and len(x_shape) == 3:
+        image_shape = (x_shape[0], x_shape[1], x_shape[2])
+    elif image_shape is not None and (len(image_shape) != 3 or math.prod(image_shape) != math.prod(x_shape)):
+        expected = f"(channels, height, width) with {math.prod(x_shape)} values, as x {x_shape} has"
+        raise InputError("image_shape", expected=expected, got=f"{tuple(image_shape)}")
+    y = tensors.get("y")
+    labels = y is not None and y.dtype == torch.int64 and y.dim() == 1
+    checked: Support = support  # type: ignore[assignment]
+    return Spec(
+        name=name,
+        x_shape=x_shape,
+        support=checked,
+        image_shape=None if image_shape is None else (image_shape[0], image_shape[1], image_shape[2]),
+        num_classes=int(y.max()) + 1 if labels and y is not None else None,
+        levels=levels,
+    )
+
+
+def _counts(splits: tuple[float, float, float], size: int) -> tuple[int, int, int]:
+    """Return the rows of train, validation and test; every share above 0 gets at least one."""
+    expected = "three shares (train, validation, test) that sum to 1, or three numbers of rows; train and test above 0"
+    try:
+        train, validation, test = (float(part) for part in splits)
+    except (TypeError, ValueError) as error:
+        raise InputError("splits", expected=expected, got=repr(splits)) from error
+    if not (train > 0 and validation >= 0 and test > 0):
+        raise InputError("splits", expected=expected, got=repr(splits))
+    if all(isinstance(part, int) for part in splits):
+        if sum(splits) > size:
+            raise InputError("splits", expected=f"at most the {size} rows of the data", got=repr(splits))
+        return int(train), int(validation), int(test)
+    if not math.isclose(train + validation + test, 1.0, abs_tol=1e-6):
+        raise InputError("splits", expected=expected, got=repr(splits))
+    held_out = [max(1, round(share * size)) if share else 0 for share in (validation, test)]
+    if sum(held_out) >= size:
+        raise InputError("x", expected=f"more rows than {sum(held_out)} to split", got=f"{size}", hint="fewer splits")
+    return size - sum(held_out), held_out[0], held_out[1]

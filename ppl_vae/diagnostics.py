@@ -1,0 +1,72 @@
+"""What a stream of log weights tells about its own estimate, kept in memory that does not grow with K.
+
+    log p^(x) = log (1/K) sum_k w_k,   ESS = (sum w)^2 / sum w^2,   Var[log p^(x)] ~ (K/ESS - 1) / (K - 1)
+
+The variance is that of the logarithm by the delta method; the logarithm's bias is about minus half of it (Burda et al.
+2016; Nowozin 2018). Pareto k is that of the T largest weights (Vehtari et al. 2024).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from ppl_vae.arviz_adapter import pareto_k, tail_length
+
+
+@dataclass
+class WeightStream:
+    """Running sums of the log weights of B data, K of them each in all.
+
+    Sums are float64 and relative to the largest log weight so far. A weight of zero (-inf) counts as it is; NaN and +inf
+    make the estimate NaN or inf, and all three are counted in `non_finite`.
+    """
+
+    num_particles: int
+    _peak: Tensor | None = None
+    _sum: Tensor = field(default_factory=lambda: torch.zeros(()))
+    _squares: Tensor = field(default_factory=lambda: torch.zeros(()))
+    _tail: Tensor = field(default_factory=lambda: torch.zeros(()))
+    non_finite: int = 0
+
+    def add(self, log_weights: Tensor) -> None:
+        """Take in log weights of shape (k, B), nats."""
+        new = log_weights.to(torch.float64)
+        self.non_finite += int((~torch.isfinite(new)).sum())
+        peak = new.amax(0)
+        if self._peak is None:
+            self._peak = torch.full_like(peak, -torch.inf)
+            self._sum, self._squares = torch.zeros_like(peak), torch.zeros_like(peak)
+            self._tail = new[:0]
+        peak = torch.maximum(self._peak, peak)
+        base = torch.where(torch.isneginf(peak), torch.zeros_like(peak), peak)  # no weight above zero yet
+        shrink = torch.exp(self._peak - base)
+        weights = torch.exp(new - base)
+        self._sum = self._sum * shrink + weights.sum(0)
+        self._squares = self._squares * shrink**2 + (weights**2).sum(0)
+        self._peak = peak
+        tail = torch.cat([self._tail, new])
+        keep = min(len(tail), tail_length(self.num_particles) + 1)
+        self._tail = tail.topk(keep, dim=0).values
+
+    def estimate(self) -> Tensor:
+        """Return log (1/K) sum_k w_k, shape (B,), nats."""
+        assert self._peak is not None
+        return self._peak + self._sum.log() - torch.tensor(self.num_particles, dtype=torch.float64).log()
+
+    def effective_sample_size(self) -> Tensor:
+        """Return (sum w)^2 / sum w^2 in [1, K], shape (B,)."""
+        return self._sum**2 / self._squares
+
+    def variance(self) -> Tensor:
+        """Return the Monte Carlo variance of `estimate`, shape (B,), nats squared; NaN for K = 1."""
+        K = self.num_particles
+        if K == 1:
+            return torch.full_like(self._sum, torch.nan)
+        return (K / self.effective_sample_size() - 1).clamp_min(0) / (K - 1)
+
+    def pareto_k(self) -> Tensor:
+        """Return Pareto k, shape (B,)."""
+        return torch.from_numpy(pareto_k(self._tail.T.cpu().numpy(), self.num_particles))

@@ -1,0 +1,80 @@
+"""Writing files so that a reader, or a kill at any moment, sees the old content or the new one and nothing between."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from ppl_vae.errors import RunError
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write `content` to `path` atomically: to a file beside it, flushed to disk, then renamed over it.
+
+    Raises
+    ------
+    RunError
+        If the folder cannot be written to or the disk is full; what was there before stays as it was.
+    """
+    temporary: str | None = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except OSError as error:
+        if temporary is not None:
+            with contextlib.suppress(OSError):
+                os.unlink(temporary)
+        raise RunError(
+            f"writing {path}: expected room and permission to write; got {error.strerror or error}; "
+            "try freeing space or another folder (what was saved before is unharmed)"
+        ) from error
+
+
+def write_text(path: Path, content: str) -> None:
+    """Write text as UTF-8, atomically; see `write_bytes`."""
+    write_bytes(path, content.encode())
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write `content` as indented JSON, atomically, NaN and infinities as null; see `write_bytes`."""
+    write_text(path, json.dumps(_strict(content), indent=2, allow_nan=False) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    """Read a JSON file.
+
+    Raises
+    ------
+    RunError
+        If it is missing or broken.
+    """
+    try:
+        return json.loads(path.read_text())
+    except FileNotFoundError as error:
+        raise RunError(f"{path.parent}: expected a run folder; got no {path.name} in it; try another folder") from error
+    except (OSError, ValueError) as error:
+        raise RunError(
+            f"{path}: expected a JSON file; got {' '.join(str(error).split())}; try fitting again"
+        ) from error
+
+
+def _strict(content: Any) -> Any:
+    """Return `content` without the numbers that JSON has no form for."""
+    if isinstance(content, float) and not math.isfinite(content):
+        return None
+    if isinstance(content, dict):
+        return {key: _strict(value) for key, value in content.items()}
+    if isinstance(content, list | tuple):
+        return [_strict(value) for value in content]
+    return content

@@ -1,0 +1,46 @@
+"""Effect handlers that reach both programs of any pair, whatever the objective."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pyro.poutine.messenger import Messenger
+from torch import Tensor
+
+from ppl_vae.traces import in_data_plate
+
+
+class KLWeight(Messenger):
+    """Scale every latent site: E_q[log p(x|z)] - beta KL(q(z|x) || p(z)).
+
+    Both programs must run under it, so that log p(z) and log q(z|x) carry the same weight.
+
+    Parameters
+    ----------
+    beta : float or Tensor
+        The weight; a 0-d tensor may be refilled between steps.
+    """
+
+    def __init__(self, beta: float | Tensor) -> None:
+        super().__init__()
+        self.beta = beta
+
+    def _pyro_sample(self, msg: Any) -> None:
+        if not msg["is_observed"]:
+            msg["scale"] = msg["scale"] * self.beta
+
+
+class GlobalScale(Messenger):
+    """Scale every site outside the plate ``data`` by B/N, so that a mini-batch stands for its share of the data set.
+
+    With it, the loss of a mini-batch divided by B is an unbiased estimate of the loss of the data set divided by N,
+    for latents that the data share. Sites of a datum are left alone.
+    """
+
+    def __init__(self, fraction: float) -> None:
+        super().__init__()
+        self.fraction = fraction
+
+    def _pyro_sample(self, msg: Any) -> None:
+        if not in_data_plate(msg):
+            msg["scale"] = msg["scale"] * self.fraction

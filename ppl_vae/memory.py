@@ -1,0 +1,37 @@
+"""How much memory a computation takes per row, so that it can be cut to fit a budget."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+
+
+class _Counter(TorchDispatchMode):
+    """Adds up the bytes of every tensor that the operations inside put out."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.bytes = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        for item in result if isinstance(result, list | tuple) else [result]:
+            if isinstance(item, Tensor) and not func.is_view:
+                self.bytes += item.numel() * item.element_size()
+        return result
+
+
+def bytes_per_row(run: Callable[[int], Any]) -> float:
+    """Return how many bytes ``run(rows)`` allocates for each row more: an upper bound on what it holds at once."""
+    few, many = _measure(run, 2), _measure(run, 4)
+    return max((many - few) / 2, 1.0)
+
+
+def _measure(run: Callable[[int], Any], rows: int) -> int:
+    with torch.no_grad(), _Counter() as counter:
+        run(rows)
+    return counter.bytes

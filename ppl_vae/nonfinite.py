@@ -1,0 +1,48 @@
+"""Naming the first value of a pair that is not finite."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ppl_vae import traces
+from ppl_vae.types import Program
+
+
+def first_bad_site(programs: tuple[Program, Program], arguments: dict[str, Tensor]) -> str | None:
+    """Return a description of the first site that is not finite, the guide's before the model's, or None.
+
+    A site is at fault through a parameter of its distribution, its value, or its log probability, looked at in that order.
+    """
+    with torch.no_grad():
+        model_sites, guide_sites = traces.trace_pair(*programs, (), arguments)
+    for program, sites in (("guide", guide_sites), ("model", model_sites)):
+        for name, site in sites.items():
+            for what, value in _parts(site):
+                bad = int((~torch.isfinite(value)).sum())
+                if bad:
+                    return f"site {name!r} of the {program}: {what} has {bad} of {value.numel()} values NaN or infinite"
+    return None
+
+
+def first_bad_parameter(module: nn.Module, *, gradient: bool = False) -> str | None:
+    """Return the name of the first parameter that is not finite (or whose gradient is not), or None."""
+    for name, parameter in module.named_parameters():
+        value = parameter.grad if gradient else parameter
+        if value is not None and not bool(torch.isfinite(value).all()):
+            return name
+    return None
+
+
+def _parts(site: Any) -> Any:
+    fn = site["fn"]
+    while hasattr(fn, "base_dist"):
+        fn = fn.base_dist
+    for name in getattr(fn, "arg_constraints", {}):
+        parameter = fn.__dict__.get(name)  # not a lazy property, such as Bernoulli's probs beside its logits
+        if isinstance(parameter, Tensor):
+            yield f"parameter {name}", parameter
+    yield "its draw" if not site["is_observed"] else "its observed value", site["value"]
+    yield "its log probability", traces.log_prob(site)

@@ -1,0 +1,111 @@
+"""The settings of one fit: validated once, frozen, and written to the run folder as they are."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
+from typing import Any
+
+import torch
+
+from ppl_vae import schedules
+from ppl_vae.errors import InputError, unknown_name
+
+#: Optimisers by the name a command line can give; any class of `torch.optim` is taken as well.
+OPTIMIZERS: dict[str, type[torch.optim.Optimizer]] = {
+    name.lower(): value
+    for name, value in vars(torch.optim).items()
+    if isinstance(value, type) and issubclass(value, torch.optim.Optimizer) and value is not torch.optim.Optimizer
+}
+DTYPES = {"float32": torch.float32, "float64": torch.float64}
+COMPILE = ("auto", "off")
+
+
+@dataclass(frozen=True)
+class Options:
+    """Settings of a fit; see `ppl_vae.fit` for what each one means."""
+
+    epochs: int
+    batch_size: int
+    lr: float
+    optimizer: str | type[torch.optim.Optimizer] | Callable[..., torch.optim.Optimizer]
+    optimizer_options: Mapping[str, Any] | None
+    schedule: str | Callable[[float], float]
+    clip_norm: float | None
+    kl_warmup: float
+    patience: int | None
+    seed: int
+    device: str
+    dtype: str
+    compile: str
+
+    def __post_init__(self) -> None:
+        _at_least("epochs", self.epochs, 1)
+        _at_least("batch_size", self.batch_size, 1)
+        _at_least("seed", self.seed, 0)
+        if self.patience is not None:
+            _at_least("patience", self.patience, 1)
+        for name in ("lr", "clip_norm"):
+            value = getattr(self, name)
+            if value is not None and not 0 < value < float("inf"):
+                raise InputError(name, expected="a positive number", got=repr(value), hint=f"{name}=1e-3")
+        if not 0 <= self.kl_warmup < float("inf"):
+            raise InputError("kl_warmup", expected="a number of epochs, 0 or more", got=repr(self.kl_warmup))
+        if isinstance(self.optimizer, str) and self.optimizer.lower() not in OPTIMIZERS:
+            raise unknown_name("optimizer", self.optimizer, OPTIMIZERS)
+        if self.dtype not in DTYPES:
+            raise unknown_name("dtype", self.dtype, DTYPES)
+        if self.compile not in COMPILE:
+            raise unknown_name("compile", self.compile, COMPILE)
+        schedules.learning_rate(self.schedule)
+
+    def torch_device(self) -> torch.device:
+        """Return the device: a GPU where ``"auto"`` finds one, else the CPU.
+
+        Raises
+        ------
+        InputError
+            If the device asked for is not there.
+        """
+        if self.device == "auto":
+            return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        try:
+            device = torch.device(self.device)
+            torch.empty(0, device=device)
+        except (RuntimeError, AssertionError) as error:
+            raise InputError(
+                "device", expected="one this machine has", got=f"{self.device!r}", hint="device='auto' or 'cpu'"
+            ) from error
+        return device
+
+    def make_optimizer(self, parameters: list[torch.nn.Parameter]) -> torch.optim.Optimizer:
+        """Return the optimiser over `parameters`, fused where torch has such a form."""
+        make = OPTIMIZERS[self.optimizer.lower()] if isinstance(self.optimizer, str) else self.optimizer
+        given = dict(self.optimizer_options or {})
+        if make in (torch.optim.Adam, torch.optim.AdamW, torch.optim.SGD) and "foreach" not in given:
+            given.setdefault("fused", True)
+        try:
+            return make(parameters, lr=self.lr, **given)  # type: ignore[call-arg]
+        except (TypeError, ValueError) as error:
+            raise InputError(
+                "optimizer_options", expected=f"arguments of {_name(make)}", got=f"{given} ({error})"
+            ) from error
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the settings as plain values; functions and classes by name."""
+        return {field.name: _name(getattr(self, field.name)) for field in fields(self)}
+
+
+def _at_least(name: str, value: Any, least: int) -> None:
+    if not isinstance(value, int) or isinstance(value, bool) or value < least:
+        raise InputError(name, expected=f"a whole number, {least} or more", got=repr(value))
+
+
+def _name(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _name(item) for key, item in value.items()}
+    if isinstance(value, tuple):
+        return [_name(item) for item in value]
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    return getattr(value, "__qualname__", type(value).__qualname__)

@@ -1,0 +1,257 @@
+"""A pair: a model p(x, z) and a guide q(z | x) over the same latent sites.
+
+Parameters live in the two modules. Each program runs inside a parameter-store scope of its own, so the process-wide
+store stays empty, names in the model and in the guide cannot clash, and `state_dict` is all there is to save.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import pyro
+import torch
+from pyro import poutine
+from torch import Tensor, nn
+
+from ppl_vae import contract, traces
+from ppl_vae.context import evaluating
+from ppl_vae.errors import InputError, PairError
+from ppl_vae.traces import Sites
+from ppl_vae.types import Batch, Program
+
+
+class Pair(nn.Module):
+    """A model and a guide over the same latent sites.
+
+    Parameters
+    ----------
+    model : Module or callable
+        Pyro program for p(x, z). It samples inside ``pyro.plate("data", B, dim=-1)``, observes the tensors of the batch it
+        is given, and generates when called with ``size=n`` instead.
+    guide : Module or callable
+        Pyro program for q(z | x), sampling exactly the sites the model has and the batch does not observe. Pyro's
+        AutoGuides are guides too.
+
+    Raises
+    ------
+    PairError
+        From `check`, which `fit` and `log_likelihood` call: a missing or extra site, a shape that differs, a parameter
+        outside the modules.
+
+    Examples
+    --------
+    >>> pair = Pair(VAE(64, 8), AmortizedNormal(64, 8))            # doctest: +SKIP
+    >>> pair.log_weights(batch, num_particles=100).shape           # doctest: +SKIP
+    torch.Size([100, 32])
+    """
+
+    def __init__(self, model: Program, guide: Program) -> None:
+        super().__init__()
+        self.model = _as_module(model, "model")
+        self.guide = _as_module(guide, "guide")
+
+    # -- programs and batches ---------------------------------------------------------------------------------------
+
+    def programs(self) -> tuple[Program, Program]:
+        """Return the model and the guide as callables that leave the process-wide parameter store alone."""
+        return _scoped(self.model), _scoped(self.guide)
+
+    def arguments(self, batch: Batch) -> dict[str, Tensor]:
+        """Return the entries of `batch` that both programs take, by name; labels a VAE has no use for are left out.
+
+        Raises
+        ------
+        InputError
+            If nothing fits, or an argument without a default is not in the batch.
+        """
+        programs = (self.model, self.guide)
+        chosen = {name: value for name, value in batch.items() if all(_takes(program, name) for program in programs)}
+        missing = sorted(set().union(*map(_required, programs)) - chosen.keys())
+        if missing or not chosen:
+            wanted = missing or [name for name in inspect.signature(self.model.forward).parameters if name != "size"]
+            raise InputError(
+                "batch",
+                expected=f"tensors named {', '.join(wanted) or 'as the arguments of the model'}",
+                got=f"{', '.join(batch) or 'an empty mapping'}",
+                hint="naming the tensors as the arguments of model and guide",
+            )
+        return chosen
+
+    def takes(self, name: str) -> bool:
+        """Tell whether the model takes an argument called `name`."""
+        return _takes(self.model, name)
+
+    # -- what a pair can do -----------------------------------------------------------------------------------------
+
+    def check(self, batch: Batch) -> contract.Contract:
+        """Check the pair's contract on a few rows of `batch`, and the support of every observed value on all of them.
+
+        Returns
+        -------
+        Contract
+            What was found: observed sites, the number of latents, whether some are shared by all data.
+
+        Raises
+        ------
+        InputError
+            For values that are not finite or lie outside the likelihood's support.
+        PairError
+            For a site that is missing, extra, of another shape, or of a wrong batch shape, and for parameters kept in the
+            process-wide store.
+        """
+        return contract.check(self, batch)
+
+    def log_weights(self, batch: Batch, num_particles: int = 1) -> Tensor:
+        """Return log p(x, z) - log q(z | x) for fresh z ~ q(z | x): shape (K, B), in nats."""
+        if num_particles < 1:
+            raise InputError("num_particles", expected="at least 1", got=str(num_particles), hint="num_particles=100")
+        model, guide = self.programs()
+        return traces.log_weights(*traces.trace_pair(model, guide, (), self.arguments(batch), num_particles))
+
+    def posterior(self, batch: Batch, num_samples: int = 1) -> dict[str, Tensor]:
+        """Return draws from the guide by site, each of shape (K, B, …)."""
+        _, guide = self.programs()
+        with evaluating(self):
+            trace = poutine.trace(traces.particles(guide, num_samples)).get_trace(**self.arguments(batch))
+        sites = traces.latents(traces.sample_sites(trace))
+        return {name: site["value"] for name, site in sites.items() if not traces.is_auxiliary(site)}
+
+    def posterior_mean(self, batch: Batch) -> dict[str, Tensor]:
+        """Return the mean of each latent under the guide, shape (B, …): exact for the first layer, one draw deep."""
+        _, guide = self.programs()
+        with evaluating(self):
+            trace = poutine.trace(guide).get_trace(**self.arguments(batch))
+        return _means(traces.latents(traces.sample_sites(trace)))
+
+    def generate(self, size: int | None = None, **conditions: Tensor) -> dict[str, Tensor]:
+        """Run the model with no observation: ancestral samples of every site, each of shape (n, …).
+
+        Parameters
+        ----------
+        size : int, optional
+            How many; may be left out where `conditions` tell.
+        **conditions : Tensor
+            What the model conditions on (``c=labels``).
+        """
+        if size is not None and size < 1:
+            raise InputError("size", expected="at least 1", got=str(size))
+        sites = self._run_model(size, conditions)
+        return {name: site["value"] for name, site in sites.items()}
+
+    def decode(self, latents: Mapping[str, Tensor], **conditions: Tensor) -> dict[str, Tensor]:
+        """Return the mean of every site the model draws given `latents`, each of shape (n, …): E[x | z]."""
+        size = next(iter(latents.values())).shape[0]
+        sites = self._run_model(size, conditions, poutine.condition(self.programs()[0], data=dict(latents)))
+        return _means({name: site for name, site in sites.items() if name not in latents})
+
+    def reconstruct(self, batch: Batch) -> dict[str, Tensor]:
+        """Return E[x | z] for one z ~ q(z | x) per datum, by observed site, each of shape (B, …)."""
+        observed = self.check(batch).observed
+        drawn = {name: value[0] for name, value in self.posterior(batch).items()}
+        rest = {name: value for name, value in self.arguments(batch).items() if name not in observed}
+        means = self.decode(drawn, **rest)
+        return {name: means[name] for name in observed}
+
+    def _run_model(self, size: int | None, conditions: Mapping[str, Tensor], model: Program | None = None) -> Sites:
+        """Trace the model with no observation."""
+        arguments: dict[str, Any] = dict(conditions)
+        if size is not None and self.takes("size"):
+            arguments["size"] = size
+        with evaluating(self):
+            try:
+                trace = poutine.trace(model or self.programs()[0]).get_trace(**arguments)
+            except TypeError as error:
+                raise PairError(
+                    "model",
+                    expected="a program that generates when called with size=n and no observation",
+                    got=str(error),
+                    hint="`def forward(self, x=None, size=None)` and `obs=x`",
+                ) from error
+        return traces.sample_sites(trace)
+
+    @property
+    def device(self) -> torch.device:
+        """The device the parameters are on."""
+        return next((tensor.device for tensor in [*self.parameters(), *self.buffers()]), torch.device("cpu"))
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The floating type of the parameters."""
+        floating = (t.dtype for t in [*self.parameters(), *self.buffers()] if t.is_floating_point())
+        return next(floating, torch.get_default_dtype())
+
+
+def as_pair(pair: Any) -> Pair:
+    """Return `pair` as a `Pair`: itself, or anything with a ``model`` and a ``guide``, or a tuple of the two.
+
+    Raises
+    ------
+    InputError
+        If it is none of these.
+    """
+    if isinstance(pair, Pair):
+        return pair
+    if isinstance(pair, tuple) and len(pair) == 2:
+        return Pair(*pair)
+    if callable(getattr(pair, "model", None)) and callable(getattr(pair, "guide", None)):
+        return Pair(pair.model, pair.guide)
+    raise InputError(
+        "pair", expected="a Pair, or a model and a guide", got=type(pair).__name__, hint="ppl_vae.Pair(model, guide)"
+    )
+
+
+class _Function(nn.Module):
+    """A Pyro program that is a plain function, as a module without parameters."""
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        super().__init__()
+        self.forward = function  # type: ignore[method-assign]
+
+
+def _as_module(program: Program, role: str) -> nn.Module:
+    if isinstance(program, nn.Module):
+        return program
+    if callable(program) and not isinstance(program, type):
+        return _Function(program)
+    raise PairError(
+        role,
+        expected="a PyroModule or a function",
+        got=repr(program)[:60],
+        hint="an instance, as in Pair(Model(), Guide())",
+    )
+
+
+def _scoped(program: nn.Module) -> Program:
+    def run(*args: Any, **kwargs: Any) -> Any:
+        with pyro.get_param_store().scope():
+            return program(*args, **kwargs)
+
+    return run
+
+
+def _takes(module: nn.Module, name: str) -> bool:
+    """Tell whether the module's forward takes an argument called `name`."""
+    parameters = inspect.signature(module.forward).parameters
+    return name in parameters or any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+
+
+def _required(module: nn.Module) -> set[str]:
+    """Return the names of the arguments that forward has no default for."""
+    parameters = inspect.signature(module.forward).parameters.values()
+    return {p.name for p in parameters if p.default is p.empty and p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}
+
+
+def _means(sites: Sites) -> dict[str, Tensor]:
+    """Return each site's mean; its value where its distribution has none (or none that is a number)."""
+    means = {}
+    for name, site in sites.items():
+        if traces.is_auxiliary(site):
+            continue
+        try:
+            mean = site["fn"].mean
+            means[name] = mean if torch.isfinite(mean).all() else site["value"]
+        except (NotImplementedError, AttributeError):
+            means[name] = site["value"]
+    return means

@@ -1,0 +1,287 @@
+"""A run: a folder that holds everything about one fit, and the object that stands for it.
+
+    config.json  environment.json  history.csv  timing.csv  model.safetensors  resume.pt  evaluation.json  figures/  report.html
+
+Everything is plain and written atomically; loading never executes what it loads. `resume.pt` is the one file that a resumed
+fit starts from, so no kill between two files can leave a state that never was.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+import pickle
+import platform
+import sys
+from dataclasses import dataclass, field
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+import torch
+from torch import Tensor
+
+from ppl_vae import files
+from ppl_vae.config import describe, rebuild
+from ppl_vae.errors import InputError, RunError
+from ppl_vae.pair import Pair, as_pair
+
+History = dict[str, list[float]]
+
+
+@dataclass
+class Run:
+    """One fit of a pair: what `ppl_vae.fit` returns and `ppl_vae.load` reads back.
+
+    Attributes
+    ----------
+    pair : Pair
+        The fitted pair.
+    config : dict
+        Settings, pair, objective and data, as in ``config.json``.
+    history : dict of str to list of float
+        Columns over epochs; bounds in nats per datum, higher is better.
+    directory : Path or None
+        The run folder, if there is one.
+    timing : dict of str to list of float
+        Seconds per epoch, kept apart because they differ from run to run.
+    """
+
+    pair: Pair
+    config: dict[str, Any]
+    history: History
+    directory: Path | None = None
+    timing: History = field(default_factory=dict)
+
+    @property
+    def evaluation(self) -> list[dict[str, Any]]:
+        """The log-likelihood estimates recorded with the run, oldest first."""
+        path = self.directory / "evaluation.json" if self.directory else None
+        return files.read_json(path) if path and path.exists() else []
+
+    def record(self, result: Any) -> None:
+        """Add a log-likelihood estimate (anything with ``to_json``) to ``evaluation.json``.
+
+        Raises
+        ------
+        InputError
+            If the run has no folder.
+        """
+        if self.directory is None:
+            raise InputError(
+                "run", expected="a run folder to write to", got="a fit without one", hint="fit(…, run_dir=…)"
+            )
+        files.write_json(self.directory / "evaluation.json", [*self.evaluation, result.to_json()])
+
+    @property
+    def environment(self) -> dict[str, Any]:
+        """Versions, device and command of the fit, as in ``environment.json``."""
+        path = self.directory / "environment.json" if self.directory else None
+        return files.read_json(path) if path and path.exists() else environment(self.pair.device)
+
+
+def load(directory: str | os.PathLike[str], pair: Any = None) -> Run:
+    """Read a run folder back.
+
+    Parameters
+    ----------
+    directory : path
+        The run folder.
+    pair : Pair, optional
+        A pair to fill with the run's parameters. Needed where the run's own classes cannot be rebuilt from plain
+        arguments: functions, AutoGuides, and classes not marked with `ppl_vae.config.configurable`.
+
+    Raises
+    ------
+    RunError
+        If the folder is missing, half-written, or its files are broken.
+    InputError
+        If `pair` is not the pair that was fitted, or is needed and not given.
+    """
+    folder = Path(directory)
+    config = files.read_json(folder / "config.json")
+    path = folder / "model.safetensors"
+    if not path.exists():
+        raise RunError(
+            f"{folder}: expected model.safetensors; got a run stopped before its first checkpoint; try fitting again"
+        )
+    try:
+        state = safetensors.torch.load(path.read_bytes())
+        history, timing = read_columns(folder / "history.csv"), read_columns(folder / "timing.csv")
+    except (OSError, ValueError, safetensors.SafetensorError) as error:
+        raise RunError(
+            f"{folder}: expected whole files; got {' '.join(str(error).split())}; try fit with resume=True"
+        ) from error
+    pair = as_pair(pair) if pair is not None else rebuild_pair(config["pair"], folder)
+    load_state(pair, state, folder)
+    pair.eval()
+    return Run(pair, config, history, folder, timing)
+
+
+def describe_pair(pair: Pair) -> dict[str, Any]:
+    """Return what identifies a pair: its classes, the arguments they were built with where known, its parameters' shapes."""
+    return {
+        role: {"name": type(module).__qualname__, "description": describe(module)}
+        for role, module in (("model", pair.model), ("guide", pair.guide))
+    } | {"state": {name: list(tensor.shape) for name, tensor in pair.state_dict().items()}}
+
+
+def rebuild_pair(description: dict[str, Any], folder: Path) -> Pair:
+    """Build the pair that `describe_pair` described, with fresh parameters."""
+    import ppl_vae.guides
+    import ppl_vae.models  # noqa: F401  (their classes enter the table of configurable ones)
+
+    for role in ("model", "guide"):
+        if description[role]["description"] is None:
+            raise InputError(
+                f"{folder}",
+                expected=f"a pair to fill, since the {role} {description[role]['name']} cannot be rebuilt from plain arguments",
+                got="no pair",
+                hint=f"ppl_vae.load({str(folder)!r}, pair=…)",
+            )
+    with torch.random.fork_rng():
+        return Pair(rebuild(description["model"]["description"]), rebuild(description["guide"]["description"]))
+
+
+def load_state(pair: Pair, state: dict[str, Tensor], origin: Path | str) -> None:
+    """Fill `pair` with `state`, adopting its floating type.
+
+    Raises
+    ------
+    InputError
+        If names or shapes differ: `state` belongs to another pair.
+    """
+    mine = {name: tuple(tensor.shape) for name, tensor in pair.state_dict().items()}
+    theirs = {name: tuple(tensor.shape) for name, tensor in state.items()}
+    if mine != theirs:
+        name = sorted(name for name in mine.keys() | theirs.keys() if mine.get(name) != theirs.get(name))[0]
+        raise InputError(
+            f"{origin}",
+            expected=f"the pair that was fitted, with {name} {theirs.get(name, 'absent')}",
+            got=f"{name} {mine.get(name, 'absent')}",
+            hint="the run's own pair, or another run folder",
+        )
+    floating = [tensor.dtype for tensor in state.values() if tensor.is_floating_point()]
+    if floating:
+        pair.to(floating[0])
+    pair.load_state_dict(state)
+
+
+class RunFolder:
+    """The files of a run while it is being written."""
+
+    def __init__(self, directory: str | os.PathLike[str]) -> None:
+        self.path = Path(directory)
+
+    def start(self, config: dict[str, Any], environment: dict[str, Any], *, resume: bool) -> dict[str, Any] | None:
+        """Enter the folder; return the state to resume from, or None for a fresh start.
+
+        Raises
+        ------
+        InputError
+            If it holds a run and `resume` is false, or holds a run with other settings.
+        RunError
+            If it cannot be written to or its files are broken.
+        """
+        if self.path.exists() and not self.path.is_dir():
+            raise RunError(f"{self.path}: expected a folder; got a file; try another run_dir")
+        present = (self.path / "config.json").exists()
+        if present and not resume:
+            raise InputError(
+                f"run_dir {self.path}",
+                expected="a new folder",
+                got="one that holds a run",
+                hint="resume=True or another folder",
+            )
+        if present:
+            self._same(files.read_json(self.path / "config.json"), config)
+            return self._read_state()
+        if self.path.exists() and any(item.suffix in (".safetensors", ".pt") for item in self.path.iterdir()):
+            raise RunError(f"{self.path}: expected a run folder; got one without config.json; try another folder")
+        files.write_json(self.path / "environment.json", environment)
+        files.write_json(self.path / "config.json", config)
+        return None
+
+    def checkpoint(self, state: dict[str, Any], result: dict[str, Tensor]) -> None:
+        """Write the state to resume from, then the files a reader looks at."""
+        buffer = io.BytesIO()
+        torch.save(state, buffer)
+        files.write_bytes(self.path / "resume.pt", buffer.getvalue())
+        plain = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in result.items()}
+        files.write_bytes(self.path / "model.safetensors", safetensors.torch.save(plain))
+        write_columns(self.path / "history.csv", state["history"])
+        write_columns(self.path / "timing.csv", state["timing"])
+
+    def update_config(self, config: dict[str, Any]) -> None:
+        """Write the settings of a resumed run (its number of epochs may have grown)."""
+        files.write_json(self.path / "config.json", config)
+
+    def _same(self, old: dict[str, Any], new: dict[str, Any]) -> None:
+        """Raise, naming the first setting that differs; the number of epochs may."""
+        for section in ("pair", "objective", "data", "fit"):
+            before, after = old.get(section, {}), new[section]
+            for name in after:
+                if before.get(name) != after[name] and not (section == "fit" and name in ("epochs", "device")):
+                    raise InputError(
+                        f"run_dir {self.path}",
+                        expected=f"{section} {name} {_short(before.get(name))} as in its config.json",
+                        got=_short(after[name]),
+                        hint="the same settings, or another folder",
+                    )
+
+    def _read_state(self) -> dict[str, Any] | None:
+        path = self.path / "resume.pt"
+        if not path.exists():  # killed before the first checkpoint: nothing to go on from
+            return None
+        try:
+            return torch.load(path, map_location="cpu", weights_only=True)
+        except (OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError) as error:
+            raise RunError(
+                f"{path}: expected a whole checkpoint; got {' '.join(str(error).split())[:120]}; try another run_dir"
+            ) from error
+
+
+def environment(device: torch.device) -> dict[str, Any]:
+    """Return the versions, the device and the command, for ``environment.json``."""
+    packages = ("ppl-vae", "pyro-ppl", "torch", "numpy", "arviz", "scikit-learn")
+    return {
+        "python": platform.python_version(),
+        **{name: _version(name) for name in packages},
+        "platform": platform.platform(),
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else str(device),
+        "threads": torch.get_num_threads(),
+        "command": " ".join(sys.argv),
+    }
+
+
+def write_columns(path: Path, columns: History) -> None:
+    """Write columns of numbers as CSV; `repr` keeps every bit of a float."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(columns)
+    writer.writerows(zip(*([repr(value) for value in column] for column in columns.values()), strict=True))
+    files.write_text(path, text.getvalue())
+
+
+def read_columns(path: Path) -> History:
+    """Read what `write_columns` wrote."""
+    with path.open(newline="") as file:
+        header, *rows = list(csv.reader(file)) or [[]]
+    columns: History = {name: [float(row[i]) for row in rows] for i, name in enumerate(header)}
+    if "epoch" in columns:
+        columns["epoch"] = [int(value) for value in columns["epoch"]]
+    return columns
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "not installed"
+
+
+def _short(value: Any) -> str:
+    text = str(value)
+    return text if len(text) <= 80 else text[:77] + "…"

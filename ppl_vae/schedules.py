@@ -1,0 +1,30 @@
+"""How the learning rate and the weight of the KL move over a fit."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+from ppl_vae.errors import unknown_name
+
+#: Factor on the learning rate as a function of the share of the fit that is done, in [0, 1).
+LEARNING_RATE: dict[str, Callable[[float], float]] = {
+    "constant": lambda done: 1.0,
+    "linear": lambda done: 1.0 - done,
+    "cosine": lambda done: 0.5 * (1.0 + math.cos(math.pi * done)),
+    "exponential": lambda done: 0.01**done,
+}
+
+
+def learning_rate(schedule: str | Callable[[float], float]) -> Callable[[float], float]:
+    """Return the schedule of that name, or the function itself: share done in [0, 1) -> factor on the learning rate."""
+    if callable(schedule):
+        return schedule
+    if schedule not in LEARNING_RATE:
+        raise unknown_name("learning-rate schedule", schedule, LEARNING_RATE)
+    return LEARNING_RATE[schedule]
+
+
+def kl_weight(step: int, warmup_steps: int) -> float:
+    """Return the weight of the KL at `step`: rises linearly to 1 over `warmup_steps` (Bowman et al. 2016), then stays."""
+    return min(1.0, (step + 1) / warmup_steps) if warmup_steps else 1.0

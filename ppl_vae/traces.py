@@ -1,0 +1,102 @@
+"""What one run of a pair leaves behind: the guide's trace, the model's trace replayed against it, and their log weights.
+
+    log w[k, b] = log p(x_b, z_kb) - log q(z_kb | x_b),   z_kb ~ q(. | x_b)
+
+Particles are one more plate, named ``particles``, at dim -2; data is the plate ``data`` at dim -1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pyro
+from pyro import poutine
+from pyro.distributions.util import scale_and_mask
+from pyro.poutine.util import prune_subsample_sites
+from torch import Tensor
+
+from ppl_vae.errors import PairError
+
+Site = dict[str, Any]
+Sites = dict[str, Site]
+
+
+def particles(program: Callable[..., Any], num_particles: int) -> Callable[..., Any]:
+    """Return `program` run for `num_particles` particles at once, as a plate at dim -2."""
+
+    def run(*args: Any, **kwargs: Any) -> Any:
+        with pyro.plate("particles", num_particles, dim=-2):
+            return program(*args, **kwargs)
+
+    return run
+
+
+def trace_pair(
+    model: Callable[..., Any],
+    guide: Callable[..., Any],
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    num_particles: int | None = None,
+) -> tuple[Sites, Sites]:
+    """Run the guide, replay the model against it, and return the sample sites of both, in program order.
+
+    Without `num_particles` there is no particle plate: values have shape (B, …). With it they have (K, B, …).
+    """
+    if num_particles is not None:
+        model, guide = particles(model, num_particles), particles(guide, num_particles)
+    guide_trace = poutine.trace(guide).get_trace(*args, **kwargs)
+    model_trace = poutine.trace(poutine.replay(model, trace=guide_trace)).get_trace(*args, **kwargs)
+    return sample_sites(model_trace), sample_sites(guide_trace)
+
+
+def sample_sites(trace: Any) -> Sites:
+    """Return the sample sites of a Pyro trace by name, leaving out those a plate makes for subsampling."""
+    return {n: s for n, s in prune_subsample_sites(trace).nodes.items() if s["type"] == "sample"}
+
+
+def latents(sites: Sites) -> Sites:
+    """Return the sites that are not observed."""
+    return {name: site for name, site in sites.items() if not site["is_observed"]}
+
+
+def is_auxiliary(site: Site) -> bool:
+    """Tell whether a guide site only helps to draw others (Pyro's AutoGuides have such sites)."""
+    return bool(site["infer"].get("is_auxiliary"))
+
+
+def is_enumerated(site: Site) -> bool:
+    """Tell whether a site asks to be summed out rather than sampled."""
+    return bool(site["infer"].get("enumerate"))
+
+
+def in_data_plate(site: Site) -> bool:
+    """Tell whether a site belongs to a datum, that is, was sampled inside the plate ``data``."""
+    return any(frame.name == "data" for frame in site["cond_indep_stack"])
+
+
+def log_prob(site: Site, *, scaled: bool = True) -> Tensor:
+    """Return the log probability of a site, shape (B,) or (K, B), masked; with `scaled` also times its scale."""
+    return scale_and_mask(site["fn"].log_prob(site["value"]), site["scale"] if scaled else 1.0, site["mask"])
+
+
+def log_weights(model_sites: Sites, guide_sites: Sites) -> Tensor:
+    """Return log p(x, z) - log q(z | x) in nats, shape (K, B), or (B,) without a particle plate.
+
+    Scales (from subsampling, or from a weight on the KL) are left out: a log weight is about one datum.
+
+    Raises
+    ------
+    PairError
+        If a site lies outside the plate ``data``: its log probability does not belong to one datum.
+    """
+    for name, site in (guide_sites | model_sites).items():
+        if not in_data_plate(site):
+            raise PairError(
+                f"site {name!r}",
+                expected="every site inside pyro.plate('data', B, dim=-1), so that a log weight belongs to one datum",
+                got="a site outside it",
+                hint="the bound of the whole data set (an objective's loss) for pairs with global latents",
+            )
+    total = sum(log_prob(site, scaled=False) for site in model_sites.values())
+    return total - sum(log_prob(site, scaled=False) for site in guide_sites.values())

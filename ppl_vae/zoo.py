@@ -1,0 +1,130 @@
+"""Pairs by name, for the command line and for short scripts. Third parties add theirs as entry points.
+
+A package of yours enters its pairs in this table by declaring, in its pyproject.toml::
+
+    [project.entry-points."ppl_vae.pairs"]
+    mine = "my_package:build"        # build(spec, *, latent_dim=8, …) -> Pair; its docstring's first line is the description
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Sequence
+from importlib.metadata import entry_points
+from typing import Any
+
+import torch
+
+from ppl_vae import likelihoods
+from ppl_vae.data import Spec
+from ppl_vae.errors import InputError, unknown_name
+from ppl_vae.guides import AmortizedNormal, LinearGaussian
+from ppl_vae.models import PPCA, VAE
+from ppl_vae.networks import ConvDecoder, ConvEncoder
+from ppl_vae.pair import Pair, as_pair
+
+Builder = Callable[..., Pair]
+
+GROUP = "ppl_vae.pairs"
+ARCHITECTURES = ("conv", "mlp")
+
+
+def ppca(spec: Spec, *, latent_dim: int = 8) -> Pair:
+    """Probabilistic PCA with the linear guide that holds its exact posterior."""
+    return Pair(PPCA(spec.x_dim, latent_dim), LinearGaussian(spec.x_dim, latent_dim))
+
+
+def factor_analysis(spec: Spec, *, latent_dim: int = 8) -> Pair:
+    """PPCA with one noise variance per coordinate, and the same guide."""
+    return Pair(PPCA(spec.x_dim, latent_dim, noise="diagonal"), LinearGaussian(spec.x_dim, latent_dim))
+
+
+def vae(
+    spec: Spec,
+    *,
+    latent_dim: int = 8,
+    hidden: Sequence[int] = (200, 200),
+    activation: str = "tanh",
+    likelihood: str | None = None,
+    covariance: str = "diagonal",
+    architecture: str = "mlp",
+) -> Pair:
+    """Variational autoencoder: Gaussian prior, any likelihood, amortised Normal guide.
+
+    ``likelihood`` is by default Bernoulli for binary data, else Normal with one learned standard deviation; ``architecture``
+    is ``"mlp"`` (`hidden`, `activation`) or ``"conv"`` (for data with an image shape).
+    """
+    chosen = likelihoods.get(likelihood or ("bernoulli" if spec.support == "binary" else "normal-learned"), levels=spec.levels)
+    if architecture not in ARCHITECTURES:
+        raise unknown_name("architecture", architecture, ARCHITECTURES)
+    if architecture == "mlp":
+        networks: dict[str, Any] = {"hidden": tuple(hidden), "activation": activation}
+        return Pair(
+            VAE(spec.x_shape, latent_dim, likelihood=chosen, **networks),
+            AmortizedNormal(spec.x_shape, latent_dim, covariance=covariance, **networks),
+        )
+    if spec.image_shape is None:
+        raise InputError("architecture 'conv'", expected="data with an image shape", got=spec.name, hint="architecture='mlp'")
+    decoder = ConvDecoder(latent_dim, spec.image_shape, chosen.parameters_per_dim)
+    encoder = ConvEncoder(spec.image_shape, AmortizedNormal.outputs(latent_dim, covariance))
+    return Pair(
+        VAE(spec.x_shape, latent_dim, likelihood=chosen, decoder=decoder),
+        AmortizedNormal(spec.x_shape, latent_dim, covariance=covariance, encoder=encoder),
+    )
+
+
+_BUILDERS: dict[str, Builder] = {"factor-analysis": factor_analysis, "ppca": ppca, "vae": vae}
+
+#: Models of real data, which see grey values as they are rather than a binarisation of them.
+REAL_VALUED = ("factor-analysis", "ppca")
+
+
+def names() -> dict[str, str]:
+    """Return the names of the pairs, third parties' included, each with one line on what it is."""
+    return {name: (inspect.getdoc(builder) or "").partition("\n")[0] for name, builder in _builders().items()}
+
+
+def options(name: str) -> dict[str, Any]:
+    """Return the options that the builder called `name` takes, with their defaults."""
+    parameters = list(inspect.signature(_builder(name)).parameters.values())[1:]
+    return {p.name: p.default for p in parameters if p.kind in (p.KEYWORD_ONLY, p.POSITIONAL_OR_KEYWORD)}
+
+
+def build(name: str, spec: Spec, *, seed: int = 0, **given: Any) -> Pair:
+    """Build a pair by name for data of that description.
+
+    Parameters
+    ----------
+    name : str
+        One of `names`.
+    spec : Spec
+        Of the data (``data.spec``).
+    seed : int
+        Seed of the initial parameters; the process's own random state is left alone.
+    **given
+        What the builder takes; see `options`.
+
+    Raises
+    ------
+    InputError
+        For an unknown name or option, or one that does not fit the data.
+    """
+    builder = _builder(name)
+    known = options(name)
+    for option in given:
+        if option not in known:
+            raise unknown_name(f"option of {name}", option, known)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return as_pair(builder(spec, **given))
+
+
+def _builder(name: str) -> Builder:
+    builders = _builders()
+    if name not in builders:
+        raise unknown_name("pair", name, builders)
+    return builders[name]
+
+
+def _builders() -> dict[str, Builder]:
+    return {entry.name: entry.load() for entry in entry_points(group=GROUP)} | _BUILDERS

@@ -1,0 +1,86 @@
+"""One table of pairs: every model, likelihood and guide that go together, small, each with a seeded batch.
+
+`PAIRS[name].build()` makes a fresh (model, guide), the same numbers every time, and `PAIRS[name].batch()` its data.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from ppl_vae import likelihoods
+from ppl_vae.guides import AmortizedNormal, LinearGaussian
+from ppl_vae.models import PPCA, VAE
+from ppl_vae.networks import ConvDecoder, ConvEncoder
+
+B, D, L = 6, 8, 2
+LEVELS = 5
+IMAGE = (1, 8, 6)
+HIDDEN = (7, 5)
+
+
+@dataclass(frozen=True)
+class Case:
+    """A small pair and data for it; `support` is "real", "binary" or "grey" (LEVELS levels in [0, 1])."""
+
+    make: Callable[[], tuple[nn.Module, nn.Module]]
+    support: str = "real"
+    x_shape: tuple[int, ...] = (D,)
+    exact: bool = False  # the model knows its log p(x)
+
+    def build(self) -> tuple[nn.Module, nn.Module]:
+        """Return a fresh (model, guide); torch's global random state is left as it was."""
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            return self.make()
+
+    def batch(self, size: int = B, seed: int = 1) -> dict[str, Tensor]:
+        """Return {"x": (size, *x_shape)} in the support of the model."""
+        generator = torch.Generator().manual_seed(seed)
+        shape = (size, *self.x_shape)
+        if self.support == "real":
+            return {"x": torch.randn(shape, generator=generator)}
+        levels = {"binary": 2, "grey": LEVELS}[self.support]
+        return {"x": torch.randint(levels, shape, generator=generator) / (levels - 1)}
+
+
+def _vae(likelihood: str, covariance: str = "diagonal", x_shape: tuple[int, ...] = (D,)) -> tuple[VAE, AmortizedNormal]:
+    return (
+        VAE(x_shape, L, hidden=HIDDEN, likelihood=likelihoods.get(likelihood, levels=LEVELS)),
+        AmortizedNormal(x_shape, L, hidden=HIDDEN, covariance=covariance),
+    )
+
+
+def _conv(likelihood: likelihoods.Likelihood, batch_norm: bool = True) -> tuple[VAE, AmortizedNormal]:
+    D = IMAGE[0] * IMAGE[1] * IMAGE[2]
+    decoder = ConvDecoder(L, IMAGE, likelihood.parameters_per_dim, channels=(4, 3), batch_norm=batch_norm)
+    encoder = ConvEncoder(IMAGE, AmortizedNormal.outputs(L), channels=(3, 4), batch_norm=batch_norm)
+    return VAE(D, L, likelihood=likelihood, decoder=decoder), AmortizedNormal(D, L, encoder=encoder)
+
+
+_PIXELS = (IMAGE[0] * IMAGE[1] * IMAGE[2],)
+
+PAIRS: dict[str, Case] = {
+    "ppca-linear": Case(lambda: (PPCA(D, L), LinearGaussian(D, L)), exact=True),
+    "factor-analysis-linear": Case(lambda: (PPCA(D, L, noise="diagonal"), LinearGaussian(D, L)), exact=True),
+    "ppca-one-latent": Case(lambda: (PPCA(D, 1), LinearGaussian(D, 1)), exact=True),
+    "ppca-amortized": Case(lambda: (PPCA(D, L), AmortizedNormal(D, L, hidden=HIDDEN)), exact=True),
+    "ppca-amortized-full": Case(
+        lambda: (PPCA(D, L), AmortizedNormal(D, L, hidden=HIDDEN, covariance="full")), exact=True
+    ),
+    "vae-bernoulli": Case(lambda: _vae("bernoulli"), "binary"),
+    "vae-bernoulli-isotropic": Case(lambda: _vae("bernoulli", "isotropic"), "binary"),
+    "vae-bernoulli-full": Case(lambda: _vae("bernoulli", "full"), "binary"),
+    "vae-bernoulli-linear": Case(lambda: (VAE(D, L, hidden=HIDDEN), LinearGaussian(D, L)), "binary"),
+    "vae-bernoulli-2d": Case(lambda: _vae("bernoulli", x_shape=(4, 2)), "binary", (4, 2)),
+    "vae-normal": Case(lambda: _vae("normal")),
+    "vae-normal-learned": Case(lambda: _vae("normal-learned")),
+    "vae-normal-decoder": Case(lambda: _vae("normal-decoder")),
+    "vae-categorical": Case(lambda: _vae("categorical"), "grey"),
+    "vae-discretized-logistic": Case(lambda: _vae("discretized-logistic"), "grey"),
+    "vae-conv-bernoulli": Case(lambda: _conv(likelihoods.Bernoulli()), "binary", _PIXELS),
+    "vae-conv-normal-decoder": Case(lambda: _conv(likelihoods.Normal("decoder"), False), "real", _PIXELS),
+}
