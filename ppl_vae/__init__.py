@@ -1,13 +1,22 @@
-"""Variational autoencoders as probabilistic programs: Pyro pairs, SVI, and log p(x) with an error bar that is right."""
+"""Variational autoencoders as probabilistic programs: Pyro pairs, SVI, and log p(x) with an error bar that is right.
 
-from ppl_vae import data, exact, guides, likelihoods, models, networks, objectives, zoo
-from ppl_vae.errors import InputError, NonFiniteError, PairError, PplVaeError, RunError
-from ppl_vae.evaluate import log_likelihood
-from ppl_vae.fit import fit
-from ppl_vae.inference_data import to_arviz
-from ppl_vae.pair import Pair
-from ppl_vae.result import LogLikelihood
-from ppl_vae.runs import Run, load
+A public name is imported when it is first used, so that ``ppl-vae --help`` need not wait for torch.
+"""
+
+import importlib
+import sys
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ppl_vae import data, exact, guides, likelihoods, models, networks, objectives, zoo
+    from ppl_vae.errors import InputError, NonFiniteError, PairError, PplVaeError, RunError
+    from ppl_vae.evaluate import log_likelihood
+    from ppl_vae.fit import fit
+    from ppl_vae.inference_data import to_arviz
+    from ppl_vae.pair import Pair
+    from ppl_vae.result import LogLikelihood
+    from ppl_vae.runs import Run, load
 
 __version__ = "0.1.0"
 
@@ -33,3 +42,38 @@ __all__ = [
     "to_arviz",
     "zoo",
 ]
+
+#: The module that each public name stands in; the others are modules themselves.
+_HOME = {
+    **dict.fromkeys(("InputError", "NonFiniteError", "PairError", "PplVaeError", "RunError"), "errors"),
+    **dict.fromkeys(("Run", "load"), "runs"),
+    "LogLikelihood": "result",
+    "Pair": "pair",
+    "fit": "fit",
+    "log_likelihood": "evaluate",
+    "to_arviz": "inference_data",
+}
+
+
+if not TYPE_CHECKING:  # a type checker reads the imports above, and would let any name pass if it saw this
+
+    def __getattr__(name: str) -> Any:
+        if name not in __all__:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        module = importlib.import_module(f"{__name__}.{_HOME.get(name, name)}")
+        value = globals()[name] = getattr(module, name) if name in _HOME else module
+        return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
+
+
+class _Package(ModuleType):
+    """This package. Importing a module binds it to its package: for the module `fit`, the function of that name is."""
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        super().__setattr__(name, value.fit if name == "fit" and isinstance(value, ModuleType) else value)
+
+
+sys.modules[__name__].__class__ = _Package

@@ -7,7 +7,9 @@ calls classes that are in the table, that is, classes whose code the user has al
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import importlib
 import inspect
 from typing import Any, TypeVar
 
@@ -15,13 +17,15 @@ from ppl_vae.errors import InputError, unknown_name
 
 _CLASSES: dict[str, type] = {}
 _T = TypeVar("_T")
+_NAMELESS = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.VAR_POSITIONAL)
 
 
 def configurable(cls: type[_T]) -> type[_T]:
     """Class decorator: remember the constructor's arguments so that `describe` and `rebuild` work.
 
     Arguments may be numbers, strings, booleans, None, lists, tuples, string-keyed mappings of these, and other
-    configurable objects. An object built with anything else works, but cannot be described.
+    configurable objects. An object built with anything else, or with arguments that have no name (``*args``), works but
+    cannot be described.
     """
     original = cls.__init__
     signature = inspect.signature(original)
@@ -33,12 +37,13 @@ def configurable(cls: type[_T]) -> type[_T]:
             own, *_ = bound
             given: dict[str, Any] = {}
             for name, value in bound.items():
+                kind = signature.parameters[name].kind
                 if name == own:
                     continue
-                if signature.parameters[name].kind is inspect.Parameter.VAR_KEYWORD:
+                if kind is inspect.Parameter.VAR_KEYWORD:
                     given.update(value)
                 else:
-                    given[name] = value
+                    given[name] = object() if kind in _NAMELESS else value  # rebuilding passes arguments by name
             object.__setattr__(self, "_arguments", _plain(given))
         original(self, *args, **kwargs)
 
@@ -55,6 +60,14 @@ def describe(obj: Any) -> dict[str, Any] | None:
     return {"class": _key(type(obj)), "arguments": arguments}
 
 
+def is_known(description: Any) -> bool:
+    """Tell whether `rebuild` knows every class that a description names, the ones in its arguments too."""
+    if isinstance(description, dict):
+        named = description.get("class") if description.keys() == {"class", "arguments"} else None
+        return (named is None or named in _CLASSES) and all(map(is_known, description.values()))
+    return not isinstance(description, list) or all(map(is_known, description))
+
+
 def rebuild(description: dict[str, Any]) -> Any:
     """Build the object that `describe` described.
 
@@ -63,7 +76,10 @@ def rebuild(description: dict[str, Any]) -> Any:
     InputError
         If the class is not in the table: the module that defines it has not been imported.
     """
-    name = description.get("class")
+    name = str(description.get("class"))
+    if name not in _CLASSES and name.startswith("ppl_vae."):  # our own code, perhaps not imported yet
+        with contextlib.suppress(ImportError):
+            importlib.import_module(name.rpartition(".")[0])
     if name not in _CLASSES:
         raise unknown_name("configurable class", name, _CLASSES)
     try:

@@ -5,6 +5,7 @@ Pyro warns where a guide misses a site; here it is an error that names the site.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -20,9 +21,6 @@ from ppl_vae.types import Batch, Program
 
 if TYPE_CHECKING:
     from ppl_vae.pair import Pair
-
-ROWS = 3
-
 
 @dataclass(frozen=True)
 class Contract:
@@ -47,13 +45,15 @@ def check(pair: Pair, batch: Batch) -> Contract:
     """Check `pair` on the first rows of `batch`; see `Pair.check`."""
     arguments = pair.arguments(batch)
     check_values(arguments)
-    few = {name: value[:ROWS] for name, value in arguments.items()}
+    rows = _few(pair, arguments)
+    few = {name: value[:rows] for name, value in arguments.items()}
     # Validation is off at first, so that our own messages, which name the site and a way out, come before Pyro's.
     with isolated(), evaluating(pair):
         stored: dict[str, Any] = {}
         model_sites, guide_sites = _run((_watched(pair.model, stored), _watched(pair.guide, stored)), few)
         _check_parameters(pair, stored)
         _check_sites(model_sites, guide_sites)
+        _check_plates(model_sites, guide_sites, arguments)
         for name, site in model_sites.items():
             if site["is_observed"] and name in arguments:
                 _check_support(name, site["fn"], arguments[name])
@@ -67,6 +67,14 @@ def check(pair: Pair, batch: Batch) -> Contract:
         shares_latents=shares,
         observed=tuple(name for name, site in model_sites.items() if site["is_observed"] and name in arguments),
     )
+
+
+def _few(pair: Pair, arguments: dict[str, Tensor]) -> int:
+    """Return a number of rows, 3 or a little more, that no other size in sight equals, so that no mistake fits by chance."""
+    tensors = [*pair.state_dict().values(), *(value[0] for value in arguments.values())]
+    taken = {size for tensor in tensors for size in tensor.shape}
+    total = len(next(iter(arguments.values())))
+    return next((rows for rows in range(3, total) if rows not in taken), total)
 
 
 def check_values(batch: Batch) -> None:
@@ -96,9 +104,22 @@ def _run(programs: tuple[Any, Any], few: dict[str, Tensor]) -> tuple[Sites, Site
     except PplVaeError:
         raise
     except (RuntimeError, ValueError, IndexError) as error:
+        _raise_mismatch(error)
         shapes = ", ".join(f"{name} {tuple(value.shape)}" for name, value in few.items())
         raise PairError(
             "pair", expected="programs that run on the batch", got=f"{_line(error)} (for {shapes})"
+        ) from error
+
+
+def _raise_mismatch(error: Exception) -> None:
+    """Raise our own error for what Pyro says of a distribution whose batch shape is not that of its plates."""
+    if found := re.match(r"Shape mismatch inside plate\('(.*?)'\) at site (\S+) dim (-\d+), (\d+) vs (\d+)", str(error)):
+        plate, site, dim, wanted, got = found.groups()
+        raise PairError(
+            f"site {site!r}",
+            expected=f"batch shape with {wanted}, the size of the plate {plate!r}, at dim {dim}",
+            got=got,
+            hint=".to_event(1) on its distribution",
         ) from error
 
 
@@ -139,18 +160,34 @@ def _check_sites(model_sites: Sites, guide_sites: Sites) -> None:
             )
 
 
+def _check_plates(model_sites: Sites, guide_sites: Sites, arguments: dict[str, Tensor]) -> None:
+    """Every batch dimension belongs to a plate, and what the batch observes to the plate ``data``, one row per datum."""
+    for sites, program in ((model_sites, "model"), (guide_sites, "guide")):
+        for name, site in sites.items():
+            plates = {frame.dim: frame for frame in site["cond_indep_stack"] if frame.vectorized}
+            shape = tuple(site["fn"].batch_shape)
+            loose = [dim for dim in range(-len(shape), 0) if shape[dim] > 1 and dim not in plates]
+            if loose or (name in arguments and site["is_observed"] and not traces.in_data_plate(site)):
+                raise PairError(
+                    f"site {name!r}",
+                    expected="what belongs to a datum inside pyro.plate('data', B, dim=-1)",
+                    got=f"batch shape {shape} outside it in the {program}",
+                    hint="that plate around the site, or .to_event(…) on its distribution",
+                )
+            for frame in plates.values():
+                if frame.name == "data" and frame.full_size not in (None, frame.size):
+                    raise PairError(
+                        f"site {name!r}",
+                        expected="pyro.plate('data', B, dim=-1) with B the rows of the batch",
+                        got=f"a plate of {frame.full_size} that takes {frame.size} of them",
+                        hint="leaving mini-batches to fit",
+                    )
+
+
 def _check_batch_shapes(model_sites: Sites, guide_sites: Sites, size: int) -> None:
     """Every site of a datum has log probabilities of shape (B,)."""
     for sites, program in ((model_sites, "model"), (guide_sites, "guide")):
         for name, site in sites.items():
-            shape = tuple(site["fn"].batch_shape)
-            if traces.in_data_plate(site) and shape[-1:] not in ((size,), (1,)):
-                raise PairError(
-                    f"site {name!r}",
-                    expected=f"batch shape ending in {size}, the size of the plate 'data'",
-                    got=f"{shape} in the {program}",
-                    hint=".to_event(1) on its distribution",
-                )
             with pyro.validation_enabled(True):
                 try:
                     log_prob = traces.log_prob(site)
@@ -173,6 +210,7 @@ def _check_particles(pair: Pair, few: dict[str, Tensor]) -> None:
     except (RuntimeError, ValueError, IndexError) as error:
         if isinstance(error, PplVaeError):
             raise
+        _raise_mismatch(error)
         raise PairError(
             "pair",
             expected="networks that accept leading batch dimensions (particles are a plate at dim -2)",

@@ -13,6 +13,9 @@ from typing import Any
 from ppl_vae.errors import RunError
 
 
+_PARTIAL = ".partial"
+
+
 def write_bytes(path: Path, content: bytes) -> None:
     """Write `content` to `path` atomically: to a file beside it, flushed to disk, then renamed over it.
 
@@ -24,7 +27,7 @@ def write_bytes(path: Path, content: bytes) -> None:
     temporary: str | None = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=_PARTIAL)
         with os.fdopen(handle, "wb") as file:
             file.write(content)
             file.flush()
@@ -39,6 +42,12 @@ def write_bytes(path: Path, content: bytes) -> None:
             f"writing {path}: expected room and permission to write; got {error.strerror or error}; "
             "try freeing space or another folder (what was saved before is unharmed)"
         ) from error
+
+
+def remove_partial(folder: Path) -> None:
+    """Remove what a process killed while writing to `folder` left there."""
+    for path in folder.glob(f".*{_PARTIAL}"):
+        path.unlink(missing_ok=True)
 
 
 def write_text(path: Path, content: str) -> None:

@@ -50,6 +50,7 @@ def reconstructions(
     x_hat: Values,
     image_shape: ImageShape,
     *,
+    labels: tuple[str, str] = ("original", "rebuilt"),
     columns: int = 10,
     limits: tuple[float, float] | None = None,
 ) -> Figure:
@@ -58,7 +59,7 @@ def reconstructions(
     rebuilt = as_images(x_hat, image_shape, "x_hat")
     canvas.expect_count("x_hat", rebuilt, len(original))
     tiles, used = _bands([original, rebuilt], columns)
-    return _mosaic(tiles, used, limits=limits, row_labels=["original", "rebuilt"] * (len(tiles) // 2))
+    return _mosaic(tiles, used, limits=limits, row_labels=list(labels) * (len(tiles) // 2))
 
 
 @styled
@@ -66,11 +67,15 @@ def latent_walk(
     images: Values,
     image_shape: ImageShape,
     *,
-    values: Sequence[float] = (),
+    values: Sequence[float | str] = (),
+    value_name: str = "value of the coordinate (standard deviations of the prior)",
     row_labels: Sequence[str] = (),
     limits: tuple[float, float] | None = None,
 ) -> Figure:
-    """Show images (rows, steps, D): a row per latent coordinate, a step per value of it."""
+    """Show images (rows, steps, D): a row per latent coordinate, a step per value of it.
+
+    `values` (numbers, or words) stand below the columns, under them what they are.
+    """
     walk = canvas.as_array(images, "images")
     if walk.ndim < 3:
         raise InputError("images", expected="shape (rows, steps, D)", got=str(walk.shape))
@@ -82,10 +87,10 @@ def latent_walk(
         *_fill(tiles, rows, steps),
         limits=limits,
         row_labels=row_labels or [f"z[{row}]" for row in range(rows)],
-        column_labels=[f"{value:.3g}".replace("-", "−") for value in values],
+        column_labels=[v if isinstance(v, str) else f"{v:.3g}".replace("-", "−") for v in values],
     )
     if len(values):
-        figure.axes[0].set_xlabel("value of the coordinate (standard deviations of the prior)")
+        figure.axes[0].set_xlabel(value_name)
     return figure
 
 
@@ -212,8 +217,9 @@ def _mosaic(
         ax.annotate(title, (across[column], row * pitch + 0.9 * above - 0.5), ha="center", va="bottom", fontsize=8)
     if bar:
         figure.colorbar(ScalarMappable(scale, cmap), ax=ax, label=unit, location="bottom", shrink=0.6, aspect=30)
-    outside = np.mean((finite < limits[0] - 1e-6) | (finite > limits[1] + 1e-6)) if len(finite) else 0.0
+    outside = ((finite < limits[0] - 1e-6) | (finite > limits[1] + 1e-6)).sum()
     if outside:
-        ax.set_title(f"{outside:.1%} of values outside [{limits[0]:g}, {limits[1]:g}], drawn as its ends", fontsize=8)
+        told = f"{outside:,} of {finite.size:,} values outside [{limits[0]:g}, {limits[1]:g}], drawn as its ends"
+        ax.set_title(told, fontsize=8, color=canvas.GREY)
     canvas.flag_not_finite(ax, "pixels", shown.reshape(-1))
     return figure

@@ -17,7 +17,7 @@ from ppl_vae.arviz_adapter import inference_data
 from ppl_vae.context import evaluating, isolated
 from ppl_vae.data import as_split
 from ppl_vae.errors import InputError
-from ppl_vae.pair import as_pair
+from ppl_vae.pair import ancestral_sites, as_pair
 from ppl_vae.traces import Sites
 from ppl_vae.types import Batch
 
@@ -65,8 +65,8 @@ def to_arviz(pair: Any, batch: Batch, *, num_samples: int = 1000, num_chains: in
         size = {"size": split.size} if pair.takes("size") else {}
         ancestral = traces.particles(model, num_samples)
         replayed = poutine.condition(ancestral, data={name: site["value"] for name, site in posterior.items()})
-        predictive = traces.sample_sites(poutine.trace(replayed).get_trace(**size, **conditions))
-        prior = traces.sample_sites(poutine.trace(ancestral).get_trace(**size, **conditions))
+        predictive = ancestral_sites(replayed, size | conditions)
+        prior = ancestral_sites(ancestral, size | conditions)
     draws = _Draws(num_samples, num_chains)
     groups = {
         "posterior": draws.values(posterior),

@@ -10,15 +10,18 @@ import torch
 
 from ppl_vae import schedules
 from ppl_vae.errors import InputError, unknown_name
+from ppl_vae.step import choose_path
+
+#: Optimisers that a step cannot drive: one wants to evaluate the loss itself, the other wants sparse gradients.
+UNFIT = (torch.optim.Optimizer, torch.optim.LBFGS, torch.optim.SparseAdam)
 
 #: Optimisers by the name a command line can give; any class of `torch.optim` is taken as well.
 OPTIMIZERS: dict[str, type[torch.optim.Optimizer]] = {
     name.lower(): value
     for name, value in vars(torch.optim).items()
-    if isinstance(value, type) and issubclass(value, torch.optim.Optimizer) and value is not torch.optim.Optimizer
+    if isinstance(value, type) and issubclass(value, torch.optim.Optimizer) and value not in UNFIT
 }
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
-COMPILE = ("auto", "off")
 
 
 @dataclass(frozen=True)
@@ -47,36 +50,22 @@ class Options:
             _at_least("patience", self.patience, 1)
         for name in ("lr", "clip_norm"):
             value = getattr(self, name)
-            if value is not None and not 0 < value < float("inf"):
+            if value is not None and not (_is_number(value) and 0 < value < float("inf")):
                 raise InputError(name, expected="a positive number", got=repr(value), hint=f"{name}=1e-3")
-        if not 0 <= self.kl_warmup < float("inf"):
+        if not (_is_number(self.kl_warmup) and 0 <= self.kl_warmup < float("inf")):
             raise InputError("kl_warmup", expected="a number of epochs, 0 or more", got=repr(self.kl_warmup))
         if isinstance(self.optimizer, str) and self.optimizer.lower() not in OPTIMIZERS:
             raise unknown_name("optimizer", self.optimizer, OPTIMIZERS)
+        if self.optimizer in UNFIT:
+            raise InputError("optimizer", expected="one of first order", got=_name(self.optimizer), hint="optimizer='adam'")
         if self.dtype not in DTYPES:
             raise unknown_name("dtype", self.dtype, DTYPES)
-        if self.compile not in COMPILE:
-            raise unknown_name("compile", self.compile, COMPILE)
+        choose_path(self.compile, 0)
         schedules.learning_rate(self.schedule)
 
     def torch_device(self) -> torch.device:
-        """Return the device: a GPU where ``"auto"`` finds one, else the CPU.
-
-        Raises
-        ------
-        InputError
-            If the device asked for is not there.
-        """
-        if self.device == "auto":
-            return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        try:
-            device = torch.device(self.device)
-            torch.empty(0, device=device)
-        except (RuntimeError, AssertionError) as error:
-            raise InputError(
-                "device", expected="one this machine has", got=f"{self.device!r}", hint="device='auto' or 'cpu'"
-            ) from error
-        return device
+        """Return the device, as `find_device` finds it."""
+        return find_device(self.device)
 
     def make_optimizer(self, parameters: list[torch.nn.Parameter]) -> torch.optim.Optimizer:
         """Return the optimiser over `parameters`, fused where torch has such a form."""
@@ -86,7 +75,7 @@ class Options:
             given.setdefault("fused", True)
         try:
             return make(parameters, lr=self.lr, **given)  # type: ignore[call-arg]
-        except (TypeError, ValueError) as error:
+        except (TypeError, ValueError, RuntimeError) as error:
             raise InputError(
                 "optimizer_options", expected=f"arguments of {_name(make)}", got=f"{given} ({error})"
             ) from error
@@ -96,15 +85,39 @@ class Options:
         return {field.name: _name(getattr(self, field.name)) for field in fields(self)}
 
 
+def find_device(name: str) -> torch.device:
+    """Return the device of that name: for ``"auto"`` a GPU if there is one, else the CPU.
+
+    Raises
+    ------
+    InputError
+        If this machine has none such.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise InputError(
+            "device", expected="one this machine has", got=repr(name), hint="device='auto' or device='cpu'"
+        ) from error
+    return device
+
+
 def _at_least(name: str, value: Any, least: int) -> None:
     if not isinstance(value, int) or isinstance(value, bool) or value < least:
         raise InputError(name, expected=f"a whole number, {least} or more", got=repr(value))
 
 
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
 def _name(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {key: _name(item) for key, item in value.items()}
-    if isinstance(value, tuple):
+    if isinstance(value, list | tuple):
         return [_name(item) for item in value]
     if value is None or isinstance(value, bool | int | float | str):
         return value

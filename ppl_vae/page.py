@@ -23,6 +23,7 @@ from matplotlib.figure import Figure
 from ppl_vae import files
 from ppl_vae.canvas import styled
 from ppl_vae.errors import InputError
+from ppl_vae.progress import bar
 
 #: Resolutions to try in turn (dots per inch) until the file is no larger than `LARGEST` bytes.
 RESOLUTIONS = (160, 120, 90, 60)
@@ -124,10 +125,11 @@ class Report:
         block = _Block("table", f"table-{number}", number=number, caption=_inline(caption), header=heads, rows=cells)
         self._blocks.append(block)
 
-    def write(self, path: str | os.PathLike[str]) -> Path:
+    def write(self, path: str | os.PathLike[str], *, progress: bool | None = None) -> Path:
         """Write the report to `path` and its figures to ``figures/NAME.png`` beside it; return `path`.
 
-        Every file is replaced whole or not at all. Figures are drawn as sharply as keeps the report under 3 MB.
+        Every file is replaced whole or not at all. Figures are drawn as sharply as keeps the report under 3 MB; a bar
+        shows how far that is, by default on a terminal.
 
         Raises
         ------
@@ -135,8 +137,13 @@ class Report:
             If the folder cannot be written to or the disk is full.
         """
         target = Path(path)
+        figures = {block.anchor: block.figure for block in self._blocks if block.figure is not None}
         for resolution in RESOLUTIONS:
-            pictures = {b.anchor: _png(b.figure, resolution) for b in self._blocks if b.figure is not None}
+            pictures = {}
+            with bar("figures", len(figures), progress) as advance:
+                for name, figure in figures.items():
+                    pictures[name] = _png(figure, resolution)
+                    advance()
             html = self._render(pictures).encode()
             if len(html) <= LARGEST:
                 break
@@ -184,7 +191,10 @@ def _cell(value: Any) -> tuple[str, str]:
         return "NaN", "number bad"
     if math.isinf(number):
         return "∞" if number > 0 else "−∞", "number bad"
-    text = f"{value:,}".replace(",", "\u202f") if isinstance(value, int) else f"{number:.4g}"
+    if isinstance(value, int) or number == 0:
+        text = f"{number:,.0f}".replace(",", "\u202f")
+    else:
+        text = f"{number:.3f}" if 1e-3 <= abs(number) < 1e5 else f"{number:.3g}"
     return text.replace("-", "−"), "number"
 
 

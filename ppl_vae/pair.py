@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import pyro
@@ -17,7 +18,7 @@ from torch import Tensor, nn
 
 from ppl_vae import contract, traces
 from ppl_vae.context import evaluating
-from ppl_vae.errors import InputError, PairError
+from ppl_vae.errors import InputError, PairError, unknown_name
 from ppl_vae.traces import Sites
 from ppl_vae.types import Batch, Program
 
@@ -51,6 +52,7 @@ class Pair(nn.Module):
         super().__init__()
         self.model = _as_module(model, "model")
         self.guide = _as_module(guide, "guide")
+        self._signatures = _Signature.of(self.model), _Signature.of(self.guide)
 
     # -- programs and batches ---------------------------------------------------------------------------------------
 
@@ -66,11 +68,11 @@ class Pair(nn.Module):
         InputError
             If nothing fits, or an argument without a default is not in the batch.
         """
-        programs = (self.model, self.guide)
-        chosen = {name: value for name, value in batch.items() if all(_takes(program, name) for program in programs)}
-        missing = sorted(set().union(*map(_required, programs)) - chosen.keys())
+        model, guide = self._signatures
+        chosen = {name: value for name, value in batch.items() if model.takes(name) and guide.takes(name)}
+        missing = sorted((model.required | guide.required) - chosen.keys())
         if missing or not chosen:
-            wanted = missing or [name for name in inspect.signature(self.model.forward).parameters if name != "size"]
+            wanted = missing or sorted(model.names - {"size"})
             raise InputError(
                 "batch",
                 expected=f"tensors named {', '.join(wanted) or 'as the arguments of the model'}",
@@ -81,7 +83,7 @@ class Pair(nn.Module):
 
     def takes(self, name: str) -> bool:
         """Tell whether the model takes an argument called `name`."""
-        return _takes(self.model, name)
+        return self._signatures[0].takes(name)
 
     # -- what a pair can do -----------------------------------------------------------------------------------------
 
@@ -142,8 +144,10 @@ class Pair(nn.Module):
 
     def decode(self, latents: Mapping[str, Tensor], **conditions: Tensor) -> dict[str, Tensor]:
         """Return the mean of every site the model draws given `latents`, each of shape (n, …): E[x | z]."""
-        size = next(iter(latents.values())).shape[0]
+        size = max((len(value) for value in latents.values() if value.dim()), default=1)  # shared latents have one row
         sites = self._run_model(size, conditions, poutine.condition(self.programs()[0], data=dict(latents)))
+        for name in latents.keys() - sites.keys():
+            raise unknown_name("latent", name, traces.latents(sites))
         return _means({name: site for name, site in sites.items() if name not in latents})
 
     def reconstruct(self, batch: Batch) -> dict[str, Tensor]:
@@ -160,16 +164,7 @@ class Pair(nn.Module):
         if size is not None and self.takes("size"):
             arguments["size"] = size
         with evaluating(self):
-            try:
-                trace = poutine.trace(model or self.programs()[0]).get_trace(**arguments)
-            except TypeError as error:
-                raise PairError(
-                    "model",
-                    expected="a program that generates when called with size=n and no observation",
-                    got=str(error),
-                    hint="`def forward(self, x=None, size=None)` and `obs=x`",
-                ) from error
-        return traces.sample_sites(trace)
+            return ancestral_sites(model or self.programs()[0], arguments)
 
     @property
     def device(self) -> torch.device:
@@ -181,6 +176,25 @@ class Pair(nn.Module):
         """The floating type of the parameters."""
         floating = (t.dtype for t in [*self.parameters(), *self.buffers()] if t.is_floating_point())
         return next(floating, torch.get_default_dtype())
+
+
+def ancestral_sites(model: Program, arguments: dict[str, Any]) -> Sites:
+    """Run `model` with no observation and return its sample sites.
+
+    Raises
+    ------
+    PairError
+        If it cannot run without one.
+    """
+    try:
+        return traces.sample_sites(poutine.trace(model).get_trace(**arguments))
+    except (TypeError, AttributeError) as error:  # what a program does with x = None
+        raise PairError(
+            "model",
+            expected="a program that generates when called with size=n and no observation",
+            got=str(error),
+            hint="`def forward(self, x=None, size=None)` and `obs=x`",
+        ) from error
 
 
 def as_pair(pair: Any) -> Pair:
@@ -231,16 +245,26 @@ def _scoped(program: nn.Module) -> Program:
     return run
 
 
-def _takes(module: nn.Module, name: str) -> bool:
-    """Tell whether the module's forward takes an argument called `name`."""
-    parameters = inspect.signature(module.forward).parameters
-    return name in parameters or any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+@dataclass(frozen=True)
+class _Signature:
+    """Names of the arguments of a program: all, those without a default, and whether it takes any other."""
 
+    names: frozenset[str]
+    required: frozenset[str]
+    open: bool
 
-def _required(module: nn.Module) -> set[str]:
-    """Return the names of the arguments that forward has no default for."""
-    parameters = inspect.signature(module.forward).parameters.values()
-    return {p.name for p in parameters if p.default is p.empty and p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}
+    @classmethod
+    def of(cls, program: nn.Module) -> _Signature:
+        parameters = inspect.signature(program.forward).parameters.values()
+        named = [p for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
+        return cls(
+            frozenset(p.name for p in named),
+            frozenset(p.name for p in named if p.default is p.empty),
+            any(p.kind is p.VAR_KEYWORD for p in parameters),
+        )
+
+    def takes(self, name: str) -> bool:
+        return self.open or name in self.names
 
 
 def _means(sites: Sites) -> dict[str, Tensor]:

@@ -40,6 +40,7 @@ __all__ = [
 ]
 
 MARKERS = ("o", "^", "s", "D", "v")
+FEW = 15  # classes that have room for their names among the points, and for a legend beside them
 
 
 # ------------------------------------------------------------------------------------------------ training
@@ -116,7 +117,7 @@ def _leave_start_below(ax: Axes, values: Floats, reference: float | None) -> Non
     """Cut the axis below what the last four fifths of the epochs reach, where the start takes most of it; say so."""
     values = np.where(np.isfinite(values), values, np.nan)
     later = values[:, values.shape[1] // 5 :]
-    if values.shape[1] < 10 or np.isnan(later).all():
+    if values.shape[1] < 5 or np.isnan(later).all():
         return
     low, high = np.nanmin(later), max(np.nanmax(values), -math.inf if reference is None else reference)
     lowest = np.nanmin(values)
@@ -168,9 +169,10 @@ def embedding(
     axis_names: tuple[str, str] = ("z[0]", "z[1]"),
     label_name: str = "class",
 ) -> Figure:
-    """Scatter points (N, 2) coloured by `labels` (N,), each class also named at its median.
+    """Scatter points (N, 2) coloured by `labels` (N,).
 
-    Whole numbers and words are classes (a colour and a marker each, up to 50); other numbers get a colour bar.
+    Whole numbers and words are classes (a colour and a marker each, up to 50; up to 15 are also named at their median);
+    other numbers get a colour bar.
     """
     xy = canvas.as_matrix(points, "points")
     if xy.shape[1] != 2:
@@ -191,7 +193,11 @@ def embedding(
             canvas.flag_not_finite(ax, "labels", numbers)
         else:
             _scatter_classes(ax, xy, given, size)
-            figure.legend(loc="outside right upper", title=label_name, markerscale=1.5)
+            if len(ax.collections) <= FEW:
+                figure.legend(loc="outside right upper", title=label_name, markerscale=1.5)
+            else:
+                figure.set_figheight(5.6)
+                figure.legend(loc="outside lower center", title=label_name, ncols=9, fontsize=7, columnspacing=1)
     canvas.flag_not_finite(ax, "points", xy)
     ax.set(xlabel=axis_names[0], ylabel=axis_names[1])
     ax.set_aspect("equal", adjustable="datalim")
@@ -200,7 +206,8 @@ def embedding(
 
 def _scatter_classes(ax: Axes, xy: Floats, labels: NDArray, size: float) -> None:
     outline = [patheffects.withStroke(linewidth=2.5, foreground="white")]
-    for index, value in enumerate(np.unique(labels)):
+    classes = np.unique(labels)
+    for index, value in enumerate(classes):
         own = xy[labels == value]
         marker = MARKERS[(index + index // len(PALETTE)) % len(MARKERS)]  # no two classes share colour and marker
         colour = PALETTE[index % len(PALETTE)]
@@ -208,7 +215,7 @@ def _scatter_classes(ax: Axes, xy: Floats, labels: NDArray, size: float) -> None
             own[:, 0], own[:, 1], s=size, color=colour, marker=marker, alpha=0.75, linewidths=0, label=str(value)
         )
         finite = own[np.isfinite(own).all(axis=1)]
-        if len(finite):
+        if len(finite) and len(classes) <= FEW:
             centre = np.median(finite, axis=0)
             ax.annotate(str(value), centre, ha="center", va="center", weight="bold", path_effects=outline)
 

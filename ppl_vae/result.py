@@ -73,8 +73,13 @@ class LogLikelihood:
 
     @property
     def untrusted(self) -> int:
-        """How many data have a Pareto k above the limit."""
-        return int((self.pareto_k > PARETO_K_LIMIT).sum())
+        """How many data have a Pareto k above the limit.
+
+        An infinite k says that there was no tail to fit (few particles, or weights all alike): it counts unless the
+        effective sample size is above K / 2.
+        """
+        harmless = torch.isinf(self.pareto_k) & (self.effective_sample_size > self.num_particles / 2)
+        return int(((self.pareto_k > PARETO_K_LIMIT) & ~harmless).sum())
 
     def caution(self) -> str:
         """Return, in words, why the estimate should not be taken at its face; empty where nothing is known against it."""

@@ -24,11 +24,14 @@ import torch
 from torch import Tensor
 
 from ppl_vae import files
-from ppl_vae.config import describe, rebuild
+from ppl_vae.config import describe, is_known, rebuild
 from ppl_vae.errors import InputError, RunError
 from ppl_vae.pair import Pair, as_pair
 
 History = dict[str, list[float]]
+
+#: What ``config.json`` is about.
+SECTIONS = {"pair", "objective", "data", "fit"}
 
 
 @dataclass
@@ -101,7 +104,7 @@ def load(directory: str | os.PathLike[str], pair: Any = None) -> Run:
         If `pair` is not the pair that was fitted, or is needed and not given.
     """
     folder = Path(directory)
-    config = files.read_json(folder / "config.json")
+    config = read_config(folder)
     path = folder / "model.safetensors"
     if not path.exists():
         raise RunError(
@@ -110,7 +113,7 @@ def load(directory: str | os.PathLike[str], pair: Any = None) -> Run:
     try:
         state = safetensors.torch.load(path.read_bytes())
         history, timing = read_columns(folder / "history.csv"), read_columns(folder / "timing.csv")
-    except (OSError, ValueError, safetensors.SafetensorError) as error:
+    except (OSError, ValueError, IndexError, safetensors.SafetensorError) as error:
         raise RunError(
             f"{folder}: expected whole files; got {' '.join(str(error).split())}; try fit with resume=True"
         ) from error
@@ -118,6 +121,20 @@ def load(directory: str | os.PathLike[str], pair: Any = None) -> Run:
     load_state(pair, state, folder)
     pair.eval()
     return Run(pair, config, history, folder, timing)
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """Return what ``config.json`` holds.
+
+    Raises
+    ------
+    RunError
+        If it is missing, broken, or not that of a run.
+    """
+    config = files.read_json(folder / "config.json")
+    if not isinstance(config, dict) or not SECTIONS <= config.keys():
+        raise RunError(f"{folder / 'config.json'}: expected the settings of a fit; got others; try another folder")
+    return config
 
 
 def describe_pair(pair: Pair) -> dict[str, Any]:
@@ -130,18 +147,16 @@ def describe_pair(pair: Pair) -> dict[str, Any]:
 
 def rebuild_pair(description: dict[str, Any], folder: Path) -> Pair:
     """Build the pair that `describe_pair` described, with fresh parameters."""
-    import ppl_vae.guides
-    import ppl_vae.models  # noqa: F401  (their classes enter the table of configurable ones)
-
     for role in ("model", "guide"):
-        if description[role]["description"] is None:
+        known = description[role]["description"]
+        if known is None or not is_known(known):
             raise InputError(
                 f"{folder}",
-                expected=f"a pair to fill, since the {role} {description[role]['name']} cannot be rebuilt from plain arguments",
+                expected=f"a pair to fill, since the {role} {description[role]['name']} cannot be rebuilt from plain arguments here",
                 got="no pair",
-                hint=f"ppl_vae.load({str(folder)!r}, pair=…)",
+                hint=f"ppl_vae.load({str(folder)!r}, pair=…), or importing the module that defines it first",
             )
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(devices=[]):
         return Pair(rebuild(description["model"]["description"]), rebuild(description["guide"]["description"]))
 
 
@@ -161,7 +176,8 @@ def load_state(pair: Pair, state: dict[str, Tensor], origin: Path | str) -> None
             f"{origin}",
             expected=f"the pair that was fitted, with {name} {theirs.get(name, 'absent')}",
             got=f"{name} {mine.get(name, 'absent')}",
-            hint="the run's own pair, or another run folder",
+            hint="the run's own pair (after pair.check(batch), where a guide makes its parameters on its first run), or "
+            "another run folder",
         )
     floating = [tensor.dtype for tensor in state.values() if tensor.is_floating_point()]
     if floating:
@@ -196,7 +212,8 @@ class RunFolder:
                 hint="resume=True or another folder",
             )
         if present:
-            self._same(files.read_json(self.path / "config.json"), config)
+            self._same(read_config(self.path), config)
+            files.remove_partial(self.path)
             return self._read_state()
         if self.path.exists() and any(item.suffix in (".safetensors", ".pt") for item in self.path.iterdir()):
             raise RunError(f"{self.path}: expected a run folder; got one without config.json; try another folder")
@@ -221,7 +238,7 @@ class RunFolder:
     def _same(self, old: dict[str, Any], new: dict[str, Any]) -> None:
         """Raise, naming the first setting that differs; the number of epochs may."""
         for section in ("pair", "objective", "data", "fit"):
-            before, after = old.get(section, {}), new[section]
+            before, after = old[section], new[section]
             for name in after:
                 if before.get(name) != after[name] and not (section == "fit" and name in ("epochs", "device")):
                     raise InputError(
@@ -236,8 +253,11 @@ class RunFolder:
         if not path.exists():  # killed before the first checkpoint: nothing to go on from
             return None
         try:
-            return torch.load(path, map_location="cpu", weights_only=True)
-        except (OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError) as error:
+            state = torch.load(path, map_location="cpu", weights_only=True)
+            if not isinstance(state, dict) or not {"model", "optimizer", "random", "history"} <= state.keys():
+                raise ValueError("a file that is not one")
+            return state
+        except (OSError, RuntimeError, EOFError, ValueError, LookupError, pickle.UnpicklingError) as error:
             raise RunError(
                 f"{path}: expected a whole checkpoint; got {' '.join(str(error).split())[:120]}; try another run_dir"
             ) from error

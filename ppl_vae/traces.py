@@ -83,7 +83,8 @@ def log_prob(site: Site, *, scaled: bool = True) -> Tensor:
 def log_weights(model_sites: Sites, guide_sites: Sites) -> Tensor:
     """Return log p(x, z) - log q(z | x) in nats, shape (K, B), or (B,) without a particle plate.
 
-    Scales (from subsampling, or from a weight on the KL) are left out: a log weight is about one datum.
+    Scales (from subsampling, or from a weight on the KL) are left out: a log weight is about one datum. A latent that the
+    guide lacks, because training sums it out, was drawn from the model's own law, which cancels from the weight.
 
     Raises
     ------
@@ -98,5 +99,6 @@ def log_weights(model_sites: Sites, guide_sites: Sites) -> Tensor:
                 got="a site outside it",
                 hint="the bound of the whole data set (an objective's loss) for pairs with global latents",
             )
-    total = sum(log_prob(site, scaled=False) for site in model_sites.values())
+    proposed = {name: site for name, site in model_sites.items() if site["is_observed"] or name in guide_sites}
+    total = sum(log_prob(site, scaled=False) for site in proposed.values())
     return total - sum(log_prob(site, scaled=False) for site in guide_sites.values())

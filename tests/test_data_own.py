@@ -146,10 +146,10 @@ def test_as_split():
     assert shared["x"].data_ptr() == X.data_ptr()
     assert data.as_split({"obs": X[:, 0]}).spec.x_shape == ()
     with pytest.raises(
-        InputError, match="data: expected one split; got the whole data set 'digits'; try data.train or"
+        InputError, match=r"data: expected one split; got the whole data set 'digits'; try data.train or"
     ):
         data.as_split(data.load("digits"))
-    with pytest.raises(InputError, match="data: expected a split or a mapping of tensors; got Tensor; try"):
+    with pytest.raises(InputError, match=r"data: expected a split or a mapping of tensors; got Tensor; try"):
         data.as_split(X)
 
 
@@ -216,7 +216,7 @@ def test_bad_data_get_one_line(source, options, message):
 
 def test_a_data_set_is_not_made_twice():
     with pytest.raises(
-        InputError, match="source: expected the user's own numbers; got 'digits'; try using it as it is"
+        InputError, match=r"source: expected the user's own numbers; got 'digits'; try using it as it is"
     ):
         data.from_tensors(data.load("digits").train)
 

@@ -102,7 +102,7 @@ def test_take(dynamic):
     assert len(some.draw()["x"]) == 50
     everything = test.take(test.size, seed=3)
     assert sorted(map(tuple, everything["x"].tolist())) == sorted(map(tuple, test["x"].tolist()))
-    with pytest.raises(InputError, match="n: expected 1 to 180, the rows of this split; got 181"):
+    with pytest.raises(InputError, match=r"n: expected 1 to 180, the rows of this split; got 181"):
         test.take(181)
 
 
@@ -191,18 +191,18 @@ def test_bad_requests_get_one_line(arguments, message):
 
 def test_binarising_twice_or_real_data_is_refused():
     with pytest.raises(
-        InputError, match="binarization of digits: expected grey values; got x that is binarised already"
+        InputError, match=r"binarization of digits: expected grey values; got x that is binarised already"
     ):
         data.binarize(data.load("digits"), "dynamic")
     with pytest.raises(
-        InputError, match="binarization of linear-gaussian: expected grey values in .0, 1.; got real-valued x"
+        InputError, match=r"binarization of linear-gaussian: expected grey values in .0, 1.; got real-valued x"
     ):
         data.binarize(data.load("linear-gaussian"), "fixed")
 
 
 def test_intensities_belong_to_dynamic_binarisation():
     split = data.load("digits").test
-    with pytest.raises(InputError, match="intensities: expected grey values exactly under dynamic binarisation"):
+    with pytest.raises(InputError, match=r"intensities: expected grey values exactly under dynamic binarisation"):
         data.Split(split, split.spec, intensities=split["x"])
 
 

@@ -54,12 +54,13 @@ def test_factors_alone_determine_a_sprite(sprites):
     assert torch.equal(data.draw_sprites(train["factors"][rows], 64), train["x"][rows])
 
 
-def test_ink_has_the_area_of_the_shape(sprites):
-    x, factors = sprites.train["x"].double(), sprites.train["factors"].double()
+def test_ink_has_the_area_of_the_shape():
+    # positions uniform over whole pixels: the expected number of pixel centres inside is the area itself
+    uniform = torch.rand(3000, 5, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     for shape, area in enumerate(AREAS):
-        rows = factors[:, 0] == shape
-        ratio = x[rows].sum(1) / (area * factors[rows, 1] ** 2)
-        assert abs(ratio.mean() - 1) < 4 * ratio.std() / rows.sum().sqrt()
+        factors = uniform * torch.tensor([0, 0.5, 2 * math.pi, 1, 1]) + torch.tensor([shape, 0.5, 0, 0, 0])
+        ratio = data.draw_sprites(factors, 64).double().sum(1) / (area * factors[:, 1] ** 2)
+        assert abs(ratio.mean() - 1) < 4 * ratio.std() / 3000**0.5
         assert ratio.std() < 0.05
 
 
@@ -110,8 +111,10 @@ def test_sprites_agree_with_real_dsprites():
     columns = zip(data.FACTORS.values(), classes.T, strict=True)
     factors = np.stack([np.array(values)[column] for values, column in columns], 1)
     wrong = (data.draw_sprites(torch.from_numpy(factors), 64).numpy() != images).sum(1)
-    assert wrong.mean() < 0.1  # of 4096 pixels; they lie on the outline
-    assert wrong.max() <= 6
+    # of 4096 pixels; a wrong one lies on the outline, where an upright square's whole edge may run along pixel centres
+    assert wrong.mean() < 0.1
+    assert (wrong == 0).mean() > 0.93
+    assert (wrong <= 2).mean() > 0.998
 
 
 @pytest.mark.parametrize(

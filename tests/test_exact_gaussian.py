@@ -122,6 +122,14 @@ def test_bad_input_of_the_diagonal_kl(arguments, message):
         exact.diagonal_gaussian_kl(*arguments)
 
 
+def test_sizes_that_differ_are_refused():
+    message = "Gaussians: expected one size L of the last dimension; got mean_q 1, {0}_q 2, mean_p 2, {0}_p 2"
+    with pytest.raises(InputError, match=message.format("covariance")):
+        exact.gaussian_kl(MEAN[:1], COVARIANCE, MEAN, COVARIANCE)
+    with pytest.raises(InputError, match=message.format("scale")):
+        exact.diagonal_gaussian_kl(MEAN[:1], torch.ones(2), MEAN, torch.ones(2))
+
+
 def test_a_mean_that_is_not_finite_is_refused():
     with pytest.raises(InputError, match="mean_p: expected finite values; got 1 of 2 not finite"):
         exact.gaussian_kl(MEAN, COVARIANCE, torch.tensor([0.0, torch.nan]), COVARIANCE)

@@ -203,8 +203,9 @@ def test_bernoulli_and_categorical_against_scipy(generator):
     np.testing.assert_allclose(likelihoods.Categorical(5)(h).log_prob(k.to(F64) / 4).numpy(), expected, rtol=1e-9)
 
 
-def test_every_level_of_256_is_its_own_in_float32():
-    x = torch.arange(256) / 255  # as a picture of bytes arrives
+@pytest.mark.parametrize("rounding", [-1e-6, 0.0, 1e-6])
+def test_every_level_of_256_is_its_own_in_float32(rounding):
+    x = torch.arange(256) / 255 + rounding  # as a picture of bytes arrives
     assert Grid(256).check(x).all()
     logits = torch.arange(256.0).repeat(256, 1)
     log_prob = GridCategorical(logits).log_prob(x)

@@ -236,6 +236,15 @@ def test_vae_with_shaped_data_is_the_flat_one():
     assert shaped.decode(z).mean.shape == (6, 3, 4)
 
 
+@pytest.mark.parametrize("x_shape", [(6,), (2, 3)])
+def test_vae_reads_the_decoder_s_output_parameter_by_parameter(x_shape):
+    model = VAE(x_shape, 12, likelihood=likelihoods.Normal("decoder"), decoder=torch.nn.Identity())
+    z = torch.randn(4, 12)
+    p = model.decode(z).base_dist
+    torch.testing.assert_close(p.loc, z[:, :6].reshape(4, *x_shape))
+    torch.testing.assert_close(p.scale, torch.nn.functional.softplus(z[:, 6:]).reshape(4, *x_shape) + 1e-3)
+
+
 def test_vae_takes_names_and_modules():
     model = VAE(D, L, likelihood="normal-learned", activation="relu", hidden=(3,))
     assert "likelihood.log_scale" in dict(model.named_parameters())

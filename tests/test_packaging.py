@@ -63,17 +63,17 @@ WHERE = """
 import importlib, json, sys
 from importlib.metadata import version
 files = {name: importlib.import_module(name).__file__ for name in sys.argv[1].split(",")}
-print(json.dumps([files, version("ppl-vae")]))
+print(json.dumps([files, version("ppl-vae"), importlib.import_module("ppl_vae").__version__]))
 """
 
 
 def test_every_module_imports_from_the_wheel(installed, tmp_path):
     wanted = [name for name in modules() if not name.endswith("__main__")]
     out = run("-c", WHERE, ",".join(wanted), cwd=tmp_path, PYTHONPATH=str(installed))
-    files, version = json.loads(out.splitlines()[-1])
+    files, *versions = json.loads(out.splitlines()[-1])
     strays = {name: file for name, file in files.items() if not Path(file).is_relative_to(installed)}
     assert not strays, "list their packages in pyproject.toml, tool.setuptools.packages"
-    assert version == PYPROJECT["project"]["version"]
+    assert versions == [PYPROJECT["project"]["version"]] * 2
 
 
 def test_the_wheel_holds_all_that_is_not_code(installed):

@@ -145,7 +145,7 @@ def test_images_beyond_zero_and_one_get_a_colour_bar():
     assert len(figure.axes) == 2
     assert_allclose(tile(figure, 0, 0)[[0, 1], [0, 2]], [0, 1])
     clipped = plots.image_grid([[-1.0, 0, 0, 0, 0, 3.0]], SHAPE, limits=(0, 1))
-    assert "33.3% of values outside [0, 1]" in texts(clipped)
+    assert "2 of 6 values outside [0, 1]" in texts(clipped)
 
 
 def test_pixels_that_are_not_finite_are_magenta_and_counted():
@@ -267,6 +267,18 @@ def test_no_two_of_fifty_classes_look_alike(rng):
         (tuple(dots.get_facecolor()[0]), dots.get_paths()[0].vertices.tobytes()) for dots in figure.axes[0].collections
     }
     assert len(looks) == 50
+
+
+@pytest.mark.parametrize(("count", "named"), [(10, True), (50, False)])
+def test_the_legend_fits_and_names_stand_among_the_points_only_where_there_is_room(rng, count, named):
+    figure = plots.embedding(rng.normal(size=(100, 2)), np.arange(100) % count)
+    figure.draw_without_rendering()
+    (legend,) = figure.legends
+    assert len(legend.get_texts()) == count
+    box, outer = legend.get_window_extent(), figure.bbox
+    assert outer.x0 <= box.x0 <= box.x1 <= outer.x1
+    assert outer.y0 <= box.y0 <= box.y1 <= outer.y1
+    assert len(figure.axes[0].texts) == (count if named else 0)
 
 
 def test_embedding_gives_numbers_a_colour_bar(rng):

@@ -1,7 +1,7 @@
 """Data sets: built in by name, or the user's own, as splits that are mappings of tensors."""
 
 from ppl_vae.data.binarize import binarize
-from ppl_vae.data.catalogue import load, names
+from ppl_vae.data.catalogue import binarizations, load, names
 from ppl_vae.data.own import as_split, from_tensors
 from ppl_vae.data.spec import Spec
 from ppl_vae.data.split import Dataset, Split
@@ -15,6 +15,7 @@ __all__ = [
     "Spec",
     "Split",
     "as_split",
+    "binarizations",
     "binarize",
     "draw_sprites",
     "from_tensors",

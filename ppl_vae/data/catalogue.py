@@ -44,6 +44,19 @@ def names() -> dict[str, str]:
     return {name: entry.description for name, entry in _ENTRIES.items()}
 
 
+def binarizations(name: str) -> tuple[Binarization, ...]:
+    """Return the binarisations that the data set called `name` offers, its default first.
+
+    Raises
+    ------
+    InputError
+        If the name is unknown.
+    """
+    if name not in _ENTRIES:
+        raise unknown_name("data set", name, _ENTRIES)
+    return _ENTRIES[name].binarizations
+
+
 def load(name: str = "digits", *, binarization: str | None = None, seed: int = 0, **options: Any) -> Dataset:
     """Return a data set by name.
 

@@ -35,6 +35,7 @@ def omniglot(seed: int = 0) -> Dataset:
     et al. (2016): 15 and 5 drawers a character for training and test, less 45 drawings. Where the IWAE authors'
     ``chardata.mat`` lies in the folder, x and the test part are theirs; otherwise drawings are averaged over 3.75-pixel
     cells and the parts are drawn here, and log p(x) is near, but not equal, to what is published on theirs.
+    Files are sorted by character, so the test part is shuffled, always in the same way whatever `seed`.
     """
     found = locate("omniglot", ["omniglot28.npz"], ["chardata.mat"])
     if found is None:
@@ -54,6 +55,7 @@ def omniglot(seed: int = 0) -> Dataset:
     y = torch.from_numpy(alphabet.astype(np.int64))
     spec = Spec("omniglot", (784,), "unit", image_shape=(1, 28, 28), num_classes=50, levels=levels)
     train, test = (torch.from_numpy(np.flatnonzero(part == number)) for number in (0, 1))
+    test = test[torch.randperm(len(test), generator=generator(0, "sorted test split"))]
     order = train[torch.randperm(len(train), generator=generator(seed, "split"))]
     parts = cut({"x": x, "y": y}, [len(train) - _VALIDATION, _VALIDATION], order, spec)
     return Dataset(parts["train"], parts["validation"], Split({"x": x[test], "y": y[test]}, spec, role="test"))

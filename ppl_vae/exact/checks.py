@@ -36,7 +36,6 @@ def check_data(x: Tensor, latent_dim: int) -> Tensor:
     InputError
         If `x` is no matrix, has a value that is not finite, or does not have N > L and D > L >= 1.
     """
-    x = torch.as_tensor(x)
     if x.dim() != 2:
         raise InputError("x", expected="a matrix (N, D)", got=f"shape {tuple(x.shape)}", hint="x.reshape(len(x), -1)")
     N, D = x.shape

@@ -8,10 +8,9 @@ per datum
     F = -1/2 [D log 2 pi + log det Psi + sum_{k kept} (log l_k + 1) + sum_{k rest} l_k],   kept: k <= L and l_k > 1
 
 whose gradient in log Psi is -h / 2, h_d = sum_{k rest} (1 - l_k) U_dk^2. It is raised by Newton's method with the
-curvature G + diag(h)_+, G = (U_rest U_rest')^2 entry by entry: G is exact where the rest l_k are 1, as in a model
-that fits (Joreskog 1967), and diag(h) is what remains at a noise variance that goes to zero. Steps are damped until F
-rises (Marquardt 1963); should that fail, Psi <- diag(S - W W') cannot: at the best W the latents' second moment is I,
-so this is the EM step for Psi (Rubin & Thayer 1982).
+curvature G = (U_rest U_rest')^2, entry by entry, exact where the rest l_k are 1, as in a model that fits (Joreskog
+1967). Steps are damped until F rises (Marquardt 1963); should that fail, Psi <- diag(S - W W') cannot: at the best W
+the latents' second moment is I, so this is the EM step for Psi (Rubin & Thayer 1982).
 """
 
 from __future__ import annotations
@@ -152,7 +151,7 @@ class _Profile(NamedTuple):
         """Return the step of log Psi (D,), and the gain in nats per datum that it promises; held noises stay."""
         slope = (self.rest.square() * self.excess).sum(-1)  # h
         free = (self.noise > floor) | (slope < 0)  # at the floor and wanting below it: held there
-        curvature = (self.rest @ self.rest.mT).square() + slope.clamp_min(0).diag()
+        curvature = (self.rest @ self.rest.mT).square()
         # G is singular where the noise variances are not identified (many latents); a touch of identity settles it.
         curvature.diagonal().mul_(1 + damping).add_(1e-12)
         curvature = curvature[free][:, free]

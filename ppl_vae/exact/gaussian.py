@@ -8,6 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from ppl_vae.errors import InputError
 from ppl_vae.exact.checks import check_finite, check_positive, cholesky
 
 
@@ -29,10 +30,11 @@ def gaussian_kl(mean_q: Tensor, covariance_q: Tensor, mean_p: Tensor, covariance
     Raises
     ------
     InputError
-        If a value is not finite, or a covariance not symmetric and positive definite.
+        If sizes differ, a value is not finite, or a covariance not symmetric and positive definite.
     """
     check_finite(mean_q=mean_q, mean_p=mean_p)
     root_q, root_p = cholesky("covariance_q", covariance_q), cholesky("covariance_p", covariance_p)
+    _check_sizes(mean_q=mean_q, covariance_q=covariance_q, mean_p=mean_p, covariance_p=covariance_p)
     spread = torch.linalg.solve_triangular(root_p, root_q, upper=False).square().sum((-2, -1))
     shift = torch.linalg.solve_triangular(root_p, (mean_p - mean_q).unsqueeze(-1), upper=False).square().sum((-2, -1))
     log_ratio = 2 * (_log_diagonal(root_p) - _log_diagonal(root_q))
@@ -57,12 +59,21 @@ def diagonal_gaussian_kl(mean_q: Tensor, scale_q: Tensor, mean_p: Tensor, scale_
     Raises
     ------
     InputError
-        If a value is not finite, or a scale not positive.
+        If sizes differ, a value is not finite, or a scale not positive.
     """
     check_finite(mean_q=mean_q, scale_q=scale_q, mean_p=mean_p, scale_p=scale_p)
     check_positive(scale_q=scale_q, scale_p=scale_p)
+    _check_sizes(mean_q=mean_q, scale_q=scale_q, mean_p=mean_p, scale_p=scale_p)
     ratio, shift = scale_q / scale_p, (mean_q - mean_p) / scale_p
     return (0.5 * (ratio.square() + shift.square() - 1) - ratio.log()).sum(-1)
+
+
+def _check_sizes(**tensors: Tensor) -> None:
+    """Broadcasting a last dimension of 1 would count L wrongly, so that all must agree."""
+    sizes = {name: value.shape[-1] for name, value in tensors.items()}
+    if len(set(sizes.values())) > 1:
+        got = ", ".join(f"{name} {size}" for name, size in sizes.items())
+        raise InputError("Gaussians", expected="one size L of the last dimension", got=got)
 
 
 def _log_diagonal(root: Tensor) -> Tensor:

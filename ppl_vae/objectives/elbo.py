@@ -17,7 +17,7 @@ from torch import Tensor
 from ppl_vae.config import configurable
 from ppl_vae.errors import InputError, PairError, unknown_name
 from ppl_vae.objectives.kl import analytic_kl, conditions_match
-from ppl_vae.traces import Sites, in_data_plate, is_enumerated, latents, log_prob, trace_pair
+from ppl_vae.traces import Sites, in_data_plate, is_auxiliary, is_enumerated, latents, log_prob, trace_pair
 from ppl_vae.types import Program
 
 KLS = ("auto", "analytic", "sampled")
@@ -49,6 +49,9 @@ class ELBO(pyro.infer.ELBO):
     --------
     >>> svi = pyro.infer.SVI(model, guide, pyro.optim.Adam({"lr": 1e-3}), loss=ELBO())     # doctest: +SKIP
     """
+
+    #: Its loss reads nothing back, so a step can be recorded.
+    recordable = True
 
     def __init__(self, num_particles: int = 1, kl: Literal["auto", "analytic", "sampled"] = "auto") -> None:
         if num_particles < 1:
@@ -95,19 +98,26 @@ class ELBO(pyro.infer.ELBO):
         for name, site in model_sites.items():
             if site["is_observed"]:
                 distortion[name] = -log_prob(site)
-            elif name not in guide_sites or is_enumerated(site) or is_enumerated(guide_sites[name]):
+            elif is_enumerated(site) or (name in guide_sites and is_enumerated(guide_sites[name])):
                 raise PairError(
                     f"site {name!r}",
-                    expected="latents that the guide samples",
+                    expected="a latent to be sampled",
                     got="one to be enumerated",
-                    hint="TraceEnum_ELBO",
+                    hint="pyro.infer.TraceEnum_ELBO",
+                )
+            elif name not in guide_sites:
+                raise PairError(
+                    f"site {name!r}", expected="every latent sampled by the guide", got="a guide without it"
                 )
             elif self.kl != "sampled" and (kl := self._analytic(name, model_sites, guide_sites)) is not None:
                 rate[name] = kl
             else:
                 rate[name] = log_prob(guide_sites[name]) - log_prob(site)
-        for name in guide_sites.keys() - model_sites.keys():  # auxiliary: an AutoGuide's joint draw
-            rate[name] = log_prob(guide_sites[name])
+        for name, site in guide_sites.items():
+            if is_auxiliary(site):  # an AutoGuide's joint draw
+                rate[name] = log_prob(site)
+            elif name not in model_sites:
+                raise PairError(f"site {name!r}", expected="only latents of the model in the guide", got="one it lacks")
         return distortion, rate
 
     def _get_trace(self, model: Program, guide: Program, args: Any, kwargs: Any) -> tuple[Sites, Sites]:

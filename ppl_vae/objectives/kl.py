@@ -18,10 +18,10 @@ from ppl_vae.traces import Sites, is_auxiliary, is_enumerated, latents
 
 def analytic_kl(q: Any, p: Any) -> Tensor | None:
     """Return KL(q || p) in nats, of the batch shape of both, or None where no closed form is known."""
-    if isinstance(q, MultivariateNormal):
-        p = _as_multivariate(p)
-    elif isinstance(p, MultivariateNormal):
-        q = _as_multivariate(q)
+    if isinstance(q, MultivariateNormal) and _is_diagonal(p):
+        return _full_against_diagonal(q, p.base_dist)
+    if isinstance(p, MultivariateNormal) and _is_diagonal(q):
+        q = MultivariateNormal(q.base_dist.loc, scale_tril=torch.diag_embed(q.base_dist.scale))
     try:
         return kl_divergence(q, p)
     except NotImplementedError:
@@ -46,8 +46,14 @@ def _before(name: str, sites: Sites) -> set[str]:
     return set(names[: names.index(name)])
 
 
-def _as_multivariate(fn: Any) -> Any:
-    """Return a diagonal Normal over vectors as a MultivariateNormal; anything else as it is."""
-    if isinstance(fn, Independent) and isinstance(fn.base_dist, Normal) and fn.reinterpreted_batch_ndims == 1:
-        return MultivariateNormal(fn.base_dist.loc, scale_tril=torch.diag_embed(fn.base_dist.scale))
-    return fn
+def _is_diagonal(fn: Any) -> bool:
+    return isinstance(fn, Independent) and isinstance(fn.base_dist, Normal) and fn.reinterpreted_batch_ndims == 1
+
+
+def _full_against_diagonal(q: Any, p: Any) -> Tensor:
+    """Return KL(N(m, TT') || N(n, diag(s^2))) = 1/2 (|T/s|^2 + |(m - n)/s|^2 - L) + sum log s - sum log diag T."""
+    T = q._unbroadcasted_scale_tril  # without the batch dimensions, where all data share it
+    spread = (T.square().sum(-1) / p.scale.square()).sum(-1)
+    shift = ((q.loc - p.loc) / p.scale).square().sum(-1)
+    log_volumes = p.scale.log().sum(-1) - T.diagonal(dim1=-2, dim2=-1).log().sum(-1)
+    return 0.5 * (spread + shift - q.event_shape[0]) + log_volumes

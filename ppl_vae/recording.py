@@ -1,0 +1,137 @@
+"""A computation recorded once as a graph of tensor operations, and run ever after without Python's handlers.
+
+A pair whose structure does not change from step to step is a fixed graph of operations, its random draws among them. The
+graph draws from torch's own random state, in the order the programs do, so it gives the numbers that the programs give.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+import traceback
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pyro
+import torch
+from torch import Tensor
+from torch.fx.experimental.proxy_tensor import make_fx
+
+from ppl_vae.errors import PplVaeError
+
+Computation = Callable[..., list[Tensor]]
+
+
+class NotRecordable(PplVaeError, RuntimeError):
+    """The computation's structure depends on its data; the text names the line that asked for a value."""
+
+
+@dataclass(frozen=True)
+class Recording:
+    """A recorded computation: call it with tensors of the shapes it was recorded for.
+
+    Attributes
+    ----------
+    run : callable
+        Tensors in, list of tensors out.
+    path : str
+        ``"graph"`` (operations run one by one) or ``"inductor"`` (fused by the compiler).
+    seconds : float
+        Spent recording and compiling.
+    """
+
+    run: Computation
+    path: str
+    seconds: float
+
+    def __call__(self, *inputs: Tensor) -> list[Tensor]:
+        """Run the recorded operations."""
+        with torch.no_grad():
+            return self.run(*inputs)
+
+
+def record(compute: Computation, inputs: Sequence[Tensor], *, compiled: bool = False) -> Recording:
+    """Record `compute` on `inputs`; with `compiled`, hand the graph to Inductor where a compiler is there.
+
+    The random state is as it was afterwards.
+
+    Raises
+    ------
+    NotRecordable
+        If `compute` reads a value back to decide what to do, or does something that has no place in a graph.
+    """
+    started = time.perf_counter()
+    devices = sorted({tensor.device.index or 0 for tensor in inputs if tensor.device.type == "cuda"})
+    with torch.random.fork_rng(devices=devices), pyro.validation_enabled(False):
+        try:
+            graph = make_fx(compute)(*inputs)
+        except PplVaeError:
+            raise
+        except Exception as error:  # whatever a program may do that a graph cannot hold
+            raise NotRecordable(_reason(error)) from error
+        _simplify(graph)
+        run, path = (_fused(graph, inputs), "inductor") if compiled and has_compiler() else (graph, "graph")
+    return Recording(run, path, time.perf_counter() - started)
+
+
+def _simplify(graph: torch.fx.GraphModule) -> None:
+    """Drop operations that do nothing once gradients are part of the graph, and whatever nothing depends on."""
+    for node in graph.graph.nodes:
+        if node.op != "call_function" or not node.args:
+            continue
+        source = node.args[0]
+        same = isinstance(source, torch.fx.Node) and source.meta.get("tensor_meta") == node.meta.get("tensor_meta")
+        aliases = node.target in _ALIASES or (node.target in _RESHAPES and same)
+        if node.target is _t and isinstance(source, torch.fx.Node) and source.target is _t:
+            node.replace_all_uses_with(source.args[0])  # type: ignore[arg-type]
+        elif aliases and isinstance(source, torch.fx.Node):
+            node.replace_all_uses_with(source)
+    graph.graph.eliminate_dead_code(lambda node: node.is_impure() or _is_random(node))
+    graph.recompile()
+
+
+_t = torch.ops.aten.t.default
+_ALIASES = (torch.ops.aten.detach.default, torch.ops.aten.alias.default)
+_RESHAPES = (torch.ops.aten.view.default, torch.ops.aten.expand.default)
+
+
+def _is_random(node: torch.fx.Node) -> bool:
+    """Tell whether an operation draws: it must stay, so that later draws see the same random state."""
+    return torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ())
+
+
+def has_compiler() -> bool:
+    """Tell whether there is what Inductor needs: a C++ compiler, or Triton for a GPU."""
+    if torch.cuda.is_available():
+        return True
+    wanted = os.environ.get("CXX", "g++")
+    return shutil.which(wanted) is not None or shutil.which("clang++") is not None
+
+
+def _fused(graph: torch.fx.GraphModule, inputs: Sequence[Tensor]) -> Computation:
+    """Compile `graph` with Inductor, keeping torch's own random numbers."""
+    import torch._inductor
+    import torch._inductor.config as settings
+
+    with settings.patch(fallback_random=True, compile_threads=1):
+        return torch._inductor.compile(graph, list(inputs))
+
+
+def _reason(error: Exception) -> str:
+    """Return what happened, and the innermost line outside torch and Pyro where it did."""
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [
+        frame
+        for frame in frames
+        if not any(f"{os.sep}{name}{os.sep}" in frame.filename for name in ("torch", "pyro", "ppl_vae"))
+    ]
+    what = (
+        "it reads a value back from the device"
+        if "data-dependent" in str(error) or "_local_scalar_dense" in str(error)
+        else None
+    )
+    what = what or " ".join(str(error).split())[:160]
+    where = f" at {os.path.basename(own[-1].filename)}:{own[-1].lineno}, `{own[-1].line}`" if own else ""
+    return f"{what}{where}"

@@ -1,0 +1,140 @@
+"""Where a run's pair and data come from: names and options, kept in its ``config.json``, from which both can be made again."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ppl_vae import data, files, runs, zoo
+from ppl_vae.data import Dataset, Spec, Split
+from ppl_vae.errors import InputError, RunError, unknown_name
+from ppl_vae.pair import Pair
+from ppl_vae.runs import Run
+
+#: Endings of the files that hold a user's own data.
+ENDINGS = (".npz", ".npy", ".csv")
+_FIXED = ("source", "name", "seed", "binarization", "dtype")  # arguments of `from_tensors` that are no options here
+
+
+@dataclass(frozen=True)
+class Source:
+    """Names and options of a pair and of its data.
+
+    Parameters
+    ----------
+    pair : str
+        A name of the zoo.
+    data : str
+        A data set's name, or the path of a ``.npz``, ``.npy`` or ``.csv`` file.
+    pair_options, data_options : mapping
+        What the pair's builder, and `data.load` or `data.from_tensors`, are given besides.
+    binarization : str, optional
+        By default ``none`` for models of real data where the data set offers it, else the data set's own.
+    data_seed : int
+        Seed of the split and of the draws; apart from the fit's, so that fits of several seeds see the same data.
+    """
+
+    pair: str
+    data: str
+    pair_options: Mapping[str, Any] = field(default_factory=dict)
+    binarization: str | None = None
+    data_seed: int = 0
+    data_options: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def from_file(self) -> bool:
+        """Whether the data are a file of the user's own."""
+        return self.data not in data.names() and (Path(self.data).suffix.lower() in ENDINGS or Path(self.data).exists())
+
+    def load_data(self) -> Dataset:
+        """Return the data.
+
+        Raises
+        ------
+        InputError
+            For an unknown name or option, and whatever is wrong with the data.
+        """
+        if not self.from_file:
+            if self.binarization is None and self.pair in zoo.REAL_VALUED and "none" in data.binarizations(self.data):
+                return data.load(self.data, binarization="none", seed=self.data_seed, **self.data_options)
+            return data.load(self.data, binarization=self.binarization, seed=self.data_seed, **self.data_options)
+        known = [name for name in inspect.signature(data.from_tensors).parameters if name not in _FIXED]
+        for option in self.data_options:
+            if option not in known:
+                raise unknown_name("data option of a file", option, known)
+        path = Path(self.data)
+        how = "none" if self.binarization is None else self.binarization
+        return data.from_tensors(path, name=path.stem, seed=self.data_seed, binarization=how, **self.data_options)
+
+    def build_pair(self, spec: Spec, seed: int = 0) -> Pair:
+        """Return the pair, with fresh parameters; raises as `zoo.build` does."""
+        return zoo.build(self.pair, spec, seed=seed, **self.pair_options)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the source as plain values, a file by its absolute path."""
+        return asdict(self) | ({"data": str(Path(self.data).resolve())} if self.from_file else {})
+
+    @classmethod
+    def of(cls, config: Mapping[str, Any], directory: Path | str) -> Source:
+        """Return the source that a run's configuration holds.
+
+        Raises
+        ------
+        InputError
+            If it holds none: the run was fitted by `fit` itself, which is given tensors.
+        RunError
+            If it is not one that this version can read.
+        """
+        if "source" not in config:
+            raise InputError(
+                str(directory),
+                expected="a run that names its data",
+                got="one fitted from Python, which does not",
+                hint="--data NAME_OR_PATH",
+            )
+        try:
+            return cls(**{name: _tuples(value) for name, value in config["source"].items()})
+        except (TypeError, AttributeError) as error:
+            raise RunError(
+                f"{directory}/config.json: expected a section 'source' with names and options; got {error}; "
+                "try the version that wrote it"
+            ) from error
+
+
+def load_run(directory: str | Path) -> Run:
+    """Read a run folder back, also where its pair can only be built by the name that it has in the zoo.
+
+    Raises
+    ------
+    RunError, InputError
+        As `ppl_vae.load` does.
+    """
+    config = files.read_json(Path(directory) / "config.json")
+    try:
+        described = all(config["pair"][role]["description"] is not None for role in ("model", "guide"))
+        spec = Spec.from_json(config["data"]["spec"])
+    except (KeyError, TypeError) as error:
+        raise RunError(
+            f"{directory}/config.json: expected the settings of a fit; got none of {error}; try another run folder"
+        ) from error
+    if described or "source" not in config:
+        return runs.load(directory)
+    return runs.load(directory, Source.of(config, directory).build_pair(spec))
+
+
+def differs(run: Run, splits: Mapping[Any, Split]) -> str:
+    """Return which of `splits` are not what the run was fitted to, in words; empty where all that it knows are the same."""
+    before = run.config["data"]["digest"]
+    now = {str(role): split.digest for role, split in splits.items() if role in before}
+    other = [f"{role} digest {now[role]}, {before[role]} at the fit" for role in now if now[role] != before[role]]
+    return "; ".join(other)
+
+
+def _tuples(value: Any) -> Any:
+    """Return `value` with the tuples that JSON made lists of."""
+    if isinstance(value, list):
+        return tuple(_tuples(item) for item in value)
+    return {key: _tuples(item) for key, item in value.items()} if isinstance(value, dict) else value

@@ -1,0 +1,246 @@
+"""The training loop, epoch by epoch: batches, steps, validation, early stopping, checkpoints, and going on from one.
+
+maximise  (1/N) sum_n ELBO(x_n)  over the parameters of model and guide, by mini-batches drawn without replacement
+"""
+
+from __future__ import annotations
+
+import copy
+import time
+from typing import Any
+
+import pyro.infer
+import torch
+from torch import Tensor
+
+from ppl_vae import progress, schedules
+from ppl_vae.context import evaluating, isolated
+from ppl_vae.data import Split
+from ppl_vae.errors import InputError, NonFiniteError
+from ppl_vae.nonfinite import first_bad_parameter, first_bad_site
+from ppl_vae.objectives import ELBO
+from ppl_vae.options import Options
+from ppl_vae.pair import Pair
+from ppl_vae.runs import History, RunFolder
+from ppl_vae.step import TrainingStep
+
+
+class Trainer:
+    """State of one fit, epoch by epoch."""
+
+    def __init__(
+        self, pair: Pair, objective: pyro.infer.ELBO, train: Split, validation: Split | None, options: Options
+    ) -> None:
+        contract = pair.check(train)
+        if contract.latent_dim >= train.size:
+            raise InputError(
+                "data",
+                expected=f"more data than latents ({contract.latent_dim})",
+                got=f"{train.size} rows",
+                hint="a smaller latent_dim",
+            )
+        if validation is not None:
+            pair.check(validation)
+        parameters = [parameter for parameter in pair.parameters() if parameter.requires_grad]
+        if not parameters:
+            raise InputError(
+                "pair", expected="parameters to fit", got="none", hint="nn.Parameter or PyroParam in model or guide"
+            )
+        self.pair, self.objective, self.train, self.validation, self.options = (
+            pair,
+            objective,
+            train,
+            validation,
+            options,
+        )
+        self.step = TrainingStep(
+            pair,
+            objective,
+            options.make_optimizer(parameters),
+            clip_norm=options.clip_norm,
+            data_size=train.size if contract.shares_latents else None,
+            weighted=options.kl_warmup > 0,
+            compile=options.compile,
+            planned=_planned(train.size, options),
+        )
+        self.steps_per_epoch = -(-train.size // options.batch_size)
+        self.schedule = schedules.learning_rate(options.schedule)
+        self.history: History = {}
+        self.timing: History = {}
+        self.best: dict[str, Any] | None = None
+
+    # -- the loop ---------------------------------------------------------------------------------------------------
+
+    def run(self, folder: RunFolder | None, checkpoint_seconds: float, show: bool | None) -> None:
+        """Run the epochs that are left, checkpointing to `folder`."""
+        saved = time.monotonic()
+        last_good = self.snapshot()
+        with progress.bar("fit", self.options.epochs * self.steps_per_epoch, show) as bar:
+            bar(self.epoch * self.steps_per_epoch)
+            try:
+                while self.epoch < self.options.epochs and not self.exhausted:
+                    self.run_epoch(bar, last_good)
+                    last_good = self.snapshot()
+                    if folder is not None and time.monotonic() - saved >= checkpoint_seconds:
+                        folder.checkpoint(last_good, self.result())
+                        saved = time.monotonic()
+            except (KeyboardInterrupt, NonFiniteError):
+                self.restore(last_good)
+                if folder is not None:
+                    folder.checkpoint(last_good, self.result())
+                raise
+        if folder is not None:
+            folder.checkpoint(last_good, self.result())
+
+    def run_epoch(self, bar: progress.Bar, last_good: dict[str, Any]) -> None:
+        """Pass over the data once and add a row to the history."""
+        started = time.monotonic()
+        total = torch.zeros((), dtype=torch.float64, device=self.pair.device)
+        self.pair.train()
+        for number, batch in enumerate(self.batches()):
+            lr, weight = self.settings(number)
+            if number == 0 and self.epoch.bit_count() == 1:  # epochs 1, 2, 4, 8, …
+                self.step.check_structure(batch)
+            total += self.step(batch)
+            bar()
+        if not self.finite(total):
+            raise NonFiniteError(self.name_culprit(last_good))
+        row = {"epoch": self.epoch + 1, "train_bound": -float(total) / self.train.size}
+        if self.validation is not None:
+            row |= self.validate(self.validation)
+        row |= {"lr": lr, "kl_weight": weight}
+        for name, value in row.items():
+            self.history.setdefault(name, []).append(value)
+        self.timing.setdefault("seconds", []).append(time.monotonic() - started)
+        self.keep_best(row)
+        bar(0, note=f"{row.get('validation_bound', row['train_bound']):.3f} nats per datum")
+
+    def batches(self) -> Any:
+        """Yield the mini-batches of one epoch, drawn on the device."""
+        order = torch.randperm(self.train.size, device=self.pair.device)
+        for index in order.split(self.options.batch_size):
+            yield self.train.draw(index)
+
+    def settings(self, number: int) -> tuple[float, float]:
+        """Set and return the learning rate and the weight of the KL for step `number` of this epoch."""
+        step = self.epoch * self.steps_per_epoch + number
+        lr = self.options.lr * self.schedule(step / (self.options.epochs * self.steps_per_epoch))
+        weight = schedules.kl_weight(step, round(self.options.kl_warmup * self.steps_per_epoch))
+        self.step.set(lr=lr, kl_weight=weight)
+        return lr, weight
+
+    def validate(self, split: Split) -> dict[str, float]:
+        """Return the unweighted bound on `split`, with the same noise in every epoch; for `ELBO` also its two halves."""
+        totals: dict[str, Any] = {}
+        with isolated(self.options.seed + 1, device=self.pair.device), evaluating(self.pair):
+            for start in range(0, split.size, self.options.batch_size):
+                batch = self.pair.arguments(
+                    {name: value[start : start + self.options.batch_size] for name, value in split.items()}
+                )
+                programs = self.step.programs(len(next(iter(batch.values()))))
+                for name, value in _bound(self.objective, programs, batch).items():
+                    totals[name] = totals.get(name, 0.0) + value
+        values = {f"validation_{name}": float(value) / split.size for name, value in totals.items()}
+        if not all(torch.isfinite(torch.tensor(value)) for value in values.values()):
+            culprit = first_bad_site(self.pair.programs(), self.pair.arguments(split)) or "the validation bound"
+            raise NonFiniteError(f"epoch {self.epoch + 1}, validation: {culprit}; try a smaller lr, or clip_norm")
+        return values
+
+    # -- early stopping and non-finite values -----------------------------------------------------------------------
+
+    @property
+    def epoch(self) -> int:
+        """How many epochs are done."""
+        return len(self.history.get("epoch", []))
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether early stopping has run out of patience."""
+        return self.best is not None and self.epoch - self.best["epoch"] >= (self.options.patience or 0)
+
+    def keep_best(self, row: dict[str, float]) -> None:
+        """Keep a copy of the parameters when the validation bound rises, if early stopping is on."""
+        if self.options.patience and (self.best is None or row["validation_bound"] > self.best["bound"]):
+            self.best = {
+                "epoch": row["epoch"],
+                "bound": row["validation_bound"],
+                "model": _clone(self.pair.state_dict()),
+            }
+
+    def result(self) -> dict[str, Tensor]:
+        """Return the parameters the fit stands for: the best epoch's under early stopping, else the last's."""
+        return self.best["model"] if self.best is not None else self.pair.state_dict()
+
+    def finite(self, total: Tensor) -> bool:
+        """Tell whether loss and parameters are finite, with one read-back."""
+        norms = torch.stack(torch._foreach_norm(self.step.parameters))
+        return bool(torch.isfinite(total) & torch.isfinite(norms).all())
+
+    def name_culprit(self, last_good: dict[str, Any]) -> str:
+        """Run the epoch again from the last good state, looking at every site, and say where it first went wrong."""
+        self.restore(last_good)
+        self.pair.train()
+        hint = "try a smaller lr, clip_norm, or dtype='float64'"
+        for number, batch in enumerate(self.batches()):
+            self.settings(number)
+            arguments = self.pair.arguments(batch)
+            state = torch.get_rng_state()
+            where = f"epoch {self.epoch + 1}, step {number + 1}"
+            with isolated(device=self.pair.device):
+                torch.set_rng_state(state)
+                if culprit := first_bad_site(self.pair.programs(), arguments):
+                    return f"{where}: {culprit}; {hint}"
+            self.step.loss(batch)
+            if culprit := first_bad_parameter(self.pair, gradient=True):
+                return f"{where}: the gradient of {culprit} is NaN or infinite; {hint}"
+            self.step.update()
+            if culprit := first_bad_parameter(self.pair):
+                return f"{where}: parameter {culprit} became NaN or infinite; {hint}"
+        return f"epoch {self.epoch + 1}: the loss is NaN or infinite, though every site is finite; {hint}"
+
+    # -- state ------------------------------------------------------------------------------------------------------
+
+    def snapshot(self) -> dict[str, Any]:
+        """Return everything needed to go on from here to the same numbers."""
+        device = self.pair.device
+        return {
+            "model": _clone(self.pair.state_dict()),
+            "optimizer": copy.deepcopy(self.step.optimizer.state_dict()),
+            "random": torch.get_rng_state(),
+            "random_cuda": torch.cuda.get_rng_state(device) if device.type == "cuda" else None,
+            "history": {name: list(column) for name, column in self.history.items()},
+            "timing": {name: list(column) for name, column in self.timing.items()},
+            "best": self.best,
+            "paths": dict(self.step.paths),
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go back to a `snapshot`, this fit's own or one read from a checkpoint."""
+        self.pair.load_state_dict(state["model"])
+        self.step.optimizer.load_state_dict(copy.deepcopy(state["optimizer"]))
+        torch.set_rng_state(state["random"])
+        if state["random_cuda"] is not None and self.pair.device.type == "cuda":
+            torch.cuda.set_rng_state(state["random_cuda"], self.pair.device)
+        self.history = {name: list(column) for name, column in state["history"].items()}
+        self.timing = {name: list(column) for name, column in state["timing"].items()}
+        self.best = state["best"]
+        self.step.paths = dict(state["paths"])
+
+
+def _planned(data_size: int, options: Options) -> dict[int, int]:
+    """Return how many steps of each batch size the fit has."""
+    whole, rest = divmod(data_size, options.batch_size)
+    return {options.batch_size: whole * options.epochs} | ({rest: options.epochs} if rest else {})
+
+
+def _bound(objective: pyro.infer.ELBO, programs: tuple[Any, Any], batch: dict[str, Tensor]) -> dict[str, Any]:
+    """Return the bound of a batch, summed over it; for `ELBO` also distortion and rate."""
+    if isinstance(objective, ELBO):
+        halves = objective.halves(*programs, **batch)
+        return {"bound": -sum(halves.values()), **halves}
+    loss: Any = objective.loss(*programs, **batch)
+    return {"bound": -(loss[0] if isinstance(loss, tuple) else loss)}
+
+
+def _clone(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name: tensor.detach().clone() for name, tensor in state.items()}
