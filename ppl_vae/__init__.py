@@ -70,7 +70,7 @@ def __dir__() -> list[str]:
 
 
 class _Package(ModuleType):
-    """This package. Importing a module binds it to its package: for the module `fit`, the function of that name is."""
+    """Binds the function `fit`, where importing the module of that name would bind the module to its package."""
 
     def __setattr__(self, name: str, value: Any) -> None:
         super().__setattr__(name, value.fit if name == "fit" and isinstance(value, ModuleType) else value)

@@ -6,11 +6,13 @@ Pyro warns where a guide misses a site; here it is an error that names the site.
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import pyro
 import torch
+from pyro import poutine
 from torch import Tensor
 
 from ppl_vae import traces
@@ -21,6 +23,9 @@ from ppl_vae.types import Batch, Program
 
 if TYPE_CHECKING:
     from ppl_vae.pair import Pair
+
+_Runner = Callable[..., tuple[Sites, Sites]]
+
 
 @dataclass(frozen=True)
 class Contract:
@@ -49,10 +54,12 @@ def check(pair: Pair, batch: Batch) -> Contract:
     few = {name: value[:rows] for name, value in arguments.items()}
     # Validation is off at first, so that our own messages, which name the site and a way out, come before Pyro's.
     with isolated(), evaluating(pair):
-        stored: dict[str, Any] = {}
-        model_sites, guide_sites = _run((_watched(pair.model, stored), _watched(pair.guide, stored)), few)
+        stored: list[tuple[str, Any]] = []  # model and guide may both have a parameter of one name
+        programs = _watched(pair.model, stored), _watched(pair.guide, stored)
+        # Each by itself first: a latent of another shape would break the networks of a model that is replayed with it.
+        _check_sites(*_run(_apart, programs, few))
         _check_parameters(pair, stored)
-        _check_sites(model_sites, guide_sites)
+        model_sites, guide_sites = _run(traces.trace_pair, programs, few)
         _check_plates(model_sites, guide_sites, arguments)
         for name, site in model_sites.items():
             if site["is_observed"] and name in arguments:
@@ -70,7 +77,7 @@ def check(pair: Pair, batch: Batch) -> Contract:
 
 
 def _few(pair: Pair, arguments: dict[str, Tensor]) -> int:
-    """Return a number of rows, 3 or a little more, that no other size in sight equals, so that no mistake fits by chance."""
+    """Return a number of rows, 3 or a little more, that no other size in sight equals: no mistake fits by chance."""
     tensors = [*pair.state_dict().values(), *(value[0] for value in arguments.values())]
     taken = {size for tensor in tensors for size in tensor.shape}
     total = len(next(iter(arguments.values())))
@@ -98,9 +105,15 @@ def check_values(batch: Batch) -> None:
             )
 
 
-def _run(programs: tuple[Any, Any], few: dict[str, Tensor]) -> tuple[Sites, Sites]:
+def _apart(model: Program, guide: Program, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Sites, Sites]:
+    """Run model and guide without telling the one what the other draws."""
+    model_trace, guide_trace = (poutine.trace(program).get_trace(*args, **kwargs) for program in (model, guide))
+    return traces.sample_sites(model_trace), traces.sample_sites(guide_trace)
+
+
+def _run(run: _Runner, programs: tuple[Any, Any], few: dict[str, Tensor]) -> tuple[Sites, Sites]:
     try:
-        return traces.trace_pair(*programs, (), few)
+        return run(*programs, (), few)
     except PplVaeError:
         raise
     except (RuntimeError, ValueError, IndexError) as error:
@@ -113,7 +126,8 @@ def _run(programs: tuple[Any, Any], few: dict[str, Tensor]) -> tuple[Sites, Site
 
 def _raise_mismatch(error: Exception) -> None:
     """Raise our own error for what Pyro says of a distribution whose batch shape is not that of its plates."""
-    if found := re.match(r"Shape mismatch inside plate\('(.*?)'\) at site (\S+) dim (-\d+), (\d+) vs (\d+)", str(error)):
+    pattern = r"Shape mismatch inside plate\('(.*?)'\) at site (\S+) dim (-\d+), (\d+) vs (\d+)"
+    if found := re.match(pattern, str(error)):
         plate, site, dim, wanted, got = found.groups()
         raise PairError(
             f"site {site!r}",
@@ -124,7 +138,7 @@ def _raise_mismatch(error: Exception) -> None:
 
 
 def _check_sites(model_sites: Sites, guide_sites: Sites) -> None:
-    """The guide samples exactly the latent sites of the model, each with the model's event shape."""
+    """Raise unless the guide samples exactly the model's latent sites, each with the model's event shape."""
     wanted, offered = traces.latents(model_sites), traces.latents(guide_sites)
     for name, site in wanted.items():
         if name not in offered and not traces.is_enumerated(site):
@@ -161,7 +175,7 @@ def _check_sites(model_sites: Sites, guide_sites: Sites) -> None:
 
 
 def _check_plates(model_sites: Sites, guide_sites: Sites, arguments: dict[str, Tensor]) -> None:
-    """Every batch dimension belongs to a plate, and what the batch observes to the plate ``data``, one row per datum."""
+    """Every batch dimension belongs to a plate, and what the batch observes to the plate ``data``."""
     for sites, program in ((model_sites, "model"), (guide_sites, "guide")):
         for name, site in sites.items():
             plates = {frame.dim: frame for frame in site["cond_indep_stack"] if frame.vectorized}
@@ -188,11 +202,13 @@ def _check_batch_shapes(model_sites: Sites, guide_sites: Sites, size: int) -> No
     """Every site of a datum has log probabilities of shape (B,)."""
     for sites, program in ((model_sites, "model"), (guide_sites, "guide")):
         for name, site in sites.items():
-            with pyro.validation_enabled(True):
-                try:
-                    log_prob = traces.log_prob(site)
-                except ValueError as error:
-                    raise PairError(f"site {name!r}", expected="a value in its support", got=_line(error)) from error
+            log_prob, inside = traces.log_prob(site), _inside(site["fn"], site["value"])
+            if not bool(inside.all()):
+                raise PairError(
+                    f"site {name!r}",
+                    expected=f"values in the support of its distribution in the {program} ({_support(site['fn'])})",
+                    got=f"values in [{float(site['value'].min()):.4g}, {float(site['value'].max()):.4g}]",
+                )
             if traces.in_data_plate(site) and log_prob.shape[-1:] != (size,):
                 raise PairError(
                     f"site {name!r}",
@@ -227,9 +243,9 @@ def _check_support(name: str, fn: Any, value: Tensor) -> None:
     if want != have or value.dim() != len(want) + 1:
         raise InputError(name, expected=f"shape (N, {', '.join(map(str, want))})", got=str(tuple(value.shape)))
     try:
-        inside = fn.support.check(value)
-    except (RuntimeError, NotImplementedError):
-        return  # a support that depends on the datum: validated on the first rows instead
+        inside = _inside(fn, value)
+    except RuntimeError:
+        return  # a support that depends on the datum: checked on the first rows instead
     if not bool(inside.all()):
         row = int((~inside).nonzero()[0, 0])
         raise InputError(
@@ -241,23 +257,31 @@ def _check_support(name: str, fn: Any, value: Tensor) -> None:
         )
 
 
-def _watched(program: Program, stored: dict[str, Any]) -> Program:
+def _inside(fn: Any, value: Tensor) -> Tensor:
+    """Tell which values lie in the support of a distribution; all of them where it does not say what that is."""
+    try:
+        return fn.support.check(value)
+    except NotImplementedError:
+        return torch.ones((), dtype=torch.bool, device=value.device)
+
+
+def _watched(program: Program, stored: list[tuple[str, Any]]) -> Program:
     """Return `program` in a parameter-store scope of its own, noting in `stored` what it put there."""
 
     def run(*args: Any, **kwargs: Any) -> Any:
         state: Any = {"params": {}, "constraints": {}}
         with pyro.get_param_store().scope(state):
             result = program(*args, **kwargs)
-        stored.update(state["params"])
+        stored.extend(state["params"].items())
         return result
 
     return run
 
 
-def _check_parameters(pair: Pair, stored: dict[str, Any]) -> None:
+def _check_parameters(pair: Pair, stored: list[tuple[str, Any]]) -> None:
     """Nothing the programs train may live in the parameter store only."""
     own = {id(parameter) for parameter in pair.parameters()}
-    for name, value in stored.items():
+    for name, value in stored:
         if id(value) not in own:
             raise PairError(
                 f"parameter {name!r}",

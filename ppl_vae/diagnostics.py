@@ -15,13 +15,16 @@ from torch import Tensor
 
 from ppl_vae.arviz_adapter import pareto_k, tail_length
 
+#: Log weights that wait to be fitted together: 8 MiB.
+NUMBERS_AT_ONCE = 2**20
+
 
 @dataclass
 class WeightStream:
     """Running sums of the log weights of B data, K of them each in all.
 
-    Sums are float64 and relative to the largest log weight so far. A weight of zero (-inf) counts as it is; NaN and +inf
-    make the estimate NaN or inf, and all three are counted in `non_finite`.
+    Sums are float64 and relative to the largest log weight so far. A weight of zero (-inf) counts as it is; NaN and
+    +inf make the estimate NaN or inf, and all three are counted in `non_finite`.
     """
 
     num_particles: int
@@ -67,6 +70,32 @@ class WeightStream:
             return torch.full_like(self._sum, torch.nan)
         return (K / self.effective_sample_size() - 1).clamp_min(0) / (K - 1)
 
-    def pareto_k(self) -> Tensor:
-        """Return Pareto k, shape (B,)."""
-        return torch.from_numpy(pareto_k(self._tail.T.cpu().numpy(), self.num_particles))
+    @property
+    def tail(self) -> Tensor:
+        """The largest log weights of each datum, (B, T)."""
+        return self._tail.T
+
+
+class TailShapes:
+    """Pareto k of many data, from tails that come in pieces: fitted some hundreds at a time, kept no longer than that."""
+
+    def __init__(self, num_particles: int) -> None:
+        self.num_particles = num_particles
+        self._waiting: list[Tensor] = []
+        self._done: list[Tensor] = []
+
+    def add(self, tail: Tensor) -> None:
+        """Take in the largest log weights of B data, (B, T)."""
+        self._waiting.append(tail.cpu())
+        if sum(piece.numel() for piece in self._waiting) >= NUMBERS_AT_ONCE:
+            self._fit()
+
+    def shapes(self) -> Tensor:
+        """Return k of all data, (N,)."""
+        self._fit()
+        return torch.cat(self._done)
+
+    def _fit(self) -> None:
+        if self._waiting:
+            self._done.append(torch.from_numpy(pareto_k(torch.cat(self._waiting).numpy(), self.num_particles)))
+            self._waiting = []

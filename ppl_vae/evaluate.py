@@ -18,14 +18,19 @@ from torch import Tensor
 from ppl_vae import progress, traces
 from ppl_vae.context import evaluating, isolated
 from ppl_vae.data import Dataset, Split, as_split
-from ppl_vae.diagnostics import WeightStream
+from ppl_vae.diagnostics import TailShapes, WeightStream
 from ppl_vae.errors import InputError, unknown_name
 from ppl_vae.memory import bytes_per_row
 from ppl_vae.pair import Pair, as_pair
+from ppl_vae.recording import MODES, NotRecordableError, record
 from ppl_vae.result import LogLikelihood
 from ppl_vae.types import Batch
 
 METHODS = ("exact", "prior", "importance")
+
+#: Chunks alike from which recording pays, and bytes moved from which compiling does: minutes of work on two cores.
+WORTH_RECORDING = 10
+WORTH_COMPILING = 1e12
 
 #: Log weights of shape (k, B) for a batch, k fresh particles each.
 Sampler = Callable[[dict[str, Tensor], int], Tensor]
@@ -38,7 +43,8 @@ def log_likelihood(
     method: str = "importance",
     num_particles: int = 1000,
     seed: int = 0,
-    memory: int = 256 * 2**20,
+    memory: int = 64 * 2**20,
+    compile: str = "auto",
     progress: bool | None = None,
 ) -> LogLikelihood:
     """Estimate log p(x) of every datum under the pair's model, in nats.
@@ -50,14 +56,17 @@ def log_likelihood(
     data : Dataset, Split or mapping of str to Tensor
         A `Dataset` stands for its test split.
     method : {"exact", "prior", "importance"}
-        ``"exact"`` where the model has ``log_marginal(**batch)``; else importance weighting by the prior or by the guide
-        (Burda et al. 2016, eq. 8: in expectation a lower bound that rises to log p(x) with K).
+        ``"exact"`` where the model has ``log_marginal(**batch)``; else importance weighting by the prior or by the
+        guide (Burda et al. 2016, eq. 8: in expectation a lower bound that rises to log p(x) with K).
     num_particles : int
         K, particles per datum; has no part in ``"exact"``.
     seed : int
         Seed of the particles; the process's own random state is left alone.
     memory : int
-        Bytes to work in, whatever K. Chunks are cut to fit, so it also settles which random numbers fall to which datum.
+        Bytes to work in, whatever K. Chunks are cut to fit, so it also settles which random numbers fall to which
+        datum.
+    compile : {"auto", "off", "graph", "inductor"}
+        How chunks are run, as in `fit`; ``"auto"`` records from ten chunks on, and compiles what would take minutes.
     progress : bool, optional
         Whether to show a progress bar; by default on a terminal.
 
@@ -95,7 +104,7 @@ def log_likelihood(
             )
         else:
             sampler = _from_prior(pair) if method == "prior" else pair.log_weights
-            columns = _estimate(sampler, batch, num_particles, memory, progress)
+            columns = _estimate(sampler, batch, num_particles, memory, compile, progress)
     return LogLikelihood(
         **columns,
         method=method,
@@ -113,14 +122,15 @@ def log_likelihood(
 
 
 def _exact(pair: Pair, batch: dict[str, Tensor]) -> dict[str, Any]:
-    if not hasattr(pair.model, "log_marginal"):
+    log_marginal: Any = getattr(pair.model, "log_marginal", None)
+    if log_marginal is None:
         raise InputError(
             "method 'exact'",
             expected="a model with log_marginal(**batch), such as PPCA",
             got=type(pair.model).__name__,
             hint="method='importance'",
         )
-    values = pair.model.log_marginal(**batch).to(torch.float64).cpu()
+    values = log_marginal(**batch).to(torch.float64).cpu()
     none = torch.full_like(values, torch.nan)
     bad = int((~torch.isfinite(values)).sum())
     return {
@@ -139,21 +149,26 @@ def _from_prior(pair: Pair) -> Sampler:
     def sample(batch: dict[str, Tensor], num_particles: int) -> Tensor:
         trace = poutine.trace(traces.particles(model, num_particles)).get_trace(**batch)
         sites = traces.sample_sites(trace).values()
-        return sum(traces.log_prob(site, scaled=False) for site in sites if site["is_observed"])  # type: ignore[return-value]
+        return traces.add(traces.log_prob(site, scaled=False) for site in sites if site["is_observed"])
 
     return sample
 
 
 def _estimate(
-    sampler: Sampler, batch: dict[str, Tensor], num_particles: int, memory: int, show: bool | None
+    sampler: Sampler, batch: dict[str, Tensor], num_particles: int, memory: int, compile: str, show: bool | None
 ) -> dict[str, Any]:
     """Run `sampler` over data and particles in chunks of at most `memory` bytes."""
     size = len(next(iter(batch.values())))
     one = {name: value[:1] for name, value in batch.items()}
-    rows = max(1, int(memory / bytes_per_row(lambda count: sampler(one, count))))
+    per_row = bytes_per_row(lambda count: sampler(one, count))
+    rows = max(1, int(memory / per_row))
     data_chunk = min(size, max(1, rows // num_particles))
     particle_chunk = min(num_particles, rows)
-    columns: dict[str, list[Tensor]] = {"values": [], "variances": [], "effective_sample_size": [], "pareto_k": []}
+    calls = (size // data_chunk) * (num_particles // particle_chunk)
+    path = choose_path(compile, calls, per_row * size * num_particles)
+    sampler = _recorded(sampler, {name: value[:data_chunk] for name, value in batch.items()}, particle_chunk, path)
+    columns: dict[str, list[Tensor]] = {"values": [], "variances": [], "effective_sample_size": []}
+    tails = TailShapes(num_particles)
     non_finite = 0
     with progress.bar("log p(x)", size * num_particles, show) as bar:
         for start in range(0, size, data_chunk):
@@ -166,6 +181,37 @@ def _estimate(
             columns["values"].append(stream.estimate().cpu())
             columns["variances"].append(stream.variance().cpu())
             columns["effective_sample_size"].append(stream.effective_sample_size().cpu())
-            columns["pareto_k"].append(stream.pareto_k())
+            tails.add(stream.tail)
             non_finite += stream.non_finite
-    return {name: torch.cat(parts) for name, parts in columns.items()} | {"non_finite": non_finite}
+    gathered = {name: torch.cat(parts) for name, parts in columns.items()}
+    return gathered | {"pareto_k": tails.shapes(), "non_finite": non_finite}
+
+
+def choose_path(mode: str, calls: int, traffic: float) -> str:
+    """Return how chunks are to be run, of which there are so many alike that move `traffic` bytes in all."""
+    if mode not in MODES:
+        raise unknown_name("compile", mode, MODES)
+    if mode == "auto":
+        return "inductor" if traffic >= WORTH_COMPILING else "graph" if calls >= WORTH_RECORDING else "eager"
+    return "eager" if mode == "off" else mode
+
+
+def _recorded(sampler: Sampler, batch: dict[str, Tensor], num_particles: int, path: str) -> Sampler:
+    """Return `sampler`, recorded for chunks like `batch` and `num_particles`, and as it is for all others."""
+    if path == "eager":
+        return sampler
+
+    def compute(*values: Tensor) -> list[Tensor]:
+        return [sampler(dict(zip(batch, values, strict=True)), num_particles)]
+
+    try:
+        recording = record(compute, list(batch.values()), compiled=path == "inductor")
+    except NotRecordableError:
+        return sampler
+    shapes = [value.shape for value in batch.values()]
+
+    def run(part: dict[str, Tensor], count: int) -> Tensor:
+        alike = count == num_particles and [value.shape for value in part.values()] == shapes
+        return recording(*part.values())[0] if alike else sampler(part, count)
+
+    return run

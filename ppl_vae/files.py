@@ -12,7 +12,6 @@ from typing import Any
 
 from ppl_vae.errors import RunError
 
-
 _PARTIAL = ".partial"
 
 

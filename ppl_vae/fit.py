@@ -82,10 +82,10 @@ def fit(
     dtype : {"float32", "float64"}
         Floating type of parameters and data.
     compile : {"auto", "off", "graph", "inductor"}
-        How a step runs: the programs as they are (``"off"``), recorded once per batch shape as a graph of operations, or the
-        graph fused by Inductor. ``"auto"`` records from 200 steps of a shape on, and compiles from 50,000 on. A pair whose
-        structure depends on the data runs eagerly, with one warning. ``run.config["step"]`` tells the path taken for each batch
-        size, and the seconds spent on recording and compiling; a resumed fit takes the same paths.
+        How a step runs: the programs as they are (``"off"``), recorded once per batch shape as a graph of operations,
+        or the graph fused by Inductor. ``"auto"`` records from 200 steps of a shape on, and compiles from 50,000 on. A
+        pair whose structure depends on the data runs eagerly, with one warning. ``run.config["step"]`` tells the path
+        taken for each batch size, and the seconds spent on recording and compiling; a resumed fit takes the same paths.
     run_dir : path, optional
         Folder to write to as the fit goes on. It must not hold a run, unless `resume` is set.
     resume : bool
@@ -100,8 +100,8 @@ def fit(
     Returns
     -------
     Run
-        ``run.history`` has a row per epoch: ``train_bound`` (of the objective as weighted), ``validation_bound`` (unweighted),
-        in nats per datum, and for `ELBO` its two halves, ``validation_distortion`` = -E[log p(x|z)] and
+        ``run.history`` has a row per epoch: ``train_bound`` (of the objective as weighted), ``validation_bound``
+        (unweighted), in nats per datum, and for `ELBO` its two halves, ``validation_distortion`` = -E[log p(x|z)] and
         ``validation_rate`` = KL.
 
     Raises
@@ -109,7 +109,8 @@ def fit(
     InputError, PairError
         For bad settings or data, and for a pair that breaks the contract.
     NonFiniteError
-        When a value is NaN or infinite: names the first such site. The last good checkpoint stays, and the pair gets it back.
+        When a value is NaN or infinite: names the first such site. The last good checkpoint stays, and the pair gets it
+        back.
     RunError
         When the run folder cannot be read or written.
     """

@@ -1,7 +1,7 @@
 """A pair and a batch as ArviZ sees them, so that its plots and diagnostics work on any pair.
 
-    posterior  z ~ q(z | x)      posterior_predictive  x ~ p(x | z)      log_likelihood  log p(x | z)
-    prior      z ~ p(z)          prior_predictive      x ~ p(x | z)      observed_data   x
+posterior  z ~ q(z | x)      posterior_predictive  x ~ p(x | z)      log_likelihood  log p(x | z)
+prior      z ~ p(z)          prior_predictive      x ~ p(x | z)      observed_data   x
 """
 
 from __future__ import annotations
@@ -41,8 +41,8 @@ def to_arviz(pair: Any, batch: Batch, *, num_samples: int = 1000, num_chains: in
     Returns
     -------
     arviz.InferenceData (ArviZ 0.23) or xarray.DataTree (ArviZ 1.x)
-        Latents of a datum have dimensions (chain, draw, datum, <site>_dim_0, …), shared ones lack ``datum``. The posterior is
-        the guide's: `az.loo` and the like are as good as the guide is.
+        Latents of a datum have dimensions (chain, draw, datum, <site>_dim_0, …), shared ones lack ``datum``. The
+        posterior is the guide's: `az.loo` and the like are as good as the guide is.
 
     Raises
     ------
@@ -72,7 +72,8 @@ def to_arviz(pair: Any, batch: Batch, *, num_samples: int = 1000, num_chains: in
         "posterior": draws.values(posterior),
         "posterior_predictive": draws.values({name: predictive[name] for name in observed}),
         "log_likelihood": {
-            name: draws.dealt(traces.log_prob(model_sites[name], scaled=False).expand(num_samples, -1)) for name in observed
+            name: draws.dealt(traces.log_prob(model_sites[name], scaled=False).expand(num_samples, -1))
+            for name in observed
         },
         "prior": draws.values({name: prior[name] for name in posterior if name in prior}),
         "prior_predictive": draws.values({name: prior[name] for name in observed}),

@@ -14,7 +14,8 @@ from ppl_vae.types import Program
 def first_bad_site(programs: tuple[Program, Program], arguments: dict[str, Tensor]) -> str | None:
     """Return a description of the first site that is not finite, the guide's before the model's, or None.
 
-    A site is at fault through a parameter of its distribution, its value, or its log probability, looked at in that order.
+    A site is at fault through a parameter of its distribution, its value, or its log probability, looked at in that
+    order.
     """
     with torch.no_grad():
         model_sites, guide_sites = traces.trace_pair(*programs, (), arguments)

@@ -57,7 +57,9 @@ class Options:
         if isinstance(self.optimizer, str) and self.optimizer.lower() not in OPTIMIZERS:
             raise unknown_name("optimizer", self.optimizer, OPTIMIZERS)
         if self.optimizer in UNFIT:
-            raise InputError("optimizer", expected="one of first order", got=_name(self.optimizer), hint="optimizer='adam'")
+            raise InputError(
+                "optimizer", expected="one of first order", got=_name(self.optimizer), hint="optimizer='adam'"
+            )
         if self.dtype not in DTYPES:
             raise unknown_name("dtype", self.dtype, DTYPES)
         choose_path(self.compile, 0)

@@ -29,8 +29,8 @@ class Pair(nn.Module):
     Parameters
     ----------
     model : Module or callable
-        Pyro program for p(x, z). It samples inside ``pyro.plate("data", B, dim=-1)``, observes the tensors of the batch it
-        is given, and generates when called with ``size=n`` instead.
+        Pyro program for p(x, z). It samples inside ``pyro.plate("data", B, dim=-1)``, observes the tensors of the batch
+        it is given, and generates when called with ``size=n`` instead.
     guide : Module or callable
         Pyro program for q(z | x), sampling exactly the sites the model has and the batch does not observe. Pyro's
         AutoGuides are guides too.
@@ -100,8 +100,8 @@ class Pair(nn.Module):
         InputError
             For values that are not finite or lie outside the likelihood's support.
         PairError
-            For a site that is missing, extra, of another shape, or of a wrong batch shape, and for parameters kept in the
-            process-wide store.
+            For a site that is missing, extra, of another shape, or of a wrong batch shape, and for parameters kept in
+            the process-wide store.
         """
         return contract.check(self, batch)
 

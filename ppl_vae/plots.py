@@ -125,7 +125,7 @@ def _leave_start_below(ax: Axes, values: Floats, reference: float | None) -> Non
         return
     bottom = low - 0.35 * (high - low)
     ax.set_ylim(bottom, high + 0.08 * (high - bottom))
-    below = f"{np.any(values < bottom, axis=0).sum()} early epochs lie below the axis (lowest {lowest:.0f})"
+    below = f"early epochs below the axis: {np.any(values < bottom, axis=0).sum()} (lowest {lowest:.0f})"
     flagged = ax.get_title(loc="left")
     above = "\n" * (flagged.count("\n") + bool(flagged))
     ax.set_title(below.replace("-", "−") + above, loc="right", fontsize=8, color=canvas.GREY)

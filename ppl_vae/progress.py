@@ -46,6 +46,8 @@ def bar(title: str, total: float, show: bool | None = None) -> Iterator[Bar]:
         task = progress.add_task(title, total=total, note="")
 
         def move(advance: float = 1, *, note: str | None = None) -> None:
-            progress.update(task, advance=advance, **({} if note is None else {"note": note}))
+            progress.advance(task, advance)
+            if note is not None:
+                progress.update(task, note=note)
 
         yield move

@@ -1,7 +1,8 @@
 """A computation recorded once as a graph of tensor operations, and run ever after without Python's handlers.
 
-A pair whose structure does not change from step to step is a fixed graph of operations, its random draws among them. The
-graph draws from torch's own random state, in the order the programs do, so it gives the numbers that the programs give.
+A pair whose structure does not change from step to step is a fixed graph of operations, its random draws among them.
+The graph draws from torch's own random state, in the order the programs do, so it gives the numbers that the programs
+give.
 """
 
 from __future__ import annotations
@@ -12,7 +13,6 @@ import time
 import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import pyro
 import torch
@@ -21,10 +21,13 @@ from torch.fx.experimental.proxy_tensor import make_fx
 
 from ppl_vae.errors import PplVaeError
 
+#: What ``compile=`` may ask for: the programs as they are (``"off"``), the graph, the graph fused, or a rule's choice.
+MODES = ("auto", "off", "graph", "inductor")
+
 Computation = Callable[..., list[Tensor]]
 
 
-class NotRecordable(PplVaeError, RuntimeError):
+class NotRecordableError(PplVaeError, RuntimeError):
     """The computation's structure depends on its data; the text names the line that asked for a value."""
 
 
@@ -59,7 +62,7 @@ def record(compute: Computation, inputs: Sequence[Tensor], *, compiled: bool = F
 
     Raises
     ------
-    NotRecordable
+    NotRecordableError
         If `compute` reads a value back to decide what to do, or does something that has no place in a graph.
     """
     started = time.perf_counter()
@@ -70,7 +73,7 @@ def record(compute: Computation, inputs: Sequence[Tensor], *, compiled: bool = F
         except PplVaeError:
             raise
         except Exception as error:  # whatever a program may do that a graph cannot hold
-            raise NotRecordable(_reason(error)) from error
+            raise NotRecordableError(_reason(error)) from error
         _simplify(graph)
         run, path = (_fused(graph, inputs), "inductor") if compiled and has_compiler() else (graph, "graph")
     return Recording(run, path, time.perf_counter() - started)

@@ -1,4 +1,4 @@
-"""What an estimate of log p(x) is: per-datum values, two error bars kept apart, diagnostics, and the data it is about."""
+"""What an estimate of log p(x) is: per-datum values, two error bars kept apart, diagnostics, and its data."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ class LogLikelihood:
 
     @property
     def data_standard_error(self) -> float:
-        """Standard error of `mean` from sampling the data: what another sample of N data would move it by; NaN for N = 1.
+        """Standard error of `mean` from sampling the data, another N of which would move it so; NaN for N = 1.
 
         The values' spread holds their Monte Carlo noise too, which is taken out.
         """
@@ -82,7 +82,7 @@ class LogLikelihood:
         return int(((self.pareto_k > PARETO_K_LIMIT) & ~harmless).sum())
 
     def caution(self) -> str:
-        """Return, in words, why the estimate should not be taken at its face; empty where nothing is known against it."""
+        """Return, in words, what speaks against the estimate; empty where nothing is known."""
         told = []
         if self.non_finite:
             told.append(f"{self.non_finite} log weights are NaN or infinite")

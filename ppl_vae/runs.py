@@ -1,9 +1,10 @@
 """A run: a folder that holds everything about one fit, and the object that stands for it.
 
-    config.json  environment.json  history.csv  timing.csv  model.safetensors  resume.pt  evaluation.json  figures/  report.html
+    config.json  environment.json  history.csv  timing.csv  model.safetensors  resume.pt  evaluation.json  figures/
+    report.html
 
-Everything is plain and written atomically; loading never executes what it loads. `resume.pt` is the one file that a resumed
-fit starts from, so no kill between two files can leave a state that never was.
+Everything is plain and written atomically; loading never executes what it loads. `resume.pt` is the one file that a
+resumed fit starts from, so no kill between two files can leave a state that never was.
 """
 
 from __future__ import annotations
@@ -132,13 +133,13 @@ def read_config(folder: Path) -> dict[str, Any]:
         If it is missing, broken, or not that of a run.
     """
     config = files.read_json(folder / "config.json")
-    if not isinstance(config, dict) or not SECTIONS <= config.keys():
+    if not isinstance(config, dict) or not config.keys() >= SECTIONS:
         raise RunError(f"{folder / 'config.json'}: expected the settings of a fit; got others; try another folder")
     return config
 
 
 def describe_pair(pair: Pair) -> dict[str, Any]:
-    """Return what identifies a pair: its classes, the arguments they were built with where known, its parameters' shapes."""
+    """Return what identifies a pair: its classes, the arguments they were built with where known, and its shapes."""
     return {
         role: {"name": type(module).__qualname__, "description": describe(module)}
         for role, module in (("model", pair.model), ("guide", pair.guide))
@@ -148,11 +149,11 @@ def describe_pair(pair: Pair) -> dict[str, Any]:
 def rebuild_pair(description: dict[str, Any], folder: Path) -> Pair:
     """Build the pair that `describe_pair` described, with fresh parameters."""
     for role in ("model", "guide"):
-        known = description[role]["description"]
+        known, name = description[role]["description"], description[role]["name"]
         if known is None or not is_known(known):
             raise InputError(
                 f"{folder}",
-                expected=f"a pair to fill, since the {role} {description[role]['name']} cannot be rebuilt from plain arguments here",
+                expected=f"a pair to fill, since the {role} {name} cannot be rebuilt from plain arguments here",
                 got="no pair",
                 hint=f"ppl_vae.load({str(folder)!r}, pair=…), or importing the module that defines it first",
             )
@@ -176,7 +177,7 @@ def load_state(pair: Pair, state: dict[str, Tensor], origin: Path | str) -> None
             f"{origin}",
             expected=f"the pair that was fitted, with {name} {theirs.get(name, 'absent')}",
             got=f"{name} {mine.get(name, 'absent')}",
-            hint="the run's own pair (after pair.check(batch), where a guide makes its parameters on its first run), or "
+            hint="the run's own pair (after pair.check(batch), if its guide makes parameters when it first runs), or "
             "another run folder",
         )
     floating = [tensor.dtype for tensor in state.values() if tensor.is_floating_point()]

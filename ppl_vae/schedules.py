@@ -26,5 +26,5 @@ def learning_rate(schedule: str | Callable[[float], float]) -> Callable[[float],
 
 
 def kl_weight(step: int, warmup_steps: int) -> float:
-    """Return the weight of the KL at `step`: rises linearly to 1 over `warmup_steps` (Bowman et al. 2016), then stays."""
+    """Return the weight of the KL at `step`: up linearly to 1 over `warmup_steps` (Bowman et al. 2016)."""
     return min(1.0, (step + 1) / warmup_steps) if warmup_steps else 1.0

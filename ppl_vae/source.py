@@ -1,4 +1,4 @@
-"""Where a run's pair and data come from: names and options, kept in its ``config.json``, from which both can be made again."""
+"""Where a run's pair and data come from: names and options in ``config.json``, from which both can be made again."""
 
 from __future__ import annotations
 
@@ -126,7 +126,7 @@ def load_run(directory: str | Path) -> Run:
 
 
 def differs(run: Run, splits: Mapping[Any, Split]) -> str:
-    """Return which of `splits` are not what the run was fitted to, in words; empty where all that it knows are the same."""
+    """Return, in words, which of `splits` are not those of the fit; empty where all that the run knows are the same."""
     before = run.config["data"]["digest"]
     now = {str(role): split.digest for role, split in splits.items() if role in before}
     other = [f"{role} digest {now[role]}, {before[role]} at the fit" for role in now if now[role] != before[role]]

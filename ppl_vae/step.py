@@ -1,7 +1,7 @@
 """One optimisation step of any pair: bound, gradient, clip, update. It never reads a value back from the device.
 
-A pair's programs run under effect handlers in Python. The step records what they do once for each batch shape, as a graph
-of tensor operations, and from then on runs the graph.
+A pair's programs run under effect handlers in Python. The step records what they do once for each batch shape, as a
+graph of tensor operations, and from then on runs the graph.
 """
 
 from __future__ import annotations
@@ -19,15 +19,14 @@ from ppl_vae.context import evaluating, isolated
 from ppl_vae.errors import unknown_name
 from ppl_vae.handlers import GlobalScale, KLWeight
 from ppl_vae.pair import Pair
-from ppl_vae.recording import NotRecordable, Recording, record
+from ppl_vae.recording import MODES, NotRecordableError, Recording, record
 from ppl_vae.traces import trace_pair
 from ppl_vae.types import Batch
 
 #: How a step may run: its programs as they are; the recorded graph; the graph fused by Inductor.
 PATHS = ("eager", "graph", "inductor")
-MODES = ("auto", "off", "graph", "inductor")
 
-#: Steps of one batch shape from which recording (about a second) and compiling (some ten) pay, under ``compile="auto"``.
+#: Steps of one batch shape from which recording (about a second) and compiling (some ten) pay.
 WORTH_RECORDING = 200
 WORTH_COMPILING = 50_000
 
@@ -52,8 +51,8 @@ class TrainingStep:
     pair : Pair
         What is trained.
     objective : pyro.infer.ELBO
-        Any of ours or Pyro's own; the latter are called as `pyro.infer.SVI` calls them, and never recorded, because they
-        read values back.
+        Any of ours or Pyro's own; the latter are called as `pyro.infer.SVI` calls them, and never recorded, because
+        they read values back.
     optimizer : torch.optim.Optimizer
         Holds the pair's parameters. It sees the gradient of the mean loss per datum, so that a learning rate or a clip
         keeps its meaning whatever the batch size.
@@ -80,8 +79,8 @@ class TrainingStep:
 
     Notes
     -----
-    A recorded step sees new values of parameters, buffers and the batch. Whatever else a program looks at (a Python number
-    that the user changes between steps) keeps the value it had when it was recorded.
+    A recorded step sees new values of parameters, buffers and the batch. Whatever else a program looks at (a Python
+    number that the user changes between steps) keeps the value it had when it was recorded.
     """
 
     def __init__(
@@ -98,7 +97,7 @@ class TrainingStep:
     ) -> None:
         choose_path(compile, 0)
         self.pair = pair
-        self.objective = objective
+        self.objective: Any = objective
         self.optimizer = optimizer
         self.clip_norm = clip_norm
         self.data_size = data_size
@@ -139,7 +138,7 @@ class TrainingStep:
         if self.paths[size] != "eager":
             try:
                 return self._run_recorded(arguments, size)
-            except NotRecordable as reason:
+            except NotRecordableError as reason:
                 self._give_up(reason)
         return self._run_eager(arguments, size)
 
@@ -212,8 +211,8 @@ class TrainingStep:
     def _computation(self, names: list[str], size: int, reached: dict[str, int]) -> Any:
         """Return the step up to the gradient as a function of tensors: parameters, buffers, KL weight, batch.
 
-        Its results are the loss, the gradients of the mean per datum, and the buffers if any of them changed. `reached` is
-        filled with the parameters that have a gradient and where among the gradients each one's stands.
+        Its results are the loss, the gradients of the mean per datum, and the buffers if any of them changed. `reached`
+        is filled with the parameters that have a gradient and where among the gradients each one's stands.
         """
 
         def compute(*inputs: Tensor) -> list[Tensor]:

@@ -1,4 +1,4 @@
-"""What one run of a pair leaves behind: the guide's trace, the model's trace replayed against it, and their log weights.
+"""What one run of a pair leaves behind: the guide's trace, the model's replayed against it, and their log weights.
 
     log w[k, b] = log p(x_b, z_kb) - log q(z_kb | x_b),   z_kb ~ q(. | x_b)
 
@@ -7,10 +7,13 @@ Particles are one more plate, named ``particles``, at dim -2; data is the plate 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import functools
+import operator
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import pyro
+import torch
 from pyro import poutine
 from pyro.distributions.util import scale_and_mask
 from pyro.poutine.util import prune_subsample_sites
@@ -52,7 +55,8 @@ def trace_pair(
 
 def sample_sites(trace: Any) -> Sites:
     """Return the sample sites of a Pyro trace by name, leaving out those a plate makes for subsampling."""
-    return {n: s for n, s in prune_subsample_sites(trace).nodes.items() if s["type"] == "sample"}
+    nodes: Any = prune_subsample_sites(trace).nodes
+    return {name: site for name, site in nodes.items() if site["type"] == "sample"}
 
 
 def latents(sites: Sites) -> Sites:
@@ -83,8 +87,8 @@ def log_prob(site: Site, *, scaled: bool = True) -> Tensor:
 def log_weights(model_sites: Sites, guide_sites: Sites) -> Tensor:
     """Return log p(x, z) - log q(z | x) in nats, shape (K, B), or (B,) without a particle plate.
 
-    Scales (from subsampling, or from a weight on the KL) are left out: a log weight is about one datum. A latent that the
-    guide lacks, because training sums it out, was drawn from the model's own law, which cancels from the weight.
+    Scales (from subsampling, or from a weight on the KL) are left out: a log weight is about one datum. A latent that
+    the guide lacks, because training sums it out, was drawn from the model's own law, which cancels from the weight.
 
     Raises
     ------
@@ -100,5 +104,11 @@ def log_weights(model_sites: Sites, guide_sites: Sites) -> Tensor:
                 hint="the bound of the whole data set (an objective's loss) for pairs with global latents",
             )
     proposed = {name: site for name, site in model_sites.items() if site["is_observed"] or name in guide_sites}
-    total = sum(log_prob(site, scaled=False) for site in proposed.values())
-    return total - sum(log_prob(site, scaled=False) for site in guide_sites.values())
+    log_joint = add(log_prob(site, scaled=False) for site in proposed.values())
+    return log_joint - add(log_prob(site, scaled=False) for site in guide_sites.values())
+
+
+def add(terms: Iterable[Tensor]) -> Tensor:
+    """Return the sum of tensors that broadcast; zero where there are none (a guide of a model without latents)."""
+    listed = list(terms)
+    return functools.reduce(operator.add, listed) if listed else torch.zeros(())

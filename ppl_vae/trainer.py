@@ -130,7 +130,7 @@ class Trainer:
         return lr, weight
 
     def validate(self, split: Split) -> dict[str, float]:
-        """Return the unweighted bound on `split`, with the same noise in every epoch; for `ELBO` also its two halves."""
+        """Return the unweighted bound on `split`, the noise alike in all epochs; for `ELBO` its two halves too."""
         totals: dict[str, Any] = {}
         with isolated(self.options.seed + 1, device=self.pair.device), evaluating(self.pair):
             for start in range(0, split.size, self.options.batch_size):
@@ -233,7 +233,7 @@ def _planned(data_size: int, options: Options) -> dict[int, int]:
     return {options.batch_size: whole * options.epochs} | ({rest: options.epochs} if rest else {})
 
 
-def _bound(objective: pyro.infer.ELBO, programs: tuple[Any, Any], batch: dict[str, Tensor]) -> dict[str, Any]:
+def _bound(objective: Any, programs: tuple[Any, Any], batch: dict[str, Any]) -> dict[str, Any]:
     """Return the bound of a batch, summed over it; for `ELBO` also distortion and rate."""
     if isinstance(objective, ELBO):
         halves = objective.halves(*programs, **batch)

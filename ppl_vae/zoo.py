@@ -3,7 +3,7 @@
 A package of yours enters its pairs in this table by declaring, in its pyproject.toml::
 
     [project.entry-points."ppl_vae.pairs"]
-    mine = "my_package:build"        # build(spec, *, latent_dim=8, …) -> Pair; its docstring's first line is the description
+    mine = "my_package:build"        # build(spec, *, latent_dim=8, …) -> Pair; described by its docstring's first line
 """
 
 from __future__ import annotations
@@ -51,10 +51,11 @@ def vae(
 ) -> Pair:
     """Variational autoencoder: Gaussian prior, any likelihood, amortised Normal guide.
 
-    ``likelihood`` is by default Bernoulli for binary data, else Normal with one learned standard deviation; ``architecture``
-    is ``"mlp"`` (`hidden`, `activation`) or ``"conv"`` (for data with an image shape).
+    ``likelihood`` is by default Bernoulli for binary data, else Normal with one learned standard deviation;
+    ``architecture`` is ``"mlp"`` (`hidden`, `activation`) or ``"conv"`` (for data with an image shape).
     """
-    chosen = likelihoods.get(likelihood or ("bernoulli" if spec.support == "binary" else "normal-learned"), levels=spec.levels)
+    default = "bernoulli" if spec.support == "binary" else "normal-learned"
+    chosen = likelihoods.get(likelihood or default, levels=spec.levels)
     if architecture not in ARCHITECTURES:
         raise unknown_name("architecture", architecture, ARCHITECTURES)
     if architecture == "mlp":
@@ -64,7 +65,9 @@ def vae(
             AmortizedNormal(spec.x_shape, latent_dim, covariance=covariance, **networks),
         )
     if spec.image_shape is None:
-        raise InputError("architecture 'conv'", expected="data with an image shape", got=spec.name, hint="architecture='mlp'")
+        raise InputError(
+            "architecture 'conv'", expected="data with an image shape", got=spec.name, hint="architecture='mlp'"
+        )
     decoder = ConvDecoder(latent_dim, spec.image_shape, chosen.parameters_per_dim)
     encoder = ConvEncoder(spec.image_shape, AmortizedNormal.outputs(latent_dim, covariance))
     return Pair(

@@ -89,7 +89,7 @@ def test_history_gives_a_kl_weight_its_own_panel_only_where_it_says_something(we
 def test_history_says_what_it_leaves_below_the_axis():
     values = [-900.0, -500.0, *np.linspace(-31, -30, 18)]
     figure = plots.history({"train_bound": values})
-    assert "2 early epochs lie below the axis (lowest −900)" in texts(figure)
+    assert "early epochs below the axis: 2 (lowest −900)" in texts(figure)
     assert figure.axes[0].get_ylim()[0] > -40
     assert_array_equal(lines(figure.axes[0])["train bound"].get_ydata(), values)  # cut by the axis, not from the data
     calm = plots.history({"train_bound": list(np.linspace(-31, -30, 20))})

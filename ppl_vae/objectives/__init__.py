@@ -1,4 +1,4 @@
-"""What SVI maximises: each objective is a `pyro.infer.ELBO` that never reads a value back from the device inside a step."""
+"""What SVI maximises: objectives are `pyro.infer.ELBO`s that read nothing back from the device inside a step."""
 
 from ppl_vae.objectives.elbo import ELBO
 

@@ -17,7 +17,7 @@ from torch import Tensor
 from ppl_vae.config import configurable
 from ppl_vae.errors import InputError, PairError, unknown_name
 from ppl_vae.objectives.kl import analytic_kl, conditions_match
-from ppl_vae.traces import Sites, in_data_plate, is_auxiliary, is_enumerated, latents, log_prob, trace_pair
+from ppl_vae.traces import Sites, add, in_data_plate, is_auxiliary, is_enumerated, latents, log_prob, trace_pair
 from ppl_vae.types import Program
 
 KLS = ("auto", "analytic", "sampled")
@@ -27,23 +27,23 @@ KLS = ("auto", "analytic", "sampled")
 class ELBO(pyro.infer.ELBO):
     """Evidence lower bound, estimated with K reparameterised particles drawn at once.
 
-    Its loss is the negative bound in nats, summed over the batch, as in every `pyro.infer.ELBO`; no value is read back from
-    the device. Guide sites without a reparameterised sampler get the score-function gradient, with the other particles'
-    mean as a baseline where K > 1.
+    Its loss is the negative bound in nats, summed over the batch, as in every `pyro.infer.ELBO`; no value is read back
+    from the device. Guide sites without a reparameterised sampler get the score-function gradient, with the other
+    particles' mean as a baseline where K > 1.
 
     Parameters
     ----------
     num_particles : int
         K, draws per datum.
     kl : {"auto", "analytic", "sampled"}
-        Whether KL(q || p) of a latent is taken in closed form. ``"auto"`` does so wherever it is valid and known, site by
-        site; ``"analytic"`` raises where it is not; ``"sampled"`` never does.
+        Whether KL(q || p) of a latent is taken in closed form. ``"auto"`` does so wherever it is valid and known, site
+        by site; ``"analytic"`` raises where it is not; ``"sampled"`` never does.
 
     Raises
     ------
     PairError
-        With ``kl="analytic"``, for a site whose closed form is unknown, or would be wrong because guide and model do not
-        condition on the same sampled latents. For a site that asks to be enumerated.
+        With ``kl="analytic"``, for a site whose closed form is unknown, or would be wrong because guide and model do
+        not condition on the same sampled latents. For a site that asks to be enumerated.
 
     Examples
     --------
@@ -78,15 +78,15 @@ class ELBO(pyro.infer.ELBO):
         model_sites, guide_sites = self._get_trace(model, guide, args, kwargs)
         distortion, rate = self.terms(model_sites, guide_sites)
         terms = [*distortion.values(), *rate.values()]
-        loss = sum(term.sum() for term in terms) / self.num_particles
+        loss = add(term.sum() for term in terms) / self.num_particles
         return loss + self._score_term(model_sites, guide_sites, terms)
 
     def halves(self, model: Program, guide: Program, *args: Any, **kwargs: Any) -> dict[str, Tensor]:
         """Return distortion and rate, whose sum is the loss, each summed over the batch, in nats."""
         distortion, rate = self.terms(*self._get_trace(model, guide, args, kwargs))
         return {
-            "distortion": sum(term.sum() for term in distortion.values()) / self.num_particles,
-            "rate": sum(term.sum() for term in rate.values()) / self.num_particles,
+            "distortion": add(term.sum() for term in distortion.values()) / self.num_particles,
+            "rate": add(term.sum() for term in rate.values()) / self.num_particles,
         }
 
     def terms(self, model_sites: Sites, guide_sites: Sites) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
@@ -152,10 +152,10 @@ class ELBO(pyro.infer.ELBO):
             return 0.0
         local = all(in_data_plate(site) for site in (model_sites | guide_sites).values())
         shape = self._per_datum if local else self._per_particle
-        reward = sum(map(shape, terms)).detach()
+        reward = add(map(shape, terms)).detach()
         if self.num_particles > 1:
             reward = (reward - reward.mean(0)) * self.num_particles / (self.num_particles - 1)
-        log_q = sum(shape(log_prob(site, scaled=False)) for site in scores)
+        log_q = add(shape(log_prob(site, scaled=False)) for site in scores)
         surrogate = (log_q * reward).sum() / self.num_particles
         return surrogate - surrogate.detach()
 

@@ -1,7 +1,8 @@
 """KL(q || p) in closed form, and where a bound may use it.
 
-For latents z_1 … z_L,  E_q[log q(z_i | .) - log p(z_i | .)] = E_q[KL(q(z_i | .) || p(z_i | .))]  holds only if every latent
-that p(z_i | .) conditions on was drawn before z_i in the guide. Otherwise the inner expectation is over the wrong law.
+E_q[log q(z_i | .) - log p(z_i | .)] = E_q[KL(q(z_i | .) || p(z_i | .))]  for latents z_1 … z_L holds only if every
+latent that p(z_i | .) conditions on was drawn before z_i in the guide. Otherwise the inner expectation is over the
+wrong law.
 """
 
 from __future__ import annotations
@@ -31,8 +32,9 @@ def analytic_kl(q: Any, p: Any) -> Tensor | None:
 def conditions_match(name: str, model_sites: Sites, guide_sites: Sites) -> bool:
     """Tell whether every latent the model may draw `name` from was drawn before `name` in the guide.
 
-    The test is by order of the programs, and so errs on the safe side: a latent that precedes `name` in the model counts as
-    a parent of it. A site that is auxiliary in the guide draws others behind the trace's back, so it rules the form out.
+    The test is by order of the programs, and so errs on the safe side: a latent that precedes `name` in the model
+    counts as a parent of it. A site that is auxiliary in the guide draws others behind the trace's back, so it rules
+    the form out.
     """
     if any(is_auxiliary(site) for site in guide_sites.values()):
         return False

@@ -1,0 +1,62 @@
+"""The command ``ppl-vae``.
+
+It exits with 0 on success, with 2 and one line on standard error on the user's mistake, and with 130 on Ctrl-C.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+
+import typer
+
+from ppl_vae.cli import fitting, starting, using
+from ppl_vae.cli.app import PROGRAM, StoppedError, app
+from ppl_vae.cli.usage import UsageError, as_typed, usage_line
+from ppl_vae.errors import PplVaeError
+
+__all__ = ["main", "run"]
+
+#: The modules whose commands make up the application, by the order of `ppl-vae --help`.
+COMMANDS = (starting, fitting, using)
+
+STOPPED = "stopped; what was saved before is kept: go on with the same command"
+
+
+def main() -> None:
+    """Run the command that the process was called with, and exit."""
+    sys.exit(run())
+
+
+def run(arguments: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code.
+
+    Parameters
+    ----------
+    arguments : sequence of str, optional
+        What stands after ``ppl-vae``; by default the process's own.
+    """
+    command = typer.main.get_command(app)
+    try:
+        code = command.main(None if arguments is None else list(arguments), prog_name=PROGRAM, standalone_mode=False)
+        sys.stdout.flush()
+    except PplVaeError as error:
+        return _fail(2, f"error: {as_typed(str(error))}")
+    except UsageError as error:
+        return _fail(2, f"error: {usage_line(error)}")
+    except StoppedError as stopped:
+        return _fail(130, str(stopped))
+    except (KeyboardInterrupt, typer.Abort):
+        return _fail(130, STOPPED)
+    except BrokenPipeError:  # the reader has seen enough: no fault of anyone's
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    if code == 130:  # typer's word for Ctrl-C outside a command of ours
+        return _fail(130, STOPPED)
+    return int(code or 0)
+
+
+def _fail(code: int, line: str) -> int:
+    print(" ".join(line.split()), file=sys.stderr)
+    return code

@@ -1,0 +1,68 @@
+"""The typer application, and what its commands share. Nothing slow is imported here, so that ``--help`` is not slow."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Annotated
+
+import typer
+
+from ppl_vae.cli.usage import Commands
+
+PROGRAM = "ppl-vae"
+
+app = typer.Typer(
+    cls=Commands,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+class StoppedError(Exception):
+    """Ctrl-C; the text says what is kept and how to go on."""
+
+
+@contextmanager
+def interruptible(kept: Callable[[], str]) -> Iterator[None]:
+    """Turn Ctrl-C inside the block into `StoppedError`."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise StoppedError(f"stopped: {kept()}") from None
+
+
+def say(line: str = "") -> None:
+    """Print a line; that nobody reads it any more is no reason to stop the work."""
+    try:
+        print(line, flush=True)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def again(*more: str) -> str:
+    """Return this very command as one would type it again, with `more` at its end unless it is there."""
+    words = sys.argv[1:]
+    return shlex.join([PROGRAM, *words, *(word for word in more if word not in words)])
+
+
+@app.callback(invoke_without_command=True)
+def start(
+    context: typer.Context,
+    version: Annotated[bool, typer.Option("--version", help="Show the version and exit.")] = False,
+) -> None:
+    """Variational autoencoders as probabilistic programs: fit a model and its guide, estimate log p(x) with error bars.
+
+    Start with [bold]ppl-vae demo[/bold]; [bold]ppl-vae COMMAND --help[/bold] shows an example of each command.
+    """
+    if version:
+        from ppl_vae import __version__
+
+        say(f"{PROGRAM} {__version__}")
+        raise typer.Exit
+    if context.invoked_subcommand is None:
+        say(context.get_help())

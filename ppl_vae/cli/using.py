@@ -1,0 +1,139 @@
+"""``evaluate``, ``sample`` and ``report``: what a run folder is good for."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ppl_vae.cli import parse
+from ppl_vae.cli.app import again, app, interruptible, say
+
+if TYPE_CHECKING:
+    from ppl_vae.data import Dataset
+    from ppl_vae.runs import Run
+
+RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="Run folder, as written by fit.", show_default=False)]
+OtherData = Annotated[
+    str | None,
+    typer.Option("--data", metavar="NAME_OR_PATH", help="Other data than the fit's.", show_default="the fit's"),
+]
+Binarization = Annotated[
+    str | None,
+    typer.Option(metavar="none|fixed|dynamic", help="How grey values become binary.", show_default="the data set's"),
+]
+DataOption = Annotated[
+    list[str],
+    typer.Option(
+        metavar="KEY=VALUE",
+        help="Option of the data, such as num_rows=2000 or image_shape=1,28,28.",
+        show_default=False,
+    ),
+]
+Particles = Annotated[int, typer.Option(metavar="K", help="Particles per datum.")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:1.")]
+Seed = Annotated[int, typer.Option(help="Seed of everything random in this command.")]
+
+
+@app.command("evaluate", epilog="Example:  ppl-vae evaluate runs/vae --method importance --num-particles 1000")
+def evaluate_command(
+    run: RunFolder,
+    method: Annotated[
+        str | None,
+        typer.Option(
+            metavar="exact|prior|importance",
+            help="How log p(x) is found.",
+            show_default="exact where the model knows it, else importance",
+        ),
+    ] = None,
+    num_particles: Particles = 1000,
+    split: Annotated[str, typer.Option(help="train, validation or test.")] = "test",
+    num_data: Annotated[int | None, typer.Option(help="A random so many of them.", show_default="all")] = None,
+    seed: Seed = 0,
+    device: Device = "auto",
+    data: OtherData = None,
+    binarization: Binarization = None,
+    data_option: DataOption = [],  # noqa: B006
+) -> None:
+    """Estimate log p(x) under a fitted model, in nats per datum, with two error bars.
+
+    One is of the estimate itself (Monte Carlo), the other says what another sample of data would change. The result is
+    recorded in the run folder.
+    """
+    with interruptible(lambda: f"no estimate was recorded in {run}; start again with: {again()}"):
+        from ppl_vae.errors import unknown_name
+        from ppl_vae.evaluate import log_likelihood
+
+        fitted, dataset, note = _reload(run, data, binarization, data_option, device)
+        if split not in dataset.splits:
+            raise unknown_name("split", split, map(str, dataset.splits))
+        rows = dataset.splits[split]  # type: ignore[index]
+        rows = rows if num_data is None else rows.take(num_data, seed)
+        how = method or ("exact" if hasattr(fitted.pair.model, "log_marginal") else "importance")
+        result = log_likelihood(fitted.pair, rows, method=how, num_particles=num_particles, seed=seed)
+        fitted.record(result)
+    say(str(result))
+    say(note)
+    say(f"recorded in {run / 'evaluation.json'}")
+
+
+@app.command("sample", epilog="Example:  ppl-vae sample runs/vae --n 64 --out samples.png")
+def sample_command(
+    run: RunFolder,
+    n: Annotated[int, typer.Option("--n", help="How many.")] = 64,
+    out: Annotated[Path, typer.Option(help="A .png picture, or a .npz with every site of the model.")] = Path(
+        "samples.png"
+    ),
+    mean: Annotated[bool, typer.Option("--mean", help="Picture the mean of x given z, instead of a draw.")] = False,
+    seed: Seed = 0,
+) -> None:
+    """Draw new data from a fitted model: z from the prior, then x given z."""
+    with interruptible(lambda: f"no samples were written; start again with: {again()}"):
+        from ppl_vae import sampling
+        from ppl_vae.source import load_run
+
+        sampling.write(load_run(run), out, n, mean=mean, seed=seed)
+    say(f"{n} samples in {out}")
+
+
+@app.command("report", epilog="Example:  ppl-vae report runs/vae")
+def report_command(
+    run: RunFolder,
+    out: Annotated[Path | None, typer.Option(help="File to write.", show_default="RUN/report.html")] = None,
+    num_particles: Particles = 1000,
+    embedding: Annotated[str, typer.Option(metavar="pca|tsne", help="How latents come to the plane.")] = "pca",
+    seed: Seed = 0,
+    device: Device = "auto",
+    data: OtherData = None,
+    binarization: Binarization = None,
+    data_option: DataOption = [],  # noqa: B006
+) -> None:
+    """Write a report on a run: training, log p(x), samples, reconstructions, latents, as one HTML file."""
+    with interruptible(lambda: f"no report was written; start again with: {again()}"):
+        from ppl_vae.report import run_report
+
+        fitted, dataset, note = _reload(run, data, binarization, data_option, device)
+        path = run_report(fitted, dataset, out, num_particles=num_particles, embedding=embedding, seed=seed)
+    say(note)
+    say(f"report in {path}")
+
+
+def _reload(
+    directory: Path, data: str | None, binarization: str | None, data_option: list[str], device: str
+) -> tuple[Run, Dataset, str]:
+    """Return a run, its data (or others, where they are named), and a line on whether these are the fit's."""
+    from dataclasses import replace
+
+    from ppl_vae.options import find_device
+    from ppl_vae.source import Source, differs, load_run
+
+    run = load_run(directory)
+    how = binarization or run.config["data"]["spec"]["binarization"]
+    source = Source("", data) if data is not None else Source.of(run.config, directory)
+    options = {**source.data_options, **parse.settings("--data-option", data_option)}
+    dataset = replace(source, binarization=how, data_options=options).load_data()
+    run.pair.to(find_device(device))
+    difference = differs(run, dataset.splits)
+    note = f"caution: not the data of the fit: {difference}" if difference else "the data are those of the fit"
+    return run, dataset, note

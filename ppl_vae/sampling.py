@@ -1,0 +1,58 @@
+"""Draws from a fitted model, as a picture or as arrays."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from ppl_vae import files, plots
+from ppl_vae.context import isolated
+from ppl_vae.errors import InputError
+from ppl_vae.runs import Run
+
+
+def write(run: Run, path: Path, size: int, *, mean: bool = False, seed: int = 0) -> None:
+    """Draw `size` data from the run's model, and write them to `path`.
+
+    Parameters
+    ----------
+    run : Run
+        Whose model is run with no observation.
+    path : Path
+        ``.png``: x laid out as pictures. ``.npz``: an array (n, …) per site of the model.
+    size : int
+        How many.
+    mean : bool
+        Show E[x | z] of each z drawn from the prior, in place of a draw of x.
+    seed : int
+        Seed of the draws; the process's own random state is left alone.
+
+    Raises
+    ------
+    InputError
+        For another ending, or a picture of data that are no images.
+    RunError
+        If the file cannot be written.
+    """
+    kind = path.suffix.lower()
+    if kind not in (".png", ".npz"):
+        raise InputError("out", expected="a file ending in .png or .npz", got=repr(str(path)), hint="out=samples.png")
+    spec = run.config["data"]["spec"]
+    if kind == ".png" and spec["image_shape"] is None:
+        raise InputError("out", expected="data with an image shape, for .png", got=spec["name"], hint="out=samples.npz")
+    with isolated(seed, device=run.pair.device):
+        sites = run.pair.generate(size)
+        if mean:
+            latents = {name: value for name, value in sites.items() if name != "x"}
+            sites = latents | {name: value for name, value in run.pair.decode(latents).items() if name not in latents}
+    buffer = io.BytesIO()
+    if kind == ".npz":
+        np.savez_compressed(buffer, **{name: value.cpu().numpy() for name, value in sites.items()})
+    else:
+        x = sites["x"].to(torch.float64).cpu()
+        limits = None if spec["support"] == "real" else (0.0, 1.0)
+        plots.image_grid(x, tuple(spec["image_shape"]), limits=limits).savefig(buffer, format="png", dpi=160)
+    files.write_bytes(path, buffer.getvalue())

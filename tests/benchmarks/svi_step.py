@@ -1,0 +1,187 @@
+"""Time of one SVI step: ours against hand-written PyTorch, stock Pyro, NumPyro, and the matrix products alone.
+
+    python tests/benchmarks/svi_step.py --model vae --batch-size 20
+
+The VAE is 784-200-200-50-200-200-784, tanh, Bernoulli, analytic KL, Adam; PPCA is 64 to 8, on digits. NumPyro is timed where
+it is installed. Compilation is not part of a step; its seconds are printed apart.
+"""
+
+import argparse
+import time
+
+import pyro
+import torch
+from timing import interleave, machine, multiply_adds, table
+from torch import nn
+from torch.nn import functional as F
+
+import ppl_vae
+from ppl_vae.context import isolated
+from ppl_vae.guides import AmortizedNormal, LinearGaussian
+from ppl_vae.models import PPCA, VAE
+from ppl_vae.objectives import ELBO
+from ppl_vae.step import TrainingStep
+
+D, H, L = 784, 200, 50
+
+
+class HandWritten(nn.Module):
+    """The same VAE as one writes it by hand: its forward is the loss, in nats per batch."""
+
+    def __init__(self):
+        super().__init__()
+        self.encoder = nn.Sequential(nn.Linear(D, H), nn.Tanh(), nn.Linear(H, H), nn.Tanh(), nn.Linear(H, 2 * L))
+        self.decoder = nn.Sequential(nn.Linear(L, H), nn.Tanh(), nn.Linear(H, H), nn.Tanh(), nn.Linear(H, D))
+
+    def forward(self, x):
+        mean, log_scale = self.encoder(x).chunk(2, -1)
+        scale = log_scale.exp()
+        logits = self.decoder(mean + scale * torch.randn_like(scale))
+        kl = 0.5 * (mean**2 + scale**2 - 1).sum() - log_scale.sum()
+        return F.binary_cross_entropy_with_logits(logits, x, reduction="sum") + kl
+
+
+class HandWrittenPPCA(nn.Module):
+    """PPCA with its linear guide, by hand."""
+
+    def __init__(self, x_dim, latent_dim):
+        super().__init__()
+        self.decode, self.encode = nn.Linear(latent_dim, x_dim), nn.Linear(x_dim, latent_dim)
+        self.log_scale, self.tril = nn.Parameter(torch.zeros(())), nn.Parameter(torch.zeros(latent_dim, latent_dim))
+
+    def forward(self, x):
+        T = self.tril.tril(-1) + self.tril.diagonal().exp().diag_embed()
+        mean = self.encode(x)
+        x_hat = self.decode(mean + torch.randn_like(mean) @ T.T)
+        scale = self.log_scale.exp()
+        distortion = 0.5 * ((x - x_hat) / scale).square().sum() + x.numel() * (self.log_scale + 0.9189385)
+        kl = 0.5 * (mean.square().sum() + len(x) * (T.square().sum() - T.shape[0])) - len(x) * self.tril.diagonal().sum()
+        return distortion + kl
+
+
+def by_hand(module, x, compiled=False):
+    """Return a step of a module whose forward is the loss."""
+    optimizer = torch.optim.Adam(module.parameters(), 1e-3, fused=True)
+    loss_of = torch.compile(module) if compiled else module
+
+    def step():
+        optimizer.zero_grad(set_to_none=True)
+        loss = loss_of(x)
+        (loss / len(x)).backward()
+        optimizer.step()
+
+    return step
+
+
+def ours(make, x, path):
+    """Return our step on the given path, and the seconds it took to record and compile."""
+    pair = make()
+    step = TrainingStep(pair, ELBO(), torch.optim.Adam(pair.parameters(), 1e-3, fused=True), compile=path)
+    started = time.perf_counter()
+    step({"x": x})
+    return (lambda: step({"x": x})), time.perf_counter() - started
+
+
+def stock_pyro(make, x):
+    """Return a step of `pyro.infer.SVI` with `Trace_ELBO`, as Pyro's documentation writes it."""
+    pyro.clear_param_store()
+    pair = make()
+    svi = pyro.infer.SVI(pair.model, pair.guide, pyro.optim.Adam({"lr": 1e-3}), pyro.infer.Trace_ELBO())
+    return lambda: svi.step(x)
+
+
+def numpyro_vae(x):
+    """Return a jitted NumPyro step on the same VAE, or None where NumPyro is not installed."""
+    try:
+        import jax
+        import jax.numpy as jnp
+        import numpyro
+        import numpyro.distributions as dist
+        from numpyro.infer import SVI, TraceMeanField_ELBO
+    except ImportError:
+        return None
+    sizes = {"encoder": (D, H, H, 2 * L), "decoder": (L, H, H, D)}
+
+    def network(name, h):
+        widths = sizes[name]
+        for i, (n, m) in enumerate(zip(widths, widths[1:], strict=False)):
+            W = numpyro.param(f"{name}{i}.W", lambda key, n=n, m=m: jax.random.normal(key, (n, m)) / n**0.5)
+            h = h @ W + numpyro.param(f"{name}{i}.b", jnp.zeros(m))
+            h = jnp.tanh(h) if i < 2 else h
+        return h
+
+    def model(x):
+        with numpyro.plate("data", len(x)):
+            z = numpyro.sample("z", dist.Normal(jnp.zeros(L), 1.0).to_event(1))
+            numpyro.sample("x", dist.Bernoulli(logits=network("decoder", z)).to_event(1), obs=x)
+
+    def guide(x):
+        with numpyro.plate("data", len(x)):
+            mean, log_scale = jnp.split(network("encoder", x), 2, -1)
+            numpyro.sample("z", dist.Normal(mean, jnp.exp(log_scale)).to_event(1))
+
+    svi = SVI(model, guide, numpyro.optim.Adam(1e-3), TraceMeanField_ELBO())
+    data = jnp.asarray(x.numpy())
+    steps = 20
+
+    # Its fastest form: a loop of steps inside one jitted call.
+    @jax.jit
+    def loop(state):
+        return jax.lax.fori_loop(0, steps, lambda _, s: svi.update(s, data)[0], state)
+
+    holder = {"state": svi.init(jax.random.PRNGKey(0), data), "left": 0}
+
+    def step():  # one call in `steps` does the work of all of them
+        if holder["left"] == 0:
+            holder["state"] = jax.block_until_ready(loop(holder["state"]))
+            holder["left"] = steps
+        holder["left"] -= 1
+
+    return step
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", choices=("vae", "ppca"), default="vae")
+    parser.add_argument("--batch-size", type=int, default=20)
+    parser.add_argument("--rounds", type=int, default=30)
+    options = parser.parse_args()
+    B = options.batch_size
+    torch.manual_seed(0)
+    with isolated(0):
+        if options.model == "vae":
+            x = (torch.rand(B, D) < 0.2).float()
+            sizes = [(D, H), (H, H), (H, 2 * L), (L, H), (H, H), (H, D)]
+
+            def make():
+                return ppl_vae.Pair(VAE(D, L), AmortizedNormal(D, L))
+
+            hand = HandWritten
+        else:
+            data = ppl_vae.data.load("digits", binarization="none")
+            x = data.train["x"][:B]
+            sizes = [(64, 8), (8, 8), (8, 64)]
+
+            def make():
+                return ppl_vae.Pair(PPCA(64, 8), LinearGaussian(64, 8))
+
+            def hand():
+                return HandWrittenPPCA(64, 8)
+
+        ways = {"hand-written, eager": by_hand(hand(), x), "hand-written, torch.compile": by_hand(hand(), x, True)}
+        seconds = {}
+        for path in ("off", "graph", "inductor"):
+            ways[f"ours, {path}"], seconds[path] = ours(make, x, path)
+        ways["stock Pyro"] = stock_pyro(make, x)
+        if options.model == "vae" and (step := numpyro_vae(x)) is not None:
+            ways["NumPyro, jitted loop"] = step
+        ways["matrix products alone"] = multiply_adds(sizes, B)
+        times = interleave(ways, rounds=options.rounds)
+    print(machine())
+    print(f"{options.model}, batch {B}\n")
+    print(table(times, ["hand-written, eager", "hand-written, torch.compile", "stock Pyro", "NumPyro, jitted loop"]))
+    print("\nseconds to the end of the first step: " + ", ".join(f"{k} {v:.1f}" for k, v in seconds.items()))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,65 @@
+"""Timing several ways of doing one thing, interleaved in one process, because a machine's speed drifts."""
+
+import platform
+import statistics
+import time
+
+import torch
+
+
+def interleave(ways, rounds=30, calls=20, warm_up=10):
+    """Return the milliseconds per call of each way in each round; every round runs all of them in turn."""
+    for way in ways.values():
+        for _ in range(warm_up):
+            way()
+    times = {name: [] for name in ways}
+    for _ in range(rounds):
+        for name, way in ways.items():
+            started = time.perf_counter()
+            for _ in range(calls):
+                way()
+            times[name].append((time.perf_counter() - started) / calls * 1e3)
+    return times
+
+
+def table(times, references):
+    """Return a Markdown table: median milliseconds, and the median over rounds of the ratio to each reference."""
+    references = [name for name in references if name in times]
+    lines = [
+        "| way | ms | " + " | ".join(f"against {name}" for name in references) + " |",
+        "| --- | --- | " + " | ".join("---" for _ in references) + " |",
+    ]
+    for name, values in times.items():
+        ratios = [
+            statistics.median(a / b for a, b in zip(values, times[reference], strict=True)) for reference in references
+        ]
+        lines.append(
+            f"| {name} | {statistics.median(values):.3f} | " + " | ".join(f"{ratio:.2f}" for ratio in ratios) + " |"
+        )
+    return "\n".join(lines)
+
+
+def machine():
+    """Return what a figure depends on: processor, threads, versions."""
+    try:
+        with open("/proc/cpuinfo") as file:
+            model = next(line.split(":")[1].strip() for line in file if line.startswith("model name"))
+    except (OSError, StopIteration):
+        model = platform.processor()
+    return f"{model}, {torch.get_num_threads()} threads, torch {torch.__version__}, Python {platform.python_version()}"
+
+
+def multiply_adds(sizes, batch):
+    """Return a function that does the matrix products of a training step of an MLP, and nothing else.
+
+    Each layer takes one product forwards and two backwards.
+    """
+    layers = [(torch.randn(batch, n), torch.randn(n, m), torch.randn(batch, m)) for n, m in sizes]
+
+    def run():
+        for x, w, g in layers:
+            x @ w
+            g @ w.T
+            x.T @ g
+
+    return run

@@ -1,0 +1,34 @@
+"""Every example runs from start to end, in its short mode, and leaves what it says it leaves."""
+
+import runpy
+from pathlib import Path
+
+import pytest
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
+FIGURES = {"linear_gaussian_1d", "ppca", "vae"}
+
+
+def run(name, *arguments):
+    return runpy.run_path(str(EXAMPLES / f"{name}.py"))["main"](["--quick", *arguments])
+
+
+@pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.py")), ids=lambda path: path.stem)
+def test_runs_and_draws(path, tmp_path, capsys):
+    figure = tmp_path / "figure.png"
+    run(path.stem, *(["--out", str(figure)] if path.stem in FIGURES else []))
+    assert "nats per datum" in capsys.readouterr().out
+    if path.stem in FIGURES:
+        assert figure.read_bytes().startswith(b"\x89PNG")
+
+
+def test_factor_analysis_too(capsys):
+    run("ppca", "--noise", "diagonal")
+    assert "maximum in closed form" in capsys.readouterr().out
+
+
+def test_the_own_pair_takes_about_forty_lines():
+    source = (EXAMPLES / "own_pair.py").read_text()
+    pair = source[source.index("class Banana") : source.index("def main")]
+    code = [line for line in pair.splitlines() if line.strip() and not line.strip().startswith(('"""', "#"))]
+    assert len(code) <= 40
