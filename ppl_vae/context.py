@@ -44,3 +44,14 @@ def evaluating(module: nn.Module) -> Iterator[None]:
     finally:
         for child, mode in modes.items():
             child.training = mode
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Run torch's CPU operations in one thread: for small tensors the fastest, and unharmed by others on the machine."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

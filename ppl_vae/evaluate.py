@@ -160,9 +160,15 @@ def _estimate(
     """Run `sampler` over data and particles in chunks of at most `memory` bytes."""
     size = len(next(iter(batch.values())))
     one = {name: value[:1] for name, value in batch.items()}
+
+    def repeated(count: int) -> dict[str, Tensor]:
+        return {name: value.expand(count, *value.shape[1:]) for name, value in one.items()}
+
     per_row = bytes_per_row(lambda count: sampler(one, count))
+    # A datum costs something by itself as well: a guide reads it once, however many particles it draws.
+    per_datum = bytes_per_row(lambda count: sampler(repeated(count), 1))
     rows = max(1, int(memory / per_row))
-    data_chunk = min(size, max(1, rows // num_particles))
+    data_chunk = min(size, max(1, int(memory / (per_datum + (num_particles - 1) * per_row))))
     particle_chunk = min(num_particles, rows)
     calls = (size // data_chunk) * (num_particles // particle_chunk)
     path = choose_path(compile, calls, per_row * size * num_particles)

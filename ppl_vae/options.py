@@ -50,7 +50,8 @@ class Options:
             _at_least("patience", self.patience, 1)
         for name in ("lr", "clip_norm"):
             value = getattr(self, name)
-            if value is not None and not (_is_number(value) and 0 < value < float("inf")):
+            unset = name == "clip_norm" and value is None
+            if not unset and not (_is_number(value) and 0 < value < float("inf")):
                 raise InputError(name, expected="a positive number", got=repr(value), hint=f"{name}=1e-3")
         if not (_is_number(self.kl_warmup) and 0 <= self.kl_warmup < float("inf")):
             raise InputError("kl_warmup", expected="a number of epochs, 0 or more", got=repr(self.kl_warmup))
@@ -79,7 +80,7 @@ class Options:
             return make(parameters, lr=self.lr, **given)  # type: ignore[call-arg]
         except (TypeError, ValueError, RuntimeError) as error:
             raise InputError(
-                "optimizer_options", expected=f"arguments of {_name(make)}", got=f"{given} ({error})"
+                "optimizer_options", expected=f"arguments of {_name(make)}", got=f"{dict(self.optimizer_options or {})} ({error})"
             ) from error
 
     def to_json(self) -> dict[str, Any]:

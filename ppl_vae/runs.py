@@ -114,7 +114,7 @@ def load(directory: str | os.PathLike[str], pair: Any = None) -> Run:
     try:
         state = safetensors.torch.load(path.read_bytes())
         history, timing = read_columns(folder / "history.csv"), read_columns(folder / "timing.csv")
-    except (OSError, ValueError, IndexError, safetensors.SafetensorError) as error:
+    except (OSError, ValueError, IndexError, csv.Error, safetensors.SafetensorError) as error:
         raise RunError(
             f"{folder}: expected whole files; got {' '.join(str(error).split())}; try fit with resume=True"
         ) from error

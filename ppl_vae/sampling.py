@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import io
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-import torch
 
 from ppl_vae import files, plots
 from ppl_vae.context import isolated
@@ -48,11 +48,11 @@ def write(run: Run, path: Path, size: int, *, mean: bool = False, seed: int = 0)
         if mean:
             latents = {name: value for name, value in sites.items() if name != "x"}
             sites = latents | {name: value for name, value in run.pair.decode(latents).items() if name not in latents}
+    arrays: dict[str, Any] = {name: value.cpu().numpy() for name, value in sites.items()}
     buffer = io.BytesIO()
     if kind == ".npz":
-        np.savez_compressed(buffer, **{name: value.cpu().numpy() for name, value in sites.items()})
+        np.savez_compressed(buffer, **arrays)
     else:
-        x = sites["x"].to(torch.float64).cpu()
         limits = None if spec["support"] == "real" else (0.0, 1.0)
-        plots.image_grid(x, tuple(spec["image_shape"]), limits=limits).savefig(buffer, format="png", dpi=160)
+        plots.image_grid(arrays["x"], tuple(spec["image_shape"]), limits=limits).savefig(buffer, format="png", dpi=160)
     files.write_bytes(path, buffer.getvalue())

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Sequence
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
 import torch
@@ -84,7 +84,13 @@ REAL_VALUED = ("factor-analysis", "ppca")
 
 def names() -> dict[str, str]:
     """Return the names of the pairs, third parties' included, each with one line on what it is."""
-    return {name: (inspect.getdoc(builder) or "").partition("\n")[0] for name, builder in _builders().items()}
+    own = {name: _first_line(builder) for name, builder in _BUILDERS.items()}
+    for entry in _entries():
+        try:
+            own.setdefault(entry.name, _first_line(entry.load()))
+        except Exception as error:  # somebody else's package; one that is broken must not hide the others
+            own.setdefault(entry.name, f"cannot be loaded: {' '.join(str(error).split())}")
+    return own
 
 
 def options(name: str) -> dict[str, Any]:
@@ -123,11 +129,21 @@ def build(name: str, spec: Spec, *, seed: int = 0, **given: Any) -> Pair:
 
 
 def _builder(name: str) -> Builder:
-    builders = _builders()
-    if name not in builders:
-        raise unknown_name("pair", name, builders)
-    return builders[name]
+    if name in _BUILDERS:
+        return _BUILDERS[name]
+    entries = {entry.name: entry for entry in _entries()}
+    if name not in entries:
+        raise unknown_name("pair", name, [*_BUILDERS, *entries])
+    try:
+        return entries[name].load()
+    except Exception as error:
+        told = " ".join(str(error).split())
+        raise InputError(f"pair {name!r}", expected=f"{entries[name].value} to import", got=told) from error
 
 
-def _builders() -> dict[str, Builder]:
-    return {entry.name: entry.load() for entry in entry_points(group=GROUP)} | _BUILDERS
+def _entries() -> list[EntryPoint]:
+    return list(entry_points(group=GROUP))
+
+
+def _first_line(builder: Builder) -> str:
+    return (inspect.getdoc(builder) or "").partition("\n")[0]

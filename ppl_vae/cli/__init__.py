@@ -5,21 +5,20 @@ It exits with 0 on success, with 2 and one line on standard error on the user's 
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Sequence
 
 import typer
 
-from ppl_vae.cli import fitting, starting, using
-from ppl_vae.cli.app import PROGRAM, StoppedError, app
+from ppl_vae.cli import discover, fitting, using
+from ppl_vae.cli.app import PROGRAM, StoppedError, app, silence, typed
 from ppl_vae.cli.usage import UsageError, as_typed, usage_line
 from ppl_vae.errors import PplVaeError
 
 __all__ = ["main", "run"]
 
 #: The modules whose commands make up the application, by the order of `ppl-vae --help`.
-COMMANDS = (starting, fitting, using)
+COMMANDS = (discover, fitting, using)
 
 STOPPED = "stopped; what was saved before is kept: go on with the same command"
 
@@ -37,9 +36,11 @@ def run(arguments: Sequence[str] | None = None) -> int:
     arguments : sequence of str, optional
         What stands after ``ppl-vae``; by default the process's own.
     """
+    words = sys.argv[1:] if arguments is None else list(arguments)
+    typed.set(tuple(words))
     command = typer.main.get_command(app)
     try:
-        code = command.main(None if arguments is None else list(arguments), prog_name=PROGRAM, standalone_mode=False)
+        code = command.main(words, prog_name=PROGRAM, standalone_mode=False)
         sys.stdout.flush()
     except PplVaeError as error:
         return _fail(2, f"error: {as_typed(str(error))}")
@@ -49,8 +50,11 @@ def run(arguments: Sequence[str] | None = None) -> int:
         return _fail(130, str(stopped))
     except (KeyboardInterrupt, typer.Abort):
         return _fail(130, STOPPED)
-    except BrokenPipeError:  # the reader has seen enough: no fault of anyone's
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except (BrokenPipeError, SystemExit) as error:
+        cause = error.__context__ if isinstance(error, SystemExit) else error  # typer exits when nobody reads its help
+        if not isinstance(cause, BrokenPipeError):
+            raise
+        silence()
         return 0
     if code == 130:  # typer's word for Ctrl-C outside a command of ours
         return _fail(130, STOPPED)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 import shlex
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Annotated
 
 import typer
@@ -14,6 +14,9 @@ import typer
 from ppl_vae.cli.usage import Commands
 
 PROGRAM = "ppl-vae"
+
+#: The words after the program's name, as they were typed.
+typed: ContextVar[tuple[str, ...]] = ContextVar("typed", default=())
 
 app = typer.Typer(
     cls=Commands,
@@ -41,12 +44,17 @@ def say(line: str = "") -> None:
     try:
         print(line, flush=True)
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        silence()
+
+
+def silence() -> None:
+    """Send whatever is still to be printed nowhere: its reader has gone."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
 
 
 def again(*more: str) -> str:
     """Return this very command as one would type it again, with `more` at its end unless it is there."""
-    words = sys.argv[1:]
+    words = typed.get()
     return shlex.join([PROGRAM, *words, *(word for word in more if word not in words)])
 
 

@@ -63,6 +63,9 @@ def fit_command(
     compile: Annotated[
         str, typer.Option(help="auto or off: whether steps are recorded.", rich_help_panel="Training")
     ] = "auto",
+    checkpoint_seconds: Annotated[
+        float, typer.Option(help="Least time between two checkpoints.", rich_help_panel="Training")
+    ] = 10.0,
     latent_dim: Annotated[
         int | None, typer.Option(help="Number of latents, L.", show_default="the pair's", rich_help_panel="Pair")
     ] = None,
@@ -155,6 +158,7 @@ def fit_command(
             compile=compile,
             run_dir=folder,
             resume=resume,
+            checkpoint_seconds=checkpoint_seconds,
             source=source.to_json() | {"binarization": dataset.spec.binarization},
         )
     _result(run, folder)

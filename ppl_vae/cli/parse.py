@@ -39,7 +39,7 @@ def settings(name: str, items: Sequence[str]) -> dict[str, Any]:
     for item in items:
         key, equals, text = item.partition("=")
         if not (key and equals):
-            raise InputError(name, expected="KEY=VALUE", got=repr(item), hint=f"{name} num_rows=2000")
+            raise InputError(name, expected="KEY=VALUE", got=repr(item), hint=f"{name} KEY=VALUE")
         parts = [_value(part) for part in text.split(",")]
         found[key.replace("-", "_")] = tuple(parts) if len(parts) > 1 else parts[0]
     return found

@@ -21,7 +21,7 @@ _OPTIONS = (
     "out", "patience", "resume", "run_dir", "schedule", "seed", "split",
 )  # fmt: skip
 _SETTING = re.compile(rf"\b({'|'.join(_OPTIONS)})=(['\"]?)([^\s,;'\"()]+)\2")
-_WORD = re.compile(rf"\b({'|'.join(name for name in _OPTIONS if '_' in name)})\b")
+_WORD = re.compile(rf"(?<!')\b({'|'.join(name for name in _OPTIONS if '_' in name)})\b")
 _HEAD = re.compile(rf"^({'|'.join(_OPTIONS)})(?=:| )")
 
 
@@ -66,17 +66,26 @@ def usage_line(error: Any) -> str:
             )
         )
     if parameter is not None:
-        name = next((name for name in parameter.opts if name.startswith("--")), parameter.human_readable_name)
+        name = next((name for name in parameter.opts if name.startswith("--")), parameter.metavar or parameter.name)
         if message.startswith("Missing"):
             return str(InputError(name, expected="a value", got="none", hint=advice))
-        given = re.search(r"('.*') is not (a valid .*?)\.?$", message)
-        if given:
-            return str(InputError(name, expected=given[2], got=given[1].rpartition(": ")[2], hint=advice))
-        return str(InputError(name, got=message.rstrip("."), hint=advice))
-    extra = re.search(r"unexpected extra arguments? \((.*)\)", message)
+        kind = re.search(r"a valid \w+", message)
+        return str(
+            InputError(name, expected=kind[0] if kind else "", got=_given(error) or message.rstrip("."), hint=advice)
+        )
+    extra = re.search(r"unexpected extra argument\S* \((.*)\)", message)
     if extra:
         return str(InputError(path, expected="no further argument", got=repr(extra[1]), hint=advice))
     return str(InputError(path, got=message.rstrip("."), hint=advice))
+
+
+def _given(error: Any) -> str:
+    """Return what was typed where a value could not be read: typer keeps it in the cause, or in the message."""
+    details = getattr(error.__cause__, "errors", None)
+    if callable(details):
+        return repr(details()[0]["input"])
+    quoted = re.match(r"'.*?'", error.message)
+    return quoted[0] if quoted else ""
 
 
 def _typed(name: str, value: str) -> str:

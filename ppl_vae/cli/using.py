@@ -9,6 +9,7 @@ import typer
 
 from ppl_vae.cli import parse
 from ppl_vae.cli.app import again, app, interruptible, say
+from ppl_vae.errors import InputError, unknown_name
 
 if TYPE_CHECKING:
     from ppl_vae.data import Dataset
@@ -62,14 +63,17 @@ def evaluate_command(
     recorded in the run folder.
     """
     with interruptible(lambda: f"no estimate was recorded in {run}; start again with: {again()}"):
-        from ppl_vae.errors import unknown_name
         from ppl_vae.evaluate import log_likelihood
 
         fitted, dataset, note = _reload(run, data, binarization, data_option, device)
         if split not in dataset.splits:
             raise unknown_name("split", split, map(str, dataset.splits))
         rows = dataset.splits[split]  # type: ignore[index]
-        rows = rows if num_data is None else rows.take(num_data, seed)
+        if num_data is not None:
+            if not 1 <= num_data <= rows.size:
+                expected = f"1 to {rows.size}, the rows of the {split} split"
+                raise InputError("--num-data", expected=expected, got=str(num_data))
+            rows = rows.take(num_data, seed)
         how = method or ("exact" if hasattr(fitted.pair.model, "log_marginal") else "importance")
         result = log_likelihood(fitted.pair, rows, method=how, num_particles=num_particles, seed=seed)
         fitted.record(result)
@@ -90,6 +94,8 @@ def sample_command(
 ) -> None:
     """Draw new data from a fitted model: z from the prior, then x given z."""
     with interruptible(lambda: f"no samples were written; start again with: {again()}"):
+        if n < 1:
+            raise InputError("--n", expected="a whole number, 1 or more", got=str(n), hint="--n 64")
         from ppl_vae import sampling
         from ppl_vae.source import load_run
 

@@ -1,0 +1,90 @@
+"""Fit, be killed, go on: ``python killed_fits.py FOLDER KILLS COMPILE SIGNAL`` prints what happened as JSON.
+
+Fits run in forks of this process, which has imported everything, so that a kill costs no import. `FOLDER/whole` is left
+to run; `FOLDER/killed` is killed at `KILLS` random moments, and goes on each time.
+"""
+
+import json
+import os
+import random
+import signal
+import sys
+import time
+from pathlib import Path
+
+import torch
+from pairs import PAIRS
+
+import ppl_vae
+
+EPOCHS = 60
+INTERRUPTED = 130
+
+
+def fit(folder, compile):
+    model, guide = PAIRS["ppca-linear"].build()
+    pair = ppl_vae.Pair(model, guide)
+    data = PAIRS["ppca-linear"].batch(60)
+    options = {"lr": 0.02, "kl_warmup": 30, "schedule": "cosine", "clip_norm": 1.0, "compile": compile}
+    where = {"run_dir": folder, "resume": True, "checkpoint_seconds": 0, "progress": False}
+    ppl_vae.fit(pair, data, epochs=EPOCHS, batch_size=16, **options, **where)
+
+
+def start(folder, compile):
+    """Fit in a fork of this process, and return its number."""
+    child = os.fork()
+    if child == 0:
+        code = 1
+        try:
+            fit(folder, compile)
+            code = 0
+        except KeyboardInterrupt:
+            code = INTERRUPTED
+        finally:
+            os._exit(code)
+    return child
+
+
+def epochs(folder):
+    """How many epochs the checkpoint holds."""
+    path = folder / "resume.pt"
+    return len(torch.load(path, weights_only=True)["history"]["epoch"]) if path.exists() else 0
+
+
+def wait(child, seconds=60.0):
+    """Wait for a fork to end, and return its exit code, or None once so many seconds are over."""
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        done, status = os.waitpid(child, os.WNOHANG)
+        if done:
+            return os.waitstatus_to_exitcode(status)
+        time.sleep(0.001)
+    return None
+
+
+def main(folder, kills, compile, number):
+    """Run the fit that is left alone, then the one that is not."""
+    folder, number = Path(folder), signal.Signals[number]
+    fit(folder / "warm", compile)  # what torch imports on first use, it imports here
+    started = time.monotonic()
+    assert wait(start(folder / "whole", compile)) == 0
+    whole = time.monotonic() - started
+    random.seed(0)
+    reached, codes, span = [0], [], 0.5 * whole
+    for _ in range(int(kills)):
+        child = start(folder / "killed", compile)
+        # A share of what is left, so that there is something left to kill.
+        code = wait(child, random.uniform(0.0, span * (1 - reached[-1] / EPOCHS)))
+        if code is None:
+            os.kill(child, number)
+            code = wait(child)
+        codes.append(code)
+        reached.append(epochs(folder / "killed"))
+        if reached[-1] == reached[-2]:  # a busy machine takes longer to come to the first epoch
+            span *= 1.3
+    code = wait(start(folder / "killed", compile))
+    print(json.dumps({"codes": codes, "reached": reached[1:], "last": code, "seconds": whole}))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
