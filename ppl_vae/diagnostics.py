@@ -77,25 +77,36 @@ class WeightStream:
 
 
 class TailShapes:
-    """Pareto k of many data, from tails that come in pieces: fitted some hundreds at a time, kept no longer than that."""
+    """Pareto k of N data, from tails that come in pieces: fitted some hundreds at a time, kept no longer than that.
 
-    def __init__(self, num_particles: int) -> None:
+    The room for both is taken once: pieces that lived on one by one would pin the heap, and it would grow with N.
+    """
+
+    def __init__(self, num_particles: int, size: int) -> None:
         self.num_particles = num_particles
-        self._waiting: list[Tensor] = []
-        self._done: list[Tensor] = []
+        length = min(num_particles, tail_length(num_particles) + 1)
+        rows = min(size, max(1, NUMBERS_AT_ONCE // length))
+        self._waiting = torch.empty(rows, length, dtype=torch.float64)
+        self._shapes = torch.empty(size, dtype=torch.float64)
+        self._filled = self._fitted = 0
 
     def add(self, tail: Tensor) -> None:
         """Take in the largest log weights of B data, (B, T)."""
-        self._waiting.append(tail.cpu())
-        if sum(piece.numel() for piece in self._waiting) >= NUMBERS_AT_ONCE:
-            self._fit()
+        while len(tail):
+            piece = tail[: len(self._waiting) - self._filled]
+            self._waiting[self._filled : self._filled + len(piece)] = piece
+            self._filled += len(piece)
+            tail = tail[len(piece) :]
+            if self._filled == len(self._waiting):
+                self._fit()
 
     def shapes(self) -> Tensor:
         """Return k of all data, (N,)."""
         self._fit()
-        return torch.cat(self._done)
+        return self._shapes
 
     def _fit(self) -> None:
-        if self._waiting:
-            self._done.append(torch.from_numpy(pareto_k(torch.cat(self._waiting).numpy(), self.num_particles)))
-            self._waiting = []
+        if self._filled:
+            fitted = pareto_k(self._waiting[: self._filled].numpy(), self.num_particles)
+            self._shapes[self._fitted : self._fitted + self._filled] = torch.from_numpy(fitted)
+            self._fitted, self._filled = self._fitted + self._filled, 0

@@ -173,8 +173,9 @@ def _estimate(
     calls = (size // data_chunk) * (num_particles // particle_chunk)
     path = choose_path(compile, calls, per_row * size * num_particles)
     sampler = _recorded(sampler, {name: value[:data_chunk] for name, value in batch.items()}, particle_chunk, path)
-    columns: dict[str, list[Tensor]] = {"values": [], "variances": [], "effective_sample_size": []}
-    tails = TailShapes(num_particles)
+    # Filled in place: results that lived on one by one would pin the heap between chunks, and it would grow with N.
+    columns = {name: torch.empty(size, dtype=torch.float64) for name in ("values", "variances", "effective_sample_size")}
+    tails = TailShapes(num_particles, size)
     non_finite = 0
     with progress.bar("log p(x)", size * num_particles, show) as bar:
         for start in range(0, size, data_chunk):
@@ -184,13 +185,13 @@ def _estimate(
                 count = min(particle_chunk, num_particles - done)
                 stream.add(sampler(part, count))
                 bar(count * len(next(iter(part.values()))))
-            columns["values"].append(stream.estimate().cpu())
-            columns["variances"].append(stream.variance().cpu())
-            columns["effective_sample_size"].append(stream.effective_sample_size().cpu())
+            done_rows = slice(start, start + data_chunk)
+            columns["values"][done_rows] = stream.estimate()
+            columns["variances"][done_rows] = stream.variance()
+            columns["effective_sample_size"][done_rows] = stream.effective_sample_size()
             tails.add(stream.tail)
             non_finite += stream.non_finite
-    gathered = {name: torch.cat(parts) for name, parts in columns.items()}
-    return gathered | {"pareto_k": tails.shapes(), "non_finite": non_finite}
+    return columns | {"pareto_k": tails.shapes(), "non_finite": non_finite}
 
 
 def choose_path(mode: str, calls: int, traffic: float) -> str:
