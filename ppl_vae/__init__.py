@@ -4,19 +4,18 @@ A public name is imported when it is first used, so that ``ppl-vae --help`` need
 """
 
 import importlib
-import sys
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ppl_vae import data, exact, guides, likelihoods, models, networks, objectives, zoo
+    from ppl_vae import data, exact, guides, likelihoods, models, networks, objectives, plots, zoo
     from ppl_vae.errors import InputError, NonFiniteError, PairError, PplVaeError, RunError
-    from ppl_vae.evaluate import log_likelihood
-    from ppl_vae.fit import fit
-    from ppl_vae.inference_data import to_arviz
+    from ppl_vae.evaluation.inference_data import to_arviz
+    from ppl_vae.evaluation.log_likelihood import log_likelihood
+    from ppl_vae.evaluation.result import LogLikelihood
     from ppl_vae.pair import Pair
-    from ppl_vae.result import LogLikelihood
     from ppl_vae.runs import Run, load
+    from ppl_vae.training.fit import fit
+    from ppl_vae.training.step import TrainingStep
 
 __version__ = "0.1.0"
 
@@ -29,6 +28,7 @@ __all__ = [
     "PplVaeError",
     "Run",
     "RunError",
+    "TrainingStep",
     "data",
     "exact",
     "fit",
@@ -39,6 +39,7 @@ __all__ = [
     "models",
     "networks",
     "objectives",
+    "plots",
     "to_arviz",
     "zoo",
 ]
@@ -47,11 +48,12 @@ __all__ = [
 _HOME = {
     **dict.fromkeys(("InputError", "NonFiniteError", "PairError", "PplVaeError", "RunError"), "errors"),
     **dict.fromkeys(("Run", "load"), "runs"),
-    "LogLikelihood": "result",
+    "LogLikelihood": "evaluation.result",
     "Pair": "pair",
-    "fit": "fit",
-    "log_likelihood": "evaluate",
-    "to_arviz": "inference_data",
+    "TrainingStep": "training.step",
+    "fit": "training.fit",
+    "log_likelihood": "evaluation.log_likelihood",
+    "to_arviz": "evaluation.inference_data",
 }
 
 
@@ -67,13 +69,3 @@ if not TYPE_CHECKING:  # a type checker reads the imports above, and would let a
 
 def __dir__() -> list[str]:
     return sorted({*globals(), *__all__})
-
-
-class _Package(ModuleType):
-    """Binds the function `fit`, where importing the module of that name would bind the module to its package."""
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        super().__setattr__(name, value.fit if name == "fit" and isinstance(value, ModuleType) else value)
-
-
-sys.modules[__name__].__class__ = _Package

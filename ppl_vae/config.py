@@ -31,7 +31,7 @@ def configurable(cls: type[_T]) -> type[_T]:
     signature = inspect.signature(original)
 
     @functools.wraps(original)
-    def __init__(self: Any, *args: Any, **kwargs: Any) -> None:
+    def remember(self: Any, *args: Any, **kwargs: Any) -> None:
         if "_arguments" not in self.__dict__:  # the outermost constructor; a parent's comes later
             bound = signature.bind(self, *args, **kwargs).arguments
             own, *_ = bound
@@ -47,7 +47,7 @@ def configurable(cls: type[_T]) -> type[_T]:
             object.__setattr__(self, "_arguments", _plain(given))
         original(self, *args, **kwargs)
 
-    cls.__init__ = __init__  # type: ignore[assignment]
+    cls.__init__ = remember  # type: ignore[assignment]
     _CLASSES[_key(cls)] = cls
     return cls
 

@@ -48,7 +48,7 @@ def evaluating(module: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """Run torch's CPU operations in one thread: for small tensors the fastest, and unharmed by others on the machine."""
+    """Run torch's CPU operations in one thread: fastest for small tensors, and unharmed by other processes."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:

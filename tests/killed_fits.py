@@ -81,7 +81,7 @@ def main(folder, kills, compile, number):
         codes.append(code)
         reached.append(epochs(folder / "killed"))
         if reached[-1] == reached[-2]:  # a busy machine takes longer to come to the first epoch
-            span *= 1.3
+            span *= 1.5
     code = wait(start(folder / "killed", compile))
     print(json.dumps({"codes": codes, "reached": reached[1:], "last": code, "seconds": whole}))
 

@@ -75,9 +75,8 @@ def test_public_names_are_imported_when_used():
     code = """
 import sys, ppl_vae
 assert "torch" not in sys.modules
-import ppl_vae.fit
-from ppl_vae.fit import fit
-assert ppl_vae.fit is fit, "the function, not the module of that name"
+from ppl_vae.training.fit import fit
+assert ppl_vae.fit is fit
 print(*(name for name in ppl_vae.__all__ if getattr(ppl_vae, name, None) is None))
 print("Pair" in dir(ppl_vae), hasattr(ppl_vae, "Pear"))
 """
@@ -420,12 +419,15 @@ def test_a_killed_fit_goes_on_to_the_same_numbers(uninterrupted, tmp_path, capsy
     assert same(folder, uninterrupted)
 
 
+ESTIMATE = "ppl_vae.evaluation.log_likelihood"
+
+
 @pytest.mark.parametrize(
     ("words", "target", "line"),
     [
         ("fit vae", "ppl_vae.data.load", "stopped: nothing was fitted yet; start again with: ppl-vae fit vae"),
-        ("evaluate {vae}", "ppl_vae.evaluate.log_likelihood", "stopped: no estimate was recorded … evaluate {vae}"),
-        ("sample {vae}", "ppl_vae.sampling.write", "stopped: no samples were written; … ppl-vae sample {vae}"),
+        ("evaluate {vae}", f"{ESTIMATE}.log_likelihood", "stopped: no estimate was recorded … evaluate {vae}"),
+        ("sample {vae}", "ppl_vae.cli.sampling.write", "stopped: no samples were written; … ppl-vae sample {vae}"),
         ("report {vae}", "ppl_vae.report.run_report", "stopped: no report was written; … ppl-vae report {vae}"),
         ("list", "ppl_vae.zoo.names", "stopped; what was saved before is kept: go on with the same command"),
     ],

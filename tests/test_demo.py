@@ -8,11 +8,11 @@ import torch
 from sklearn.decomposition import PCA
 
 import ppl_vae
-from ppl_vae import demo as module
+from ppl_vae.cli import demo as module
 from ppl_vae.cli import run
-from ppl_vae.comparison import PPCAComparison, monte_carlo_bound
-from ppl_vae.demo import LATENTS, Effort, demo
-from ppl_vae.source import Source
+from ppl_vae.cli.demo import LATENTS, Effort, demo
+from ppl_vae.cli.source import Source
+from ppl_vae.report.comparison import PPCAComparison, monte_carlo_bound
 
 
 @pytest.fixture(scope="module")

@@ -22,7 +22,7 @@ from ppl_vae.data import Dataset, Spec, Split
 from ppl_vae.guides import LinearGaussian
 from ppl_vae.models import PPCA
 from ppl_vae.objectives import ELBO
-from ppl_vae.step import TrainingStep
+from ppl_vae.training.step import TrainingStep
 
 N = 20
 

@@ -13,8 +13,7 @@ import torch
 from pairs import PAIRS
 
 from ppl_vae import Pair
-from ppl_vae.memory import bytes_per_row
-
+from ppl_vae.evaluation.memory import bytes_per_row
 
 linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
 

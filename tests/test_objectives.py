@@ -43,7 +43,7 @@ from ppl_vae.guides import LinearGaussian
 from ppl_vae.handlers import KLWeight
 from ppl_vae.models import PPCA
 from ppl_vae.objectives import ELBO
-from ppl_vae.step import TrainingStep
+from ppl_vae.training.step import TrainingStep
 
 F64 = torch.float64
 SE = 4.5  # standard errors: about one false alarm in 150,000 comparisons

@@ -18,12 +18,12 @@ from pyro.nn import PyroModule
 from torch import nn
 
 import ppl_vae
-from ppl_vae import files, page, plots
+from ppl_vae import files, plots
 from ppl_vae.errors import InputError, RunError
-from ppl_vae.evaluate import log_likelihood
+from ppl_vae.evaluation.log_likelihood import log_likelihood
 from ppl_vae.guides import AmortizedNormal, LinearGaussian
 from ppl_vae.models import PPCA, VAE
-from ppl_vae.report import Report, add_run, run_report
+from ppl_vae.report import Report, add_run, page, run_report
 
 VOID = {"meta", "link", "img", "br"}
 EVIL = '<script>alert("x")</script> & <img src="http://evil.example/x.png">'

@@ -50,6 +50,6 @@ def demo_command(
     minutes on two cores, and downloads nothing.
     """
     with interruptible(lambda: f"what was fitted is kept in {out}; go on with: {again()}"):
-        from ppl_vae.demo import demo
+        from ppl_vae.cli.demo import demo
 
         demo(out, quick=quick, say=say)

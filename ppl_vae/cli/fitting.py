@@ -122,8 +122,8 @@ def fit_command(
     folder = run_dir or Path("runs") / f"{pair}-{Path(data).stem}"
     with interruptible(lambda: _kept(folder)):
         from ppl_vae import zoo
-        from ppl_vae.fit import fit
-        from ppl_vae.source import Source
+        from ppl_vae.cli.source import Source
+        from ppl_vae.training.fit import fit
 
         zoo.options(pair)  # an unknown pair is said before its data are fetched
         given = {

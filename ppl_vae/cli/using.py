@@ -63,7 +63,7 @@ def evaluate_command(
     recorded in the run folder.
     """
     with interruptible(lambda: f"no estimate was recorded in {run}; start again with: {again()}"):
-        from ppl_vae.evaluate import log_likelihood
+        from ppl_vae.evaluation.log_likelihood import log_likelihood
 
         fitted, dataset, note = _reload(run, data, binarization, data_option, device)
         if split not in dataset.splits:
@@ -96,8 +96,8 @@ def sample_command(
     with interruptible(lambda: f"no samples were written; start again with: {again()}"):
         if n < 1:
             raise InputError("--n", expected="a whole number, 1 or more", got=str(n), hint="--n 64")
-        from ppl_vae import sampling
-        from ppl_vae.source import load_run
+        from ppl_vae.cli import sampling
+        from ppl_vae.cli.source import load_run
 
         sampling.write(load_run(run), out, n, mean=mean, seed=seed)
     say(f"{n} samples in {out}")
@@ -131,8 +131,8 @@ def _reload(
     """Return a run, its data (or others, where they are named), and a line on whether these are the fit's."""
     from dataclasses import replace
 
-    from ppl_vae.options import find_device
-    from ppl_vae.source import Source, differs, load_run
+    from ppl_vae.cli.source import Source, differs, load_run
+    from ppl_vae.training.options import find_device
 
     run = load_run(directory)
     how = binarization or run.config["data"]["spec"]["binarization"]

@@ -2,12 +2,13 @@
 
     python tests/benchmarks/svi_step.py --model vae --batch-size 20
 
-The VAE is 784-200-200-50-200-200-784, tanh, Bernoulli, analytic KL, Adam; PPCA is 64 to 8, on digits. NumPyro is timed where
-it is installed. Compilation is not part of a step; its seconds are printed apart.
+The VAE is 784-200-200-50-200-200-784, tanh, Bernoulli, analytic KL, Adam; PPCA is 64 to 8, on digits. NumPyro is timed
+where it is installed. Compilation is not part of a step; its seconds are printed apart.
 """
 
 import argparse
 import time
+from itertools import pairwise
 
 import pyro
 import torch
@@ -20,7 +21,7 @@ from ppl_vae.context import isolated
 from ppl_vae.guides import AmortizedNormal, LinearGaussian
 from ppl_vae.models import PPCA, VAE
 from ppl_vae.objectives import ELBO
-from ppl_vae.step import TrainingStep
+from ppl_vae.training.step import TrainingStep
 
 D, H, L = 784, 200, 50
 
@@ -55,7 +56,9 @@ class HandWrittenPPCA(nn.Module):
         x_hat = self.decode(mean + torch.randn_like(mean) @ T.T)
         scale = self.log_scale.exp()
         distortion = 0.5 * ((x - x_hat) / scale).square().sum() + x.numel() * (self.log_scale + 0.9189385)
-        kl = 0.5 * (mean.square().sum() + len(x) * (T.square().sum() - T.shape[0])) - len(x) * self.tril.diagonal().sum()
+        kl = (
+            0.5 * (mean.square().sum() + len(x) * (T.square().sum() - T.shape[0])) - len(x) * self.tril.diagonal().sum()
+        )
         return distortion + kl
 
 
@@ -104,7 +107,7 @@ def numpyro_vae(x):
 
     def network(name, h):
         widths = sizes[name]
-        for i, (n, m) in enumerate(zip(widths, widths[1:], strict=False)):
+        for i, (n, m) in enumerate(pairwise(widths)):
             W = numpyro.param(f"{name}{i}.W", lambda key, n=n, m=m: jax.random.normal(key, (n, m)) / n**0.5)
             h = h @ W + numpyro.param(f"{name}{i}.b", jnp.zeros(m))
             h = jnp.tanh(h) if i < 2 else h

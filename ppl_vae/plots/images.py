@@ -16,9 +16,9 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from scipy.linalg import orthogonal_procrustes
 
-from ppl_vae import canvas
-from ppl_vae.canvas import WIDTH, Floats, Values, styled
 from ppl_vae.errors import InputError
+from ppl_vae.plots import canvas
+from ppl_vae.plots.canvas import WIDTH, Floats, Values, styled
 
 ImageShape = tuple[int, ...]
 NOT_FINITE = "#ff00ff"  # in no greyscale or diverging picture

@@ -18,7 +18,7 @@ from torch import Tensor
 from ppl_vae import plots
 from ppl_vae.data import Split
 from ppl_vae.errors import RunError
-from ppl_vae.page import Report
+from ppl_vae.report.page import Report
 from ppl_vae.runs import Run
 
 #: Shares of the prior below the values that a walk along a latent steps through.

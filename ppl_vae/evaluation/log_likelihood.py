@@ -18,12 +18,12 @@ from torch import Tensor
 from ppl_vae import progress, traces
 from ppl_vae.context import evaluating, isolated
 from ppl_vae.data import Dataset, Split, as_split
-from ppl_vae.diagnostics import TailShapes, WeightStream
 from ppl_vae.errors import InputError, unknown_name
-from ppl_vae.memory import bytes_per_row
+from ppl_vae.evaluation.diagnostics import TailShapes, WeightStream
+from ppl_vae.evaluation.memory import bytes_per_row
+from ppl_vae.evaluation.result import LogLikelihood
 from ppl_vae.pair import Pair, as_pair
 from ppl_vae.recording import MODES, NotRecordableError, record
-from ppl_vae.result import LogLikelihood
 from ppl_vae.types import Batch
 
 METHODS = ("exact", "prior", "importance")
@@ -174,7 +174,9 @@ def _estimate(
     path = choose_path(compile, calls, per_row * size * num_particles)
     sampler = _recorded(sampler, {name: value[:data_chunk] for name, value in batch.items()}, particle_chunk, path)
     # Filled in place: results that lived on one by one would pin the heap between chunks, and it would grow with N.
-    columns = {name: torch.empty(size, dtype=torch.float64) for name in ("values", "variances", "effective_sample_size")}
+    columns = {
+        name: torch.empty(size, dtype=torch.float64) for name in ("values", "variances", "effective_sample_size")
+    }
     tails = TailShapes(num_particles, size)
     non_finite = 0
     with progress.bar("log p(x)", size * num_particles, show) as bar:

@@ -21,8 +21,8 @@ from markupsafe import Markup, escape
 from matplotlib.figure import Figure
 
 from ppl_vae import files
-from ppl_vae.canvas import styled
 from ppl_vae.errors import InputError
+from ppl_vae.plots.canvas import styled
 from ppl_vae.progress import bar
 
 #: Resolutions to try in turn (dots per inch) until the file is no larger than `LARGEST` bytes.
@@ -154,7 +154,7 @@ class Report:
 
     def _render(self, pictures: Mapping[str, bytes]) -> str:
         templates = Environment(
-            loader=PackageLoader("ppl_vae", "templates"), autoescape=True, trim_blocks=True, lstrip_blocks=True
+            loader=PackageLoader("ppl_vae.report", "templates"), autoescape=True, trim_blocks=True, lstrip_blocks=True
         )
         return templates.get_template("report.html.j2").render(
             title=self.title,

@@ -16,7 +16,7 @@ from ppl_vae import exact, plots
 from ppl_vae.context import evaluating, isolated
 from ppl_vae.data import Dataset, Split
 from ppl_vae.exact import PPCAParameters
-from ppl_vae.report import Report
+from ppl_vae.report.page import Report
 from ppl_vae.runs import Run
 
 

@@ -13,16 +13,17 @@ import pyro.infer
 import torch
 from torch import Tensor
 
-from ppl_vae import progress, schedules
+from ppl_vae import progress
 from ppl_vae.context import evaluating, isolated
 from ppl_vae.data import Split
 from ppl_vae.errors import InputError, NonFiniteError
-from ppl_vae.nonfinite import first_bad_parameter, first_bad_site
 from ppl_vae.objectives import ELBO
-from ppl_vae.options import Options
 from ppl_vae.pair import Pair
 from ppl_vae.runs import History, RunFolder
-from ppl_vae.step import TrainingStep
+from ppl_vae.training import schedules
+from ppl_vae.training.nonfinite import first_bad_parameter, first_bad_site
+from ppl_vae.training.options import Options
+from ppl_vae.training.step import TrainingStep
 
 
 class Trainer:

@@ -8,9 +8,9 @@ from typing import Any
 
 import torch
 
-from ppl_vae import schedules
 from ppl_vae.errors import InputError, unknown_name
-from ppl_vae.step import choose_path
+from ppl_vae.training import schedules
+from ppl_vae.training.step import choose_path
 
 #: Optimisers that a step cannot drive: one wants to evaluate the loss itself, the other wants sparse gradients.
 UNFIT = (torch.optim.Optimizer, torch.optim.LBFGS, torch.optim.SparseAdam)
@@ -80,7 +80,9 @@ class Options:
             return make(parameters, lr=self.lr, **given)  # type: ignore[call-arg]
         except (TypeError, ValueError, RuntimeError) as error:
             raise InputError(
-                "optimizer_options", expected=f"arguments of {_name(make)}", got=f"{dict(self.optimizer_options or {})} ({error})"
+                "optimizer_options",
+                expected=f"arguments of {_name(make)}",
+                got=f"{dict(self.optimizer_options or {})} ({error})",
             ) from error
 
     def to_json(self) -> dict[str, Any]:

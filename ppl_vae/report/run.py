@@ -10,18 +10,17 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ppl_vae import gallery, plots
+from ppl_vae import plots
 from ppl_vae.context import isolated
 from ppl_vae.data import Dataset, Split, as_split
 from ppl_vae.errors import InputError
-from ppl_vae.evaluate import log_likelihood
-from ppl_vae.gallery import Subject, part
-from ppl_vae.page import Report
-from ppl_vae.result import LogLikelihood
+from ppl_vae.evaluation.log_likelihood import log_likelihood
+from ppl_vae.evaluation.result import LogLikelihood
+from ppl_vae.report import gallery
+from ppl_vae.report.gallery import Subject, part
+from ppl_vae.report.page import Report
 from ppl_vae.runs import Run
 from ppl_vae.types import Batch
-
-__all__ = ["Report", "add_run", "run_report"]
 
 BINARIZATION = {
     "none": "none: x as it is",

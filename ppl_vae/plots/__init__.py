@@ -1,0 +1,28 @@
+"""Figures: pure functions from arrays or tensors to a `matplotlib.figure.Figure`.
+
+Nothing here touches pyplot, a backend or the caller's rcParams. Bounds and likelihoods are in nats per datum. Values
+that are not finite are counted on the figure in red, and marked where they have a place; none is dropped in silence.
+"""
+
+from ppl_vae.plots.bounds import history
+from ppl_vae.plots.features import feature_reconstructions, feature_scatter, marginals
+from ppl_vae.plots.images import image_grid, latent_walk, reconstructions, weights_as_images
+from ppl_vae.plots.latents import embed, embedding
+from ppl_vae.plots.likelihoods import estimate_comparison, log_likelihood, pareto_k, posterior_comparison
+
+__all__ = [
+    "embed",
+    "embedding",
+    "estimate_comparison",
+    "feature_reconstructions",
+    "feature_scatter",
+    "history",
+    "image_grid",
+    "latent_walk",
+    "log_likelihood",
+    "marginals",
+    "pareto_k",
+    "posterior_comparison",
+    "reconstructions",
+    "weights_as_images",
+]
