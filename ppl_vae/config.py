@@ -29,13 +29,17 @@ def configurable(cls: type[_T]) -> type[_T]:
     """
     original = cls.__init__
     signature = inspect.signature(original)
+    # Defaults are told too: one that changes some day must not change what was described.
+    defaults = {
+        p.name: p.default for p in signature.parameters.values() if p.default is not p.empty and _has_plain(p.default)
+    }
 
     @functools.wraps(original)
     def remember(self: Any, *args: Any, **kwargs: Any) -> None:
         if "_arguments" not in self.__dict__:  # the outermost constructor; a parent's comes later
             bound = signature.bind(self, *args, **kwargs).arguments
             own, *_ = bound
-            given: dict[str, Any] = {}
+            given = dict(defaults)
             for name, value in bound.items():
                 kind = signature.parameters[name].kind
                 if name == own:
@@ -98,6 +102,10 @@ def _plain(value: Any) -> Any:
         return _encode(value)
     except TypeError:
         return None
+
+
+def _has_plain(value: Any) -> bool:
+    return value is None or _plain(value) is not None
 
 
 def _encode(value: Any) -> Any:

@@ -35,8 +35,15 @@ def isolated(seed: int | None = None, *, device: torch.device | str | None = Non
 
 @contextmanager
 def evaluating(module: nn.Module) -> Iterator[None]:
-    """Run without gradients and in eval mode (batch norm uses its running averages); restore the modes after."""
+    """Run without gradients and in eval mode, on copies of the buffers; restore modes and buffers after.
+
+    Batch norm uses its running averages in eval mode; a program that moves a buffer of its own moves the copy.
+    """
     modes = {child: child.training for child in module.modules()}
+    buffers = [(child, name, value) for child in modes for name, value in child._buffers.items() if value is not None]
+    copies = {id(value): value.clone() for _, _, value in buffers}  # one copy for a buffer under several names
+    for child, name, value in buffers:
+        child._buffers[name] = copies[id(value)]
     module.eval()
     try:
         with torch.no_grad():
@@ -44,6 +51,8 @@ def evaluating(module: nn.Module) -> Iterator[None]:
     finally:
         for child, mode in modes.items():
             child.training = mode
+        for child, name, value in buffers:
+            child._buffers[name] = value
 
 
 @contextmanager

@@ -18,6 +18,7 @@ from torch import Tensor
 from ppl_vae import traces
 from ppl_vae.context import evaluating, isolated
 from ppl_vae.errors import InputError, PairError, PplVaeError
+from ppl_vae.handlers import Frozen
 from ppl_vae.traces import Site, Sites
 from ppl_vae.types import Batch, Program
 
@@ -62,6 +63,8 @@ def check(pair: Pair, batch: Batch) -> Contract:
         model_sites, guide_sites = _run(traces.trace_pair, programs, few)
         _check_plates(model_sites, guide_sites, arguments)
         for name, site in model_sites.items():
+            if site["is_observed"]:
+                _check_name(name, site, few)
             if site["is_observed"] and name in arguments:
                 _check_support(name, site["fn"], arguments[name])
         _check_batch_shapes(model_sites, guide_sites, len(next(iter(few.values()))))
@@ -237,6 +240,18 @@ def _check_particles(pair: Pair, few: dict[str, Tensor]) -> None:
         raise PairError("pair", expected=f"log weights of shape (2, {size}) for 2 particles", got=str(shape))
 
 
+def _check_name(name: str, site: Site, few: dict[str, Tensor]) -> None:
+    """Raise unless an observed site has the name of the argument that it observes."""
+    for argument, value in few.items():
+        if site["value"] is value and argument != name:
+            raise PairError(
+                f"site {name!r}",
+                expected=f"the name of the argument that it observes, {argument!r}",
+                got=repr(name),
+                hint=f"pyro.sample({argument!r}, …, obs={argument})",
+            )
+
+
 def _check_support(name: str, fn: Any, value: Tensor) -> None:
     """Every value the batch observes lies in the support of its likelihood."""
     want, have = tuple(fn.event_shape), tuple(value.shape[value.dim() - len(fn.event_shape) :])
@@ -270,7 +285,7 @@ def _watched(program: Program, stored: list[tuple[str, Any]]) -> Program:
 
     def run(*args: Any, **kwargs: Any) -> Any:
         state: Any = {"params": {}, "constraints": {}}
-        with pyro.get_param_store().scope(state):
+        with pyro.get_param_store().scope(state), Frozen():
             result = program(*args, **kwargs)
         stored.extend(state["params"].items())
         return result

@@ -12,6 +12,11 @@ from typing import Any
 
 from ppl_vae.errors import RunError
 
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
 _PARTIAL = ".partial"
 
 
@@ -47,6 +52,31 @@ def remove_partial(folder: Path) -> None:
     """Remove what a process killed while writing to `folder` left there."""
     for path in folder.glob(f".*{_PARTIAL}"):
         path.unlink(missing_ok=True)
+
+
+def lock(folder: Path) -> int | None:
+    """Keep `folder` to this process until the descriptor that is returned is closed, or the process dies.
+
+    Raises
+    ------
+    RunError
+        If another process keeps it.
+    """
+    if fcntl is None or not folder.is_dir():
+        return None
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        os.close(descriptor)
+        raise RunError(
+            f"{folder}: expected a folder of its own for each fit; got one that another fit is writing to; "
+            "try another run_dir, or wait"
+        ) from error
+    except OSError:  # a file system without locks
+        os.close(descriptor)
+        return None
+    return descriptor
 
 
 def write_text(path: Path, content: str) -> None:

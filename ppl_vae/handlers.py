@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from pyro.poutine.messenger import Messenger
-from torch import Tensor
+from torch import Tensor, nn
 
 from ppl_vae.traces import in_data_plate
 
@@ -27,7 +27,18 @@ class KLWeight(Messenger):
 
     def _pyro_sample(self, msg: Any) -> None:
         if not msg["is_observed"]:
-            msg["scale"] = msg["scale"] * self.beta
+            # Where nothing else scales the site, both programs get the very same tensor, so a closed KL may hold.
+            unscaled = isinstance(msg["scale"], int | float) and msg["scale"] == 1
+            msg["scale"] = self.beta if unscaled else msg["scale"] * self.beta
+
+
+class Frozen(Messenger):
+    """Leave parameters that do not require a gradient as they are, where Pyro's store would make them require one."""
+
+    def _pyro_param(self, msg: Any) -> None:
+        given = msg["args"][1] if len(msg["args"]) > 1 else None
+        if isinstance(given, nn.Parameter) and not given.requires_grad:
+            msg["value"], msg["done"] = given, True
 
 
 class GlobalScale(Messenger):

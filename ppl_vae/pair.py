@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from ppl_vae import contract, traces
 from ppl_vae.context import evaluating
 from ppl_vae.errors import InputError, PairError, unknown_name
+from ppl_vae.handlers import Frozen
 from ppl_vae.traces import Sites
 from ppl_vae.types import Batch, Program
 
@@ -239,7 +240,7 @@ def _as_module(program: Program, role: str) -> nn.Module:
 
 def _scoped(program: nn.Module) -> Program:
     def run(*args: Any, **kwargs: Any) -> Any:
-        with pyro.get_param_store().scope():
+        with pyro.get_param_store().scope(), Frozen():
             return program(*args, **kwargs)
 
     return run

@@ -187,10 +187,20 @@ def load_state(pair: Pair, state: dict[str, Tensor], origin: Path | str) -> None
 
 
 class RunFolder:
-    """The files of a run while it is being written."""
+    """The files of a run while it is being written; a context that keeps the folder to one fit at a time."""
 
     def __init__(self, directory: str | os.PathLike[str]) -> None:
         self.path = Path(directory)
+        self._lock: int | None = None
+
+    def __enter__(self) -> RunFolder:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Let others write to the folder."""
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
 
     def start(self, config: dict[str, Any], environment: dict[str, Any], *, resume: bool) -> dict[str, Any] | None:
         """Enter the folder; return the state to resume from, or None for a fresh start.
@@ -213,12 +223,14 @@ class RunFolder:
                 hint="resume=True or another folder",
             )
         if present:
+            self._lock = files.lock(self.path)
             self._same(read_config(self.path), config)
             files.remove_partial(self.path)
             return self._read_state()
         if self.path.exists() and any(item.suffix in (".safetensors", ".pt") for item in self.path.iterdir()):
             raise RunError(f"{self.path}: expected a run folder; got one without config.json; try another folder")
         files.write_json(self.path / "environment.json", environment)
+        self._lock = files.lock(self.path)
         files.write_json(self.path / "config.json", config)
         return None
 

@@ -72,10 +72,11 @@ def test_values_survive():
     assert describe(after) == describe(before)
 
 
-def test_only_what_was_given_is_told():
-    assert describe(Shape(1))["arguments"] == {"sizes": 1}
-    assert describe(Shape(sizes=1, scale=3))["arguments"] == {"sizes": 1, "scale": 3}
-    assert describe(ELBO(2)) == {"class": "ppl_vae.objectives.elbo.ELBO", "arguments": {"num_particles": 2}}
+def test_defaults_are_told_too():
+    assert describe(Shape(1)) == describe(Shape(sizes=1, scale=1.0))
+    assert describe(Shape(1)) != describe(Shape(sizes=1, scale=3))
+    arguments = {"num_particles": 2, "kl": "auto"}
+    assert describe(ELBO(2)) == {"class": "ppl_vae.objectives.elbo.ELBO", "arguments": arguments}
 
 
 def test_later_changes_to_an_argument_are_not_told():

@@ -624,3 +624,12 @@ def test_progress_bar_is_shown_only_when_asked(capsys):
     assert "fit" in capsys.readouterr().err
     fit(epochs=1, progress=None)
     assert capsys.readouterr().err == ""
+
+
+def test_a_frozen_parameter_of_a_pyro_module_stays():
+    model, guide = PAIRS["ppca-linear"].build()
+    model.bias.requires_grad_(False)
+    before = model.bias.clone()
+    ppl_vae.fit(Pair(model, guide), PAIRS["ppca-linear"].batch(20), epochs=2, batch_size=8, lr=0.1)
+    assert torch.equal(model.bias, before)
+    assert not model.bias.requires_grad

@@ -43,6 +43,7 @@ from ppl_vae.guides import LinearGaussian
 from ppl_vae.handlers import KLWeight
 from ppl_vae.models import PPCA
 from ppl_vae.objectives import ELBO
+from ppl_vae.traces import trace_pair
 from ppl_vae.training.step import TrainingStep
 
 F64 = torch.float64
@@ -566,3 +567,27 @@ def test_a_plain_script_with_sites_that_do_not_match():
 
     with pytest.raises(PairError, match=r"site 'z2': expected only latents of the model in the guide; got one"):
         ELBO().loss(Model(), guide, **batch())
+
+
+def test_a_kl_of_two_scales_is_sampled():
+    """A closed form has one scale: with another in the model, log p(z) and log q(z) must be weighed apart."""
+    model, guide = PAIRS["ppca-linear"].build()
+    batch = PAIRS["ppca-linear"].batch()
+
+    class Half(type(model)):
+        def forward(self, x=None, size=None):
+            with pyro.poutine.scale(scale=0.5):
+                return super().forward(x, size)
+
+    model.__class__ = Half
+    K = 4000
+    with torch.no_grad():
+        model_sites, guide_sites = trace_pair(*Pair(model, guide).programs(), (), batch, K)
+        terms = [site["fn"].log_prob(site["value"]) for site in guide_sites.values()]
+        terms += [-0.5 * site["fn"].log_prob(site["value"]) for site in model_sites.values()]
+        wanted = sum(terms).sum(-1)
+        got = torch.stack([ELBO(num_particles=200).loss(*Pair(model, guide).programs(), **batch) for _ in range(20)])
+    error = (wanted.var() / K + got.var() / 20).sqrt()
+    assert abs(got.mean() - wanted.mean()) < 4 * error
+    with pytest.raises(PairError, match="got another scale or mask in the model than in the guide"):
+        ELBO(kl="analytic").loss(*Pair(model, guide).programs(), **batch)

@@ -559,3 +559,28 @@ def test_device_and_dtype_of_a_pair_without_parameters():
     assert mine.dtype is torch.float32
     assert pair().to(torch.float64).dtype is torch.float64
     assert isinstance(mine.guide, nn.Module)
+
+
+class OtherName(PyroModule):
+    """Observes its argument under another name."""
+
+    def forward(self, images=None, size=None):
+        with pyro.plate("data", size if images is None else len(images), dim=-1):
+            z = pyro.sample("z", dist.Normal(torch.zeros(2), 1.0).to_event(1))
+            pyro.sample("x", dist.Normal(z, 1.0).to_event(1), obs=images)
+
+
+class OtherNameGuide(PyroModule):
+    def __init__(self):
+        super().__init__()
+        self.loc = nn.Parameter(torch.zeros(2))
+
+    def forward(self, images=None, size=None):
+        with pyro.plate("data", len(images), dim=-1):
+            pyro.sample("z", dist.Normal(self.loc, 1.0).to_event(1))
+
+
+def test_an_observed_site_has_the_name_of_its_argument():
+    message = "site 'x': expected the name of the argument that it observes, 'images'; got 'x'; try pyro.sample"
+    with pytest.raises(PairError, match=message):
+        Pair(OtherName(), OtherNameGuide()).check({"images": torch.randn(5, 2)})

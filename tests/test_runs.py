@@ -22,7 +22,7 @@ from pairs import PAIRS
 from pyro.infer.autoguide import AutoNormal
 
 import ppl_vae
-from ppl_vae import InputError, Pair, RunError, files
+from ppl_vae import InputError, Pair, RunError, files, runs
 from ppl_vae.data import Dataset, Spec, Split
 from ppl_vae.objectives import ELBO
 
@@ -516,3 +516,13 @@ def test_data_of_the_wrong_width_are_named_before_anything_is_written(folder):
     with pytest.raises(InputError):
         fit(folder, given={"x": torch.zeros(20, D)})
     assert not folder.exists()
+
+
+def test_one_fit_at_a_time_writes_to_a_folder(tmp_path):
+    folder = tmp_path / "run"
+    fit(folder, epochs=1)
+    with runs.RunFolder(folder) as other:
+        other._lock = files.lock(folder)
+        with pytest.raises(RunError, match="expected a folder of its own for each fit; got one that another"):
+            fit(folder, epochs=2, resume=True)
+    fit(folder, epochs=2, resume=True)

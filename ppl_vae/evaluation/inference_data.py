@@ -6,19 +6,21 @@ prior      z ~ p(z)          prior_predictive      x ~ p(x | z)      observed_da
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
+import torch
 from pyro import poutine
 from torch import Tensor
 
 from ppl_vae import traces
 from ppl_vae.arviz_adapter import inference_data
 from ppl_vae.context import evaluating, isolated
-from ppl_vae.data import as_split
+from ppl_vae.data import Split, as_split
 from ppl_vae.errors import InputError
-from ppl_vae.pair import ancestral_sites, as_pair
-from ppl_vae.traces import Sites
+from ppl_vae.pair import Pair, ancestral_sites, as_pair
+from ppl_vae.traces import Site, Sites
 from ppl_vae.types import Batch
 
 
@@ -55,54 +57,62 @@ def to_arviz(pair: Any, batch: Batch, *, num_samples: int = 1000, num_chains: in
             "num_samples", expected=f"a multiple of num_chains = {num_chains}, at least as large", got=str(num_samples)
         )
     split = as_split(batch).to(pair.device, pair.dtype)
-    model, guide = pair.programs()
     with isolated(seed, device=pair.device), evaluating(pair):
-        observed = pair.check(split).observed
-        arguments = pair.arguments(split)
-        model_sites, guide_sites = traces.trace_pair(model, guide, (), arguments, num_samples)
-        posterior = {name: site for name, site in traces.latents(guide_sites).items() if not traces.is_auxiliary(site)}
-        conditions = {name: value for name, value in arguments.items() if name not in observed}
-        size = {"size": split.size} if pair.takes("size") else {}
-        ancestral = traces.particles(model, num_samples)
-        replayed = poutine.condition(ancestral, data={name: site["value"] for name, site in posterior.items()})
-        predictive = ancestral_sites(replayed, size | conditions)
-        prior = ancestral_sites(ancestral, size | conditions)
-    draws = _Draws(num_samples, num_chains)
+        contract = pair.check(split)
+        if contract.shares_latents:  # which a program may not draw for many particles at once
+            runs = [_run(pair, split, contract.observed, None) for _ in range(num_samples)]
+            groups = {
+                group: {name: torch.stack([run[0][group][name] for run in runs]) for name in values}
+                for group, values in runs[0][0].items()
+            }
+            dims = runs[0][1]
+        else:
+            groups, dims = _run(pair, split, contract.observed, num_samples)
+    shape = (num_chains, num_samples // num_chains)
+    arrays = {
+        group: {name: value.cpu().unflatten(0, shape).numpy() for name, value in values.items()}
+        for group, values in groups.items()
+    }
+    arrays["observed_data"] = {name: split[name].cpu().numpy() for name in contract.observed}
+    about = {"data": split.spec.name, "binarization": split.spec.binarization, "digest": split.digest}
+    return inference_data(arrays, dims=dims, coords={"datum": np.arange(split.size)}, attrs=about)
+
+
+def _run(
+    pair: Pair, split: Split, observed: tuple[str, ...], num_particles: int | None
+) -> tuple[dict[str, dict[str, Tensor]], dict[str, list[str]]]:
+    """Return draws by group and site, (K, B, …) or without particles (B, …), and the names of their dimensions."""
+    model, guide = pair.programs()
+    arguments = pair.arguments(split)
+    model_sites, guide_sites = traces.trace_pair(model, guide, (), arguments, num_particles)
+    posterior = {name: site for name, site in traces.latents(guide_sites).items() if not traces.is_auxiliary(site)}
+    given: dict[str, Any] = {name: value for name, value in arguments.items() if name not in observed}
+    given |= {"size": split.size} if pair.takes("size") else {}
+    ancestral = model if num_particles is None else traces.particles(model, num_particles)
+    conditioned = poutine.condition(ancestral, data={name: site["value"] for name, site in posterior.items()})
+    predictive, prior = ancestral_sites(conditioned, given), ancestral_sites(ancestral, given)
     groups = {
-        "posterior": draws.values(posterior),
-        "posterior_predictive": draws.values({name: predictive[name] for name in observed}),
+        "posterior": _values(posterior, posterior),
+        "posterior_predictive": _values(predictive, observed),
         "log_likelihood": {
-            name: draws.dealt(traces.log_prob(model_sites[name], scaled=False).expand(num_samples, -1))
+            name: log_prob if num_particles is None else log_prob.expand(num_particles, -1)
             for name in observed
+            for log_prob in [traces.log_prob(model_sites[name], scaled=False)]
         },
-        "prior": draws.values({name: prior[name] for name in posterior if name in prior}),
-        "prior_predictive": draws.values({name: prior[name] for name in observed}),
-        "observed_data": {name: arguments[name].cpu().numpy() for name in observed},
+        "prior": _values(prior, [name for name in posterior if name in prior]),
+        "prior_predictive": _values(prior, observed),
     }
     every = posterior | {name: model_sites[name] for name in observed}
-    dims = {name: _dims(name, site) for name, site in every.items()}
-    about = {"data": split.spec.name, "binarization": split.spec.binarization, "digest": split.digest}
-    return inference_data(groups, dims=dims, coords={"datum": np.arange(split.size)}, attrs=about)
+    return groups, {name: _dims(name, site) for name, site in every.items()}
 
 
-class _Draws:
-    """Deals K draws out to chains."""
-
-    def __init__(self, num_samples: int, num_chains: int) -> None:
-        self.shape = (num_chains, num_samples // num_chains)
-
-    def values(self, sites: Sites) -> dict[str, np.ndarray]:
-        """Return each site's values, (chain, draw, datum, …); a site shared by all data has no datum."""
-        return {
-            name: self.dealt(site["value"] if traces.in_data_plate(site) else site["value"].squeeze(1))
-            for name, site in sites.items()
-        }
-
-    def dealt(self, value: Tensor) -> np.ndarray:
-        """Return (K, …) as (chain, draw, …)."""
-        return value.detach().cpu().unflatten(0, self.shape).numpy()
+def _values(sites: Sites, names: Iterable[str]) -> dict[str, Tensor]:
+    return {name: sites[name]["value"] for name in names}
 
 
-def _dims(name: str, site: Any) -> list[str]:
+def _dims(name: str, site: Site) -> list[str]:
+    """Return the names of a site's dimensions after the draw: the datum's or its other plates', then the event's."""
     event = [f"{name}_dim_{i}" for i in range(len(site["fn"].event_shape))]
-    return ["datum", *event] if traces.in_data_plate(site) else event
+    if traces.in_data_plate(site):
+        return ["datum", *event]
+    return [*(f"{name}_plate_{i}" for i in range(len(site["fn"].batch_shape))), *event]

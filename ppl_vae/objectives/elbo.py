@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ppl_vae.config import configurable
 from ppl_vae.errors import InputError, PairError, unknown_name
-from ppl_vae.objectives.kl import analytic_kl, conditions_match
+from ppl_vae.objectives.kl import analytic_kl, conditions_match, weights_match
 from ppl_vae.traces import Sites, add, in_data_plate, is_auxiliary, is_enumerated, latents, log_prob, trace_pair
 from ppl_vae.types import Program
 
@@ -127,17 +127,19 @@ class ELBO(pyro.infer.ELBO):
     def _analytic(self, name: str, model_sites: Sites, guide_sites: Sites) -> Tensor | None:
         """Return KL(q || p) of a latent where it is valid and known, else None; raise if it was asked for."""
         q, p = guide_sites[name], model_sites[name]
-        valid = conditions_match(name, model_sites, guide_sites)
-        kl = analytic_kl(q["fn"], p["fn"]) if valid else None
+        refusal = ""
+        if not conditions_match(name, model_sites, guide_sites):
+            refusal = "a model that conditions on latents the guide draws later"
+        elif not weights_match(q, p):
+            refusal = "another scale or mask in the model than in the guide"
+        kl = analytic_kl(q["fn"], p["fn"]) if not refusal else None
         if kl is not None:
             return scale_and_mask(kl, q["scale"], q["mask"])
         if self.kl == "analytic":
             raise PairError(
                 f"site {name!r}",
                 expected="a KL in closed form",
-                got=f"no closed form for {type(q['fn']).__name__} and {type(p['fn']).__name__}"
-                if valid
-                else "a model that conditions on latents the guide draws later",
+                got=refusal or f"no closed form for {type(q['fn']).__name__} and {type(p['fn']).__name__}",
                 hint="kl='auto' or kl='sampled'",
             )
         return None

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from typing import Any
 
 import pyro.infer
@@ -131,7 +132,8 @@ def fit(
         )
     where, kind = options.torch_device(), DTYPES[dtype]
     pair.to(where, kind)
-    with isolated(seed, device=where):
+    folder = RunFolder(run_dir) if run_dir is not None else None
+    with isolated(seed, device=where), folder or nullcontext():
         trainer = Trainer(pair, objective, train.to(where, kind), validation and validation.to(where, kind), options)
         config = {
             "pair": runs.describe_pair(pair),
@@ -139,16 +141,15 @@ def fit(
             "data": _describe_data(train, validation),
             "fit": options.to_json() | {"device": str(where)},
         } | ({} if source is None else {"source": dict(source)})
-        folder = RunFolder(run_dir) if run_dir is not None else None
         if folder is not None:
             state = folder.start(config, runs.environment(where), resume=resume)
             if state is not None:
                 trainer.restore(state)
                 folder.update_config(config)
         trainer.run(folder, checkpoint_seconds, progress)
-    config["step"] = {"paths": trainer.step.paths, "seconds": trainer.step.seconds}
-    if folder is not None:
-        folder.update_config(config)
+        config["step"] = {"paths": trainer.step.paths, "seconds": trainer.step.seconds}
+        if folder is not None:
+            folder.update_config(config)
     pair.load_state_dict(trainer.result())
     pair.eval()
     return Run(pair, config, trainer.history, folder.path if folder else None, trainer.timing)

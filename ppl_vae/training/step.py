@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn.utils import stateless
 
 from ppl_vae.context import evaluating, isolated
-from ppl_vae.errors import unknown_name
+from ppl_vae.errors import InputError, unknown_name
 from ppl_vae.handlers import GlobalScale, KLWeight
 from ppl_vae.pair import Pair
 from ppl_vae.recording import MODES, NotRecordableError, Recording, record
@@ -107,7 +107,7 @@ class TrainingStep:
         self.compile = compile if getattr(objective, "recordable", False) else "off"
         self.planned = planned
         self.named = {name: p for name, p in pair.named_parameters() if p.requires_grad}
-        self.buffers = dict(pair.named_buffers())
+        self.buffers = {name: _home(pair, name) for name, _ in pair.named_buffers()}
         self.parameters = [p for group in optimizer.param_groups for p in group["params"]]
         self.paths: dict[int, str] = {}
         self.recordings = 0
@@ -163,12 +163,16 @@ class TrainingStep:
         self.optimizer.zero_grad(set_to_none=True)
         programs = self.programs(size, kl_weight=self.kl_weight if self.weighted else None)
         loss: Any = self.objective.loss_and_grads(*programs, **arguments)
-        torch._foreach_mul_([p.grad for p in self.parameters if p.grad is not None], 1.0 / size)
+        gradients = [p.grad for p in self.parameters if p.grad is not None]
+        if not gradients:
+            raise InputError("pair", expected="a loss that depends on some parameter", got="one that depends on none")
+        torch._foreach_mul_(gradients, 1.0 / size)
         loss = loss[0] if isinstance(loss, tuple) else loss  # wake-sleep objectives return (wake, sleep)
         return loss if isinstance(loss, Tensor) else torch.tensor(loss, device=self.pair.device)
 
     def _run_recorded(self, arguments: dict[str, Tensor], size: int) -> Tensor:
-        inputs = [*self.named.values(), *self.buffers.values(), self.kl_weight, *arguments.values()]
+        buffers = [home[name] for home, name in self.buffers.values()]  # a program may put a new tensor in their place
+        inputs = [*self.named.values(), *buffers, self.kl_weight, *arguments.values()]
         key = tuple((name, value.shape, value.dtype) for name, value in arguments.items())
         if key not in self._recorded:
             self._recorded[key] = self._record(arguments, size, inputs)
@@ -177,7 +181,7 @@ class TrainingStep:
         for name, parameter in self.named.items():
             parameter.grad = results[reached[name]] if name in reached else None
         if len(results) > len(reached):
-            torch._foreach_copy_(list(self.buffers.values()), results[len(reached) :])
+            torch._foreach_copy_(buffers, results[len(reached) :])
         return loss
 
     def _record(
@@ -188,6 +192,8 @@ class TrainingStep:
         compute = self._computation(list(arguments), size, reached)
         wanted = self.paths[size]
         recording = record(compute, inputs, compiled=wanted == "inductor")
+        if recording.path != wanted:
+            warnings.warn("there is no compiler here: the step runs as the recorded graph, unfused", stacklevel=4)
         self.structure = self.structure or structure(self.pair, arguments)
         self.paths[size] = recording.path
         self.recordings += 1
@@ -236,6 +242,12 @@ class TrainingStep:
             return [loss.detach(), *(g for g in gradients if g is not None), *(after if changed else [])]
 
         return compute
+
+
+def _home(pair: Pair, buffer: str) -> tuple[dict[str, Any], str]:
+    """Return the mapping that holds a buffer, and its name there."""
+    module, _, name = buffer.rpartition(".")
+    return pair.get_submodule(module)._buffers, name
 
 
 #: Name and event shape of every site of both programs.
