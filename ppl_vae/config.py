@@ -68,7 +68,7 @@ def is_known(description: Any) -> bool:
     """Tell whether `rebuild` knows every class that a description names, the ones in its arguments too."""
     if isinstance(description, dict):
         named = description.get("class") if description.keys() == {"class", "arguments"} else None
-        return (named is None or named in _CLASSES) and all(map(is_known, description.values()))
+        return (named is None or _find(named) is not None) and all(map(is_known, description.values()))
     return not isinstance(description, list) or all(map(is_known, description))
 
 
@@ -80,16 +80,22 @@ def rebuild(description: dict[str, Any]) -> Any:
     InputError
         If the class is not in the table: the module that defines it has not been imported.
     """
-    name = str(description.get("class"))
-    if name not in _CLASSES and name.startswith("ppl_vae."):  # our own code, perhaps not imported yet
-        with contextlib.suppress(ImportError):
-            importlib.import_module(name.rpartition(".")[0])
-    if name not in _CLASSES:
+    name = description.get("class")
+    cls = _find(name)
+    if cls is None:
         raise unknown_name("configurable class", name, _CLASSES)
     try:
-        return _CLASSES[name](**{key: _revive(value) for key, value in description["arguments"].items()})
+        return cls(**{key: _revive(value) for key, value in description["arguments"].items()})
     except (KeyError, TypeError, AttributeError) as error:
         raise InputError(f"description of {name}", got=str(error), hint="the version that wrote it") from error
+
+
+def _find(name: Any) -> type | None:
+    """Return the class of that name in the table. A module of our own is imported for it; anybody else's never is."""
+    if name not in _CLASSES and isinstance(name, str) and name.startswith("ppl_vae."):
+        with contextlib.suppress(ImportError):
+            importlib.import_module(name.rpartition(".")[0])
+    return _CLASSES.get(name)
 
 
 def _key(cls: type) -> str:

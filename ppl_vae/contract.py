@@ -11,13 +11,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import pyro
-import torch
 from pyro import poutine
 from torch import Tensor
 
-from ppl_vae import traces
+from ppl_vae import observations, traces
 from ppl_vae.context import evaluating, isolated
-from ppl_vae.errors import InputError, PairError, PplVaeError
+from ppl_vae.errors import PairError, PplVaeError
 from ppl_vae.handlers import Frozen
 from ppl_vae.traces import Site, Sites
 from ppl_vae.types import Batch, Program
@@ -50,7 +49,7 @@ class Contract:
 def check(pair: Pair, batch: Batch) -> Contract:
     """Check `pair` on the first rows of `batch`; see `Pair.check`."""
     arguments = pair.arguments(batch)
-    check_values(arguments)
+    observations.check_values(arguments)
     rows = _few(pair, arguments)
     few = {name: value[:rows] for name, value in arguments.items()}
     # Validation is off at first, so that our own messages, which name the site and a way out, come before Pyro's.
@@ -64,9 +63,9 @@ def check(pair: Pair, batch: Batch) -> Contract:
         _check_plates(model_sites, guide_sites, arguments)
         for name, site in model_sites.items():
             if site["is_observed"]:
-                _check_name(name, site, few)
+                observations.check_name(name, site, few)
             if site["is_observed"] and name in arguments:
-                _check_support(name, site["fn"], arguments[name])
+                observations.check_support(name, site["fn"], arguments[name])
         _check_batch_shapes(model_sites, guide_sites, len(next(iter(few.values()))))
         local = {name: site for name, site in traces.latents(model_sites).items() if traces.in_data_plate(site)}
         shares = not all(traces.in_data_plate(site) for site in (model_sites | guide_sites).values())
@@ -85,27 +84,6 @@ def _few(pair: Pair, arguments: dict[str, Tensor]) -> int:
     taken = {size for tensor in tensors for size in tensor.shape}
     total = len(next(iter(arguments.values())))
     return next((rows for rows in range(3, total) if rows not in taken), total)
-
-
-def check_values(batch: Batch) -> None:
-    """Raise where a tensor is empty, holds NaN or infinities, or differs in length from the others."""
-    lengths = {name: value.shape[0] if value.dim() else 0 for name, value in batch.items()}
-    for name, length in lengths.items():
-        if length == 0:
-            raise InputError(f"{name}", expected="at least one datum", got=f"shape {tuple(batch[name].shape)}")
-    if len(set(lengths.values())) > 1:
-        told = ", ".join(f"{name} {length}" for name, length in lengths.items())
-        raise InputError("batch", expected="tensors of one leading length", got=told)
-    for name, value in batch.items():
-        if value.is_floating_point() and not bool(torch.isfinite(value).all()):
-            bad = ~torch.isfinite(value).flatten(1 if value.dim() > 1 else 0)
-            rows = bad.any(-1) if value.dim() > 1 else bad
-            raise InputError(
-                name,
-                expected="finite values",
-                got=f"{int(bad.sum())} NaN or infinite, the first in row {int(rows.nonzero()[0])}",
-                hint="removing or imputing those rows",
-            )
 
 
 def _apart(model: Program, guide: Program, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Sites, Sites]:
@@ -205,11 +183,12 @@ def _check_batch_shapes(model_sites: Sites, guide_sites: Sites, size: int) -> No
     """Every site of a datum has log probabilities of shape (B,)."""
     for sites, program in ((model_sites, "model"), (guide_sites, "guide")):
         for name, site in sites.items():
-            log_prob, inside = traces.log_prob(site), _inside(site["fn"], site["value"])
+            log_prob, inside = traces.log_prob(site), observations.inside(site["fn"], site["value"])
             if not bool(inside.all()):
                 raise PairError(
                     f"site {name!r}",
-                    expected=f"values in the support of its distribution in the {program} ({_support(site['fn'])})",
+                    expected=f"values in the support of its distribution in the {program} "
+                    f"({observations.support_name(site['fn'])})",
                     got=f"values in [{float(site['value'].min()):.4g}, {float(site['value'].max()):.4g}]",
                 )
             if traces.in_data_plate(site) and log_prob.shape[-1:] != (size,):
@@ -238,46 +217,6 @@ def _check_particles(pair: Pair, few: dict[str, Tensor]) -> None:
         ) from error
     if shape != (2, size):
         raise PairError("pair", expected=f"log weights of shape (2, {size}) for 2 particles", got=str(shape))
-
-
-def _check_name(name: str, site: Site, few: dict[str, Tensor]) -> None:
-    """Raise unless an observed site has the name of the argument that it observes."""
-    for argument, value in few.items():
-        if site["value"] is value and argument != name:
-            raise PairError(
-                f"site {name!r}",
-                expected=f"the name of the argument that it observes, {argument!r}",
-                got=repr(name),
-                hint=f"pyro.sample({argument!r}, …, obs={argument})",
-            )
-
-
-def _check_support(name: str, fn: Any, value: Tensor) -> None:
-    """Every value the batch observes lies in the support of its likelihood."""
-    want, have = tuple(fn.event_shape), tuple(value.shape[value.dim() - len(fn.event_shape) :])
-    if want != have or value.dim() != len(want) + 1:
-        raise InputError(name, expected=f"shape (N, {', '.join(map(str, want))})", got=str(tuple(value.shape)))
-    try:
-        inside = _inside(fn, value)
-    except RuntimeError:
-        return  # a support that depends on the datum: checked on the first rows instead
-    if not bool(inside.all()):
-        row = int((~inside).nonzero()[0, 0])
-        raise InputError(
-            name,
-            expected=f"values in the support of its likelihood ({_support(fn)})",
-            got=f"{int((~inside).sum())} rows outside, the first row {row} with values in "
-            f"[{float(value[row].min()):.4g}, {float(value[row].max()):.4g}]",
-            hint="another likelihood, or binarization='fixed' or 'dynamic' for grey values",
-        )
-
-
-def _inside(fn: Any, value: Tensor) -> Tensor:
-    """Tell which values lie in the support of a distribution; all of them where it does not say what that is."""
-    try:
-        return fn.support.check(value)
-    except NotImplementedError:
-        return torch.ones((), dtype=torch.bool, device=value.device)
 
 
 def _watched(program: Program, stored: list[tuple[str, Any]]) -> Program:
@@ -312,13 +251,6 @@ def _event_shape(site: Site) -> tuple[int, ...]:
 
 def _names(sites: Sites) -> str:
     return ", ".join(sites) or "none"
-
-
-def _support(fn: Any) -> str:
-    support = fn.support
-    while hasattr(support, "base_constraint"):
-        support = support.base_constraint
-    return str(support).removesuffix("()")
 
 
 def _line(error: Exception) -> str:

@@ -12,7 +12,6 @@ from __future__ import annotations
 import csv
 import io
 import os
-import pickle
 import platform
 import sys
 from dataclasses import dataclass, field
@@ -186,96 +185,6 @@ def load_state(pair: Pair, state: dict[str, Tensor], origin: Path | str) -> None
     pair.load_state_dict(state)
 
 
-class RunFolder:
-    """The files of a run while it is being written; a context that keeps the folder to one fit at a time."""
-
-    def __init__(self, directory: str | os.PathLike[str]) -> None:
-        self.path = Path(directory)
-        self._lock: int | None = None
-
-    def __enter__(self) -> RunFolder:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        """Let others write to the folder."""
-        if self._lock is not None:
-            os.close(self._lock)
-            self._lock = None
-
-    def start(self, config: dict[str, Any], environment: dict[str, Any], *, resume: bool) -> dict[str, Any] | None:
-        """Enter the folder; return the state to resume from, or None for a fresh start.
-
-        Raises
-        ------
-        InputError
-            If it holds a run and `resume` is false, or holds a run with other settings.
-        RunError
-            If it cannot be written to or its files are broken.
-        """
-        if self.path.exists() and not self.path.is_dir():
-            raise RunError(f"{self.path}: expected a folder; got a file; try another run_dir")
-        present = (self.path / "config.json").exists()
-        if present and not resume:
-            raise InputError(
-                f"run_dir {self.path}",
-                expected="a new folder",
-                got="one that holds a run",
-                hint="resume=True or another folder",
-            )
-        if present:
-            self._lock = files.lock(self.path)
-            self._same(read_config(self.path), config)
-            files.remove_partial(self.path)
-            return self._read_state()
-        if self.path.exists() and any(item.suffix in (".safetensors", ".pt") for item in self.path.iterdir()):
-            raise RunError(f"{self.path}: expected a run folder; got one without config.json; try another folder")
-        files.write_json(self.path / "environment.json", environment)
-        self._lock = files.lock(self.path)
-        files.write_json(self.path / "config.json", config)
-        return None
-
-    def checkpoint(self, state: dict[str, Any], result: dict[str, Tensor]) -> None:
-        """Write the state to resume from, then the files a reader looks at."""
-        buffer = io.BytesIO()
-        torch.save(state, buffer)
-        files.write_bytes(self.path / "resume.pt", buffer.getvalue())
-        plain = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in result.items()}
-        files.write_bytes(self.path / "model.safetensors", safetensors.torch.save(plain))
-        write_columns(self.path / "history.csv", state["history"])
-        write_columns(self.path / "timing.csv", state["timing"])
-
-    def update_config(self, config: dict[str, Any]) -> None:
-        """Write the settings of a resumed run (its number of epochs may have grown)."""
-        files.write_json(self.path / "config.json", config)
-
-    def _same(self, old: dict[str, Any], new: dict[str, Any]) -> None:
-        """Raise, naming the first setting that differs; the number of epochs may."""
-        for section in ("pair", "objective", "data", "fit"):
-            before, after = old[section], new[section]
-            for name in after:
-                if before.get(name) != after[name] and not (section == "fit" and name in ("epochs", "device")):
-                    raise InputError(
-                        f"run_dir {self.path}",
-                        expected=f"{section} {name} {_short(before.get(name))} as in its config.json",
-                        got=_short(after[name]),
-                        hint="the same settings, or another folder",
-                    )
-
-    def _read_state(self) -> dict[str, Any] | None:
-        path = self.path / "resume.pt"
-        if not path.exists():  # killed before the first checkpoint: nothing to go on from
-            return None
-        try:
-            state = torch.load(path, map_location="cpu", weights_only=True)
-            if not isinstance(state, dict) or not {"model", "optimizer", "random", "history"} <= state.keys():
-                raise ValueError("a file that is not one")
-            return state
-        except (OSError, RuntimeError, EOFError, ValueError, LookupError, pickle.UnpicklingError) as error:
-            raise RunError(
-                f"{path}: expected a whole checkpoint; got {' '.join(str(error).split())[:120]}; try another run_dir"
-            ) from error
-
-
 def environment(device: torch.device) -> dict[str, Any]:
     """Return the versions, the device and the command, for ``environment.json``."""
     packages = ("ppl-vae", "pyro-ppl", "torch", "numpy", "arviz", "scikit-learn")
@@ -313,8 +222,3 @@ def _version(package: str) -> str:
         return version(package)
     except PackageNotFoundError:
         return "not installed"
-
-
-def _short(value: Any) -> str:
-    text = str(value)
-    return text if len(text) <= 80 else text[:77] + "…"

@@ -21,7 +21,7 @@ FLOORS = (
     {"models", "guides"},
     # 3: the engine
     {"recording", "traces"},
-    {"handlers"},
+    {"handlers", "observations"},
     {"contract"},
     {"pair"},
     {"objectives"},

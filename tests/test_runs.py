@@ -22,9 +22,10 @@ from pairs import PAIRS
 from pyro.infer.autoguide import AutoNormal
 
 import ppl_vae
-from ppl_vae import InputError, Pair, RunError, files, runs
+from ppl_vae import InputError, Pair, RunError, files
 from ppl_vae.data import Dataset, Spec, Split
 from ppl_vae.objectives import ELBO
+from ppl_vae.training.folder import RunFolder
 
 FILES = {"config.json", "environment.json", "history.csv", "timing.csv", "model.safetensors", "resume.pt"}
 
@@ -521,8 +522,14 @@ def test_data_of_the_wrong_width_are_named_before_anything_is_written(folder):
 def test_one_fit_at_a_time_writes_to_a_folder(tmp_path):
     folder = tmp_path / "run"
     fit(folder, epochs=1)
-    with runs.RunFolder(folder) as other:
+    with RunFolder(folder) as other:
         other._lock = files.lock(folder)
         with pytest.raises(RunError, match="expected a folder of its own for each fit; got one that another"):
             fit(folder, epochs=2, resume=True)
     fit(folder, epochs=2, resume=True)
+
+
+def test_a_fresh_process_can_read_a_run(folder, run):
+    code = f"import ppl_vae; print(type(ppl_vae.load({str(folder)!r}).pair.model).__name__)"
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert told.stdout == "PPCA\n"

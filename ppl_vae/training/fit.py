@@ -21,7 +21,8 @@ from ppl_vae.data import Dataset, Split
 from ppl_vae.errors import InputError
 from ppl_vae.objectives import ELBO
 from ppl_vae.pair import as_pair
-from ppl_vae.runs import Run, RunFolder
+from ppl_vae.runs import Run
+from ppl_vae.training.folder import RunFolder
 from ppl_vae.training.options import DTYPES, Options
 from ppl_vae.training.trainer import Trainer
 from ppl_vae.types import Batch

@@ -19,8 +19,9 @@ from ppl_vae.data import Split
 from ppl_vae.errors import InputError, NonFiniteError
 from ppl_vae.objectives import ELBO
 from ppl_vae.pair import Pair
-from ppl_vae.runs import History, RunFolder
+from ppl_vae.runs import History
 from ppl_vae.training import schedules
+from ppl_vae.training.folder import RunFolder
 from ppl_vae.training.nonfinite import first_bad_parameter, first_bad_site
 from ppl_vae.training.options import Options
 from ppl_vae.training.step import TrainingStep
