@@ -22,6 +22,7 @@ from ppl_vae import zoo
 from ppl_vae.cli import run
 from ppl_vae.cli.app import PROGRAM, app
 from ppl_vae.cli.usage import as_typed
+from ppl_vae.errors import InputError
 from ppl_vae.guides import LinearGaussian
 from ppl_vae.models import PPCA
 from ppl_vae.pair import Pair
@@ -258,6 +259,24 @@ def test_third_parties_pairs(tmp_path, monkeypatch, capsys):
     assert "5 samples" in told(capsys, "sample", folder, "--n", "5", "--out", str(tmp_path / "s.npz"))
     told(capsys, "report", folder, "--out", str(tmp_path / "r.html"), "--num-particles", "10")
     assert "linear-gaussian" in (tmp_path / "r.html").read_text()
+
+
+def test_a_broken_third_party_hides_nobody(monkeypatch, capsys):
+    class Entry:
+        name, value = "broken", "their.module:build"
+
+        @staticmethod
+        def load():
+            raise ImportError("no module named their")
+
+    monkeypatch.setattr(zoo, "entry_points", lambda group: [Entry])
+    out = told(capsys, "list")
+    assert re.search(r"^  broken +cannot be loaded: no module named their$", out, re.MULTILINE)
+    assert re.search(r"^  vae +Variational autoencoder", out, re.MULTILINE)
+    with pytest.raises(
+        InputError, match=r"pair 'broken': expected their\.module:build to import; got no module named their"
+    ):
+        zoo.build("broken", ppl_vae.data.load("digits").spec)
 
 
 # --- mistakes ---------------------------------------------------------------------------------------------------------
