@@ -7,7 +7,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ppl_vae import data, exact, guides, likelihoods, models, networks, objectives, plots, zoo
+    from ppl_vae import config, data, exact, guides, likelihoods, models, networks, objectives, plots, report, zoo
     from ppl_vae.errors import InputError, NonFiniteError, PairError, PplVaeError, RunError
     from ppl_vae.evaluation.inference_data import to_arviz
     from ppl_vae.evaluation.log_likelihood import log_likelihood
@@ -29,6 +29,7 @@ __all__ = [
     "Run",
     "RunError",
     "TrainingStep",
+    "config",
     "data",
     "exact",
     "fit",
@@ -40,6 +41,7 @@ __all__ = [
     "networks",
     "objectives",
     "plots",
+    "report",
     "to_arviz",
     "zoo",
 ]

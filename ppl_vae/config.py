@@ -11,6 +11,7 @@ import contextlib
 import functools
 import importlib
 import inspect
+import math
 from typing import Any, TypeVar
 
 from ppl_vae.errors import InputError, unknown_name
@@ -115,6 +116,8 @@ def _has_plain(value: Any) -> bool:
 
 
 def _encode(value: Any) -> Any:
+    if isinstance(value, float) and not math.isfinite(value):
+        raise TypeError("JSON has no infinity")
     if value is None or isinstance(value, bool | int | float | str):
         return value
     if isinstance(value, list | tuple):

@@ -1,7 +1,7 @@
 """Process-wide settings, switched for the length of one of our calls and put back after it.
 
-Importing the library changes nothing; neither does calling it. Pyro's validation, its parameter store, torch's
-random state and a module's train/eval mode are all switched here and nowhere else.
+Importing the library changes nothing, and neither do `fit` and `log_likelihood`: Pyro's validation, torch's random
+state and a module's train/eval mode are switched here. (`Pair` keeps Pyro's parameter store empty by itself.)
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ from contextlib import contextmanager
 import pyro
 import torch
 from torch import nn
+
+from ppl_vae.errors import InputError
 
 
 @contextmanager
@@ -25,11 +27,15 @@ def isolated(seed: int | None = None, *, device: torch.device | str | None = Non
     device : torch.device or str, optional
         The accelerator whose random state is kept apart beside the CPU's.
     """
+    if seed is not None and not 0 <= seed < 2**63:
+        raise InputError("seed", expected="a whole number from 0 to 2**63 - 1", got=str(seed))
     kind = torch.device(device) if device is not None else torch.device("cpu")
     devices = [kind.index or 0] if kind.type == "cuda" else []
     with torch.random.fork_rng(devices=devices), pyro.validation_enabled(False):
         if seed is not None:
-            torch.manual_seed(seed)
+            torch.default_generator.manual_seed(seed)
+            for index in devices:
+                torch.cuda.default_generators[index].manual_seed(seed)
         yield
 
 

@@ -57,7 +57,7 @@ def check(pair: Pair, batch: Batch) -> Contract:
         stored: list[tuple[str, Any]] = []  # model and guide may both have a parameter of one name
         programs = _watched(pair.model, stored), _watched(pair.guide, stored)
         # Each by itself first: a latent of another shape would break the networks of a model that is replayed with it.
-        _check_sites(*_run(_apart, programs, few))
+        _check_sites(*_run(_apart, programs, few), few)
         _check_parameters(pair, stored)
         model_sites, guide_sites = _run(traces.trace_pair, programs, few)
         _check_plates(model_sites, guide_sites, arguments)
@@ -118,7 +118,7 @@ def _raise_mismatch(error: Exception) -> None:
         ) from error
 
 
-def _check_sites(model_sites: Sites, guide_sites: Sites) -> None:
+def _check_sites(model_sites: Sites, guide_sites: Sites, batch: Batch) -> None:
     """Raise unless the guide samples exactly the model's latent sites, each with the model's event shape."""
     wanted, offered = traces.latents(model_sites), traces.latents(guide_sites)
     for name, site in wanted.items():
@@ -127,7 +127,7 @@ def _check_sites(model_sites: Sites, guide_sites: Sites) -> None:
                 f"site {name!r}",
                 expected="the guide to sample every latent site of the model",
                 got=f"a guide that samples {_names(offered)}",
-                hint=f"pyro.sample({name!r}, …) in the guide, or obs= in the model",
+                hint=f"obs={name} in the model" if name in batch else f"pyro.sample({name!r}, …) in the guide",
             )
     for name, site in offered.items():
         if name not in model_sites and not traces.is_auxiliary(site):
@@ -241,7 +241,7 @@ def _check_parameters(pair: Pair, stored: list[tuple[str, Any]]) -> None:
                 f"parameter {name!r}",
                 expected="parameters held by the model's or the guide's module",
                 got="a pyro.param in the process-wide store, which is neither trained nor saved",
-                hint="a PyroModule with `self.name = PyroParam(…)`",
+                hint="a PyroModule with `self.name = PyroParam(…)`, or the network as its attribute",
             )
 
 
@@ -254,4 +254,4 @@ def _names(sites: Sites) -> str:
 
 
 def _line(error: Exception) -> str:
-    return " ".join(str(error).split())[:300]
+    return " ".join(str(error).partition("Trace Shapes:")[0].split())[:300]

@@ -99,8 +99,9 @@ def read_json(path: Path) -> Any:
     """
     try:
         return json.loads(path.read_text())
-    except FileNotFoundError as error:
-        raise RunError(f"{path.parent}: expected a run folder; got no {path.name} in it; try another folder") from error
+    except (FileNotFoundError, NotADirectoryError):
+        message = f"{path.parent}: expected a run folder; got no {path.name} in it; try another folder"
+        raise RunError(message) from None
     except (OSError, ValueError) as error:
         raise RunError(
             f"{path}: expected a JSON file; got {' '.join(str(error).split())}; try fitting again"

@@ -18,18 +18,22 @@ class KLWeight(Messenger):
     Parameters
     ----------
     beta : float or Tensor
-        The weight; a 0-d tensor may be refilled between steps.
+        The weight. An instance serves one step: a product with another scale is made once, so that both programs carry
+        the very same tensor and a KL in closed form can tell that it has one scale.
     """
 
     def __init__(self, beta: float | Tensor) -> None:
         super().__init__()
         self.beta = beta
+        self._products: dict[float, float | Tensor] = {1.0: beta}
 
     def _pyro_sample(self, msg: Any) -> None:
         if not msg["is_observed"]:
-            # Where nothing else scales the site, both programs get the very same tensor, so a closed KL may hold.
-            unscaled = isinstance(msg["scale"], int | float) and msg["scale"] == 1
-            msg["scale"] = self.beta if unscaled else msg["scale"] * self.beta
+            scale = msg["scale"]
+            if isinstance(scale, int | float):
+                msg["scale"] = self._products.setdefault(scale, scale * self.beta)
+            else:
+                msg["scale"] = scale * self.beta
 
 
 class Frozen(Messenger):

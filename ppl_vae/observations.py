@@ -61,7 +61,8 @@ def check_support(name: str, fn: Any, value: Tensor) -> None:
             expected=f"values in the support of its likelihood ({support_name(fn)})",
             got=f"{int((~good).sum())} rows outside, the first row {row} with values in "
             f"[{float(value[row].min()):.4g}, {float(value[row].max()):.4g}]",
-            hint="another likelihood, or binarization='fixed' or 'dynamic' for grey values",
+            hint="another likelihood"
+            + (", or binarization='fixed' for grey values" if _is_grey(value) else ", or other units of the data"),
         )
 
 
@@ -79,3 +80,7 @@ def support_name(fn: Any) -> str:
     while hasattr(support, "base_constraint"):
         support = support.base_constraint
     return str(support).removesuffix("()")
+
+
+def _is_grey(value: Tensor) -> bool:
+    return bool((value >= 0).all() & (value <= 1).all())

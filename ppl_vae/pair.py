@@ -7,7 +7,7 @@ store stays empty, names in the model and in the guide cannot clash, and `state_
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,8 +18,9 @@ from torch import Tensor, nn
 
 from ppl_vae import contract, traces
 from ppl_vae.context import evaluating
-from ppl_vae.errors import InputError, PairError, unknown_name
+from ppl_vae.errors import InputError, PairError, PplVaeError, unknown_name
 from ppl_vae.handlers import Frozen
+from ppl_vae.shapes import integer_at_least
 from ppl_vae.traces import Sites
 from ppl_vae.types import Batch, Program
 
@@ -70,6 +71,18 @@ class Pair(nn.Module):
             If nothing fits, or an argument without a default is not in the batch.
         """
         model, guide = self._signatures
+        if not isinstance(batch, Mapping) or not all(isinstance(value, Tensor) for value in batch.values()):
+            got = type(batch).__name__ if not isinstance(batch, Mapping) else "values that are no tensors"
+            raise InputError("batch", expected="a mapping of argument names to tensors", got=got, hint='{"x": x}')
+        for name in batch:
+            for one, other, role in ((model, guide, "guide"), (guide, model, "model")):
+                if name in one.names and not other.takes(name):
+                    raise PairError(
+                        f"argument {name!r}",
+                        expected="both programs to take it, since both get the same batch",
+                        got=f"a {role} that does not",
+                        hint=f"`def forward(self, …, {name}=None)` in the {role}, or a batch without it",
+                    )
         chosen = {name: value for name, value in batch.items() if model.takes(name) and guide.takes(name)}
         missing = sorted((model.required | guide.required) - chosen.keys())
         if missing or not chosen:
@@ -81,6 +94,11 @@ class Pair(nn.Module):
                 hint="naming the tensors as the arguments of model and guide",
             )
         return chosen
+
+    def _moved(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Return `tensors` on the pair's device and in its floating type."""
+        device, dtype = self.device, self.dtype
+        return {name: x.to(device, dtype if x.is_floating_point() else None) for name, x in tensors.items()}
 
     def takes(self, name: str) -> bool:
         """Tell whether the model takes an argument called `name`."""
@@ -108,16 +126,18 @@ class Pair(nn.Module):
 
     def log_weights(self, batch: Batch, num_particles: int = 1) -> Tensor:
         """Return log p(x, z) - log q(z | x) for fresh z ~ q(z | x): shape (K, B), in nats."""
-        if num_particles < 1:
-            raise InputError("num_particles", expected="at least 1", got=str(num_particles), hint="num_particles=100")
+        num_particles = integer_at_least("num_particles", num_particles, 1, hint="num_particles=100")
         model, guide = self.programs()
-        return traces.log_weights(*traces.trace_pair(model, guide, (), self.arguments(batch), num_particles))
+        return traces.log_weights(
+            *traces.trace_pair(model, guide, (), self._moved(self.arguments(batch)), num_particles)
+        )
 
     def posterior(self, batch: Batch, num_samples: int = 1) -> dict[str, Tensor]:
         """Return draws from the guide by site, each of shape (K, B, …)."""
+        num_samples = integer_at_least("num_samples", num_samples, 1)
         _, guide = self.programs()
         with evaluating(self):
-            trace = poutine.trace(traces.particles(guide, num_samples)).get_trace(**self.arguments(batch))
+            trace = poutine.trace(traces.particles(guide, num_samples)).get_trace(**self._moved(self.arguments(batch)))
         sites = traces.latents(traces.sample_sites(trace))
         return {name: site["value"] for name, site in sites.items() if not traces.is_auxiliary(site)}
 
@@ -125,7 +145,7 @@ class Pair(nn.Module):
         """Return the mean of each latent under the guide, shape (B, …): exact for the first layer, one draw deep."""
         _, guide = self.programs()
         with evaluating(self):
-            trace = poutine.trace(guide).get_trace(**self.arguments(batch))
+            trace = poutine.trace(guide).get_trace(**self._moved(self.arguments(batch)))
         return _means(traces.latents(traces.sample_sites(trace)))
 
     def generate(self, size: int | None = None, **conditions: Tensor) -> dict[str, Tensor]:
@@ -138,13 +158,24 @@ class Pair(nn.Module):
         **conditions : Tensor
             What the model conditions on (``c=labels``).
         """
-        if size is not None and size < 1:
-            raise InputError("size", expected="at least 1", got=str(size))
-        sites = self._run_model(size, conditions)
+        if size is None and not conditions:
+            raise InputError("size", expected="how many to generate", got="none", hint="size=64")
+        if size is not None:
+            size = integer_at_least("size", size, 1)
+        for name, value in conditions.items():
+            if not self.takes(name):
+                raise unknown_name("condition", name, self._signatures[0].names - {"size"})
+            if size is not None and value.dim() and len(value) != size:
+                raise InputError(name, expected=f"{size} rows, as size says", got=str(len(value)))
+        sites = self._run_model(size, self._moved(conditions))
         return {name: site["value"] for name, site in sites.items()}
 
     def decode(self, latents: Mapping[str, Tensor], **conditions: Tensor) -> dict[str, Tensor]:
         """Return the mean of every site the model draws given `latents`, each of shape (n, …): E[x | z]."""
+        if not isinstance(latents, Mapping):
+            raise InputError(
+                "latents", expected="a mapping of sites to tensors", got=type(latents).__name__, hint='{"z": z}'
+            )
         size = max((len(value) for value in latents.values() if value.dim()), default=1)  # shared latents have one row
         sites = self._run_model(size, conditions, poutine.condition(self.programs()[0], data=dict(latents)))
         for name in latents.keys() - sites.keys():
@@ -153,9 +184,10 @@ class Pair(nn.Module):
 
     def reconstruct(self, batch: Batch) -> dict[str, Tensor]:
         """Return E[x | z] for one z ~ q(z | x) per datum, by observed site, each of shape (B, …)."""
-        observed = self.check(batch).observed
-        drawn = {name: value[0] for name, value in self.posterior(batch).items()}
-        rest = {name: value for name, value in self.arguments(batch).items() if name not in observed}
+        here = self._moved(self.arguments(batch))
+        observed = self.check(here).observed
+        drawn = {name: value[0] for name, value in self.posterior(here).items()}
+        rest = {name: value for name, value in here.items() if name not in observed}
         means = self.decode(drawn, **rest)
         return {name: means[name] for name in observed}
 
@@ -164,8 +196,9 @@ class Pair(nn.Module):
         arguments: dict[str, Any] = dict(conditions)
         if size is not None and self.takes("size"):
             arguments["size"] = size
+        others = sorted(self._signatures[0].names - arguments.keys() - {"size"})
         with evaluating(self):
-            return ancestral_sites(model or self.programs()[0], arguments)
+            return ancestral_sites(model or self.programs()[0], arguments, others)
 
     @property
     def device(self) -> torch.device:
@@ -179,7 +212,7 @@ class Pair(nn.Module):
         return next(floating, torch.get_default_dtype())
 
 
-def ancestral_sites(model: Program, arguments: dict[str, Any]) -> Sites:
+def ancestral_sites(model: Program, arguments: dict[str, Any], others: Sequence[str] = ()) -> Sites:
     """Run `model` with no observation and return its sample sites.
 
     Raises
@@ -189,12 +222,15 @@ def ancestral_sites(model: Program, arguments: dict[str, Any]) -> Sites:
     """
     try:
         return traces.sample_sites(poutine.trace(model).get_trace(**arguments))
-    except (TypeError, AttributeError) as error:  # what a program does with x = None
+    except (TypeError, AttributeError, RuntimeError, ValueError) as error:  # what a program does with x = None
+        if isinstance(error, PplVaeError):
+            raise
         raise PairError(
             "model",
             expected="a program that generates when called with size=n and no observation",
-            got=str(error),
-            hint="`def forward(self, x=None, size=None)` and `obs=x`",
+            got=" ".join(str(error).split())[:200],
+            hint="`def forward(self, x=None, size=None)` and `obs=x`"
+            + (f", or, if it conditions on one of {', '.join(others)}, giving it" if others else ""),
         ) from error
 
 
@@ -228,6 +264,14 @@ class _Function(nn.Module):
 def _as_module(program: Program, role: str) -> nn.Module:
     if isinstance(program, nn.Module):
         return program
+    owner = getattr(program, "__self__", None)
+    if isinstance(owner, nn.Module):
+        raise PairError(
+            role,
+            expected="a PyroModule",
+            got=f"a method of {type(owner).__name__}, which hides its parameters",
+            hint="a PyroModule for the model and one for the guide, each with its forward",
+        )
     if callable(program) and not isinstance(program, type):
         return _Function(program)
     raise PairError(

@@ -11,6 +11,7 @@ import os
 import shutil
 import time
 import traceback
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -75,7 +76,7 @@ def record(compute: Computation, inputs: Sequence[Tensor], *, compiled: bool = F
         except Exception as error:  # whatever a program may do that a graph cannot hold
             raise NotRecordableError(_reason(error)) from error
         _simplify(graph)
-        run, path = (_fused(graph, inputs), "inductor") if compiled and has_compiler() else (graph, "graph")
+        run, path = _compile(graph, inputs) if compiled else (graph, "graph")
     return Recording(run, path, time.perf_counter() - started)
 
 
@@ -111,6 +112,18 @@ def has_compiler() -> bool:
         return True
     wanted = os.environ.get("CXX", "g++")
     return shutil.which(wanted) is not None or shutil.which("clang++") is not None
+
+
+def _compile(graph: torch.fx.GraphModule, inputs: Sequence[Tensor]) -> tuple[Computation, str]:
+    """Return the graph fused by Inductor, or as it is, with a warning, where there is no compiler or it fails."""
+    try:
+        if has_compiler():
+            return _fused(graph, inputs), "inductor"
+        reason = "there is no compiler here"
+    except Exception as error:  # whatever may be wrong with somebody's tool chain
+        reason = f"the compiler failed ({' '.join(str(error).split())[:160]})"
+    warnings.warn(f"{reason}: the recorded graph runs unfused", stacklevel=2)
+    return graph, "graph"
 
 
 def _fused(graph: torch.fx.GraphModule, inputs: Sequence[Tensor]) -> Computation:

@@ -34,7 +34,7 @@ History = dict[str, list[float]]
 SECTIONS = {"pair", "objective", "data", "fit"}
 
 
-@dataclass
+@dataclass(repr=False)
 class Run:
     """One fit of a pair: what `ppl_vae.fit` returns and `ppl_vae.load` reads back.
 
@@ -57,6 +57,13 @@ class Run:
     history: History
     directory: Path | None = None
     timing: History = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        epochs = len(self.history.get("epoch", []))
+        last = {name: column[-1] for name, column in self.history.items() if column and name.endswith("bound")}
+        bounds = ", ".join(f"{name} {value:.3f}" for name, value in last.items())
+        names = f"{type(self.pair.model).__name__}, {type(self.pair.guide).__name__}"
+        return f"Run({names}: {epochs} epochs; {bounds} nats per datum; {self.directory or 'no folder'})"
 
     @property
     def evaluation(self) -> list[dict[str, Any]]:
@@ -154,7 +161,7 @@ def rebuild_pair(description: dict[str, Any], folder: Path) -> Pair:
                 f"{folder}",
                 expected=f"a pair to fill, since the {role} {name} cannot be rebuilt from plain arguments here",
                 got="no pair",
-                hint=f"ppl_vae.load({str(folder)!r}, pair=…), or importing the module that defines it first",
+                hint=f"ppl_vae.load({str(folder)!r}, pair=…), or @ppl_vae.config.configurable on the class",
             )
     with torch.random.fork_rng(devices=[]):
         return Pair(rebuild(description["model"]["description"]), rebuild(description["guide"]["description"]))

@@ -11,10 +11,10 @@ from torch import Tensor
 from ppl_vae.errors import InputError
 
 
-def integer_at_least(what: str, value: Any, minimum: int) -> int:
+def integer_at_least(what: str, value: Any, minimum: int, hint: str = "") -> int:
     """Return `value` as an int, or raise `InputError` if it is not an integer of at least `minimum`."""
     if isinstance(value, bool) or not hasattr(value, "__index__") or value.__index__() < minimum:
-        raise InputError(what, expected=f"an integer >= {minimum}", got=repr(value))
+        raise InputError(what, expected=f"an integer >= {minimum}", got=repr(value), hint=hint)
     return int(value)
 
 

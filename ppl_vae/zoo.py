@@ -13,15 +13,15 @@ from collections.abc import Callable, Sequence
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
-import torch
-
 from ppl_vae import likelihoods
+from ppl_vae.context import isolated
 from ppl_vae.data import Spec
 from ppl_vae.errors import InputError, unknown_name
 from ppl_vae.guides import AmortizedNormal, LinearGaussian
 from ppl_vae.models import PPCA, VAE
 from ppl_vae.networks import ConvDecoder, ConvEncoder
 from ppl_vae.pair import Pair, as_pair
+from ppl_vae.shapes import as_shape
 
 Builder = Callable[..., Pair]
 
@@ -59,7 +59,10 @@ def vae(
     if architecture not in ARCHITECTURES:
         raise unknown_name("architecture", architecture, ARCHITECTURES)
     if architecture == "mlp":
-        networks: dict[str, Any] = {"hidden": tuple(hidden), "activation": activation}
+        networks: dict[str, Any] = {
+            "hidden": as_shape("hidden", hidden) if hidden != () else (),
+            "activation": activation,
+        }
         return Pair(
             VAE(spec.x_shape, latent_dim, likelihood=chosen, **networks),
             AmortizedNormal(spec.x_shape, latent_dim, covariance=covariance, **networks),
@@ -123,8 +126,7 @@ def build(name: str, spec: Spec, *, seed: int = 0, **given: Any) -> Pair:
     for option in given:
         if option not in known:
             raise unknown_name(f"option of {name}", option, known)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    with isolated(seed):
         return as_pair(builder(spec, **given))
 
 

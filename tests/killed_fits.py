@@ -48,7 +48,7 @@ def start(folder, compile):
 def epochs(folder):
     """How many epochs the checkpoint holds."""
     path = folder / "resume.pt"
-    return len(torch.load(path, weights_only=True)["history"]["epoch"]) if path.exists() else 0
+    return len(torch.load(path, weights_only=True)["history"].get("epoch", [])) if path.exists() else 0
 
 
 def wait(child, seconds=60.0):

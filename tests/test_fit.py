@@ -17,6 +17,7 @@ from pyro.infer import RenyiELBO, Trace_ELBO, TraceEnum_ELBO, TraceMeanField_ELB
 from pyro.infer.autoguide import AutoDelta
 
 import ppl_vae
+import ppl_vae.training.trainer
 from ppl_vae import InputError, NonFiniteError, Pair
 from ppl_vae.data import Dataset, Spec, Split
 from ppl_vae.guides import LinearGaussian
@@ -633,3 +634,64 @@ def test_a_frozen_parameter_of_a_pyro_module_stays():
     ppl_vae.fit(Pair(model, guide), PAIRS["ppca-linear"].batch(20), epochs=2, batch_size=8, lr=0.1)
     assert torch.equal(model.bias, before)
     assert not model.bias.requires_grad
+
+
+def test_the_analytic_kl_stands_warm_up_with_shared_latents():
+    mine = Pair(own_pairs.Shared(), own_pairs.SharedGuide())
+    run = fit(mine, own_pairs.batch(), kl_warmup=1, objective=ELBO(kl="analytic"))
+    assert len(run.history["epoch"]) == 2
+
+
+def test_a_weight_that_would_be_wrong_is_refused():
+    with pytest.raises(InputError, match="kl_warmup: expected 0 with TraceEnum_ELBO"):
+        fit(kl_warmup=2, objective=TraceEnum_ELBO())
+    message = r"objective: expected one that keeps scales out of its logarithm, .* got RenyiELBO"
+    with pytest.raises(InputError, match=message):
+        fit(kl_warmup=2, objective=RenyiELBO(alpha=0.0, num_particles=2))
+    with pytest.raises(InputError, match=message):
+        fit(Pair(own_pairs.Shared(), own_pairs.SharedGuide()), objective=RenyiELBO(alpha=0.0, num_particles=2))
+
+
+def test_other_generators_are_left_alone(monkeypatch):
+    """A fit on the CPU must not touch the caller's CUDA streams."""
+    mine, seen = pair(), []
+    monkeypatch.setattr(torch.cuda, "manual_seed_all", seen.append)
+    fit(mine, epochs=1)
+    ppl_vae.zoo.build("ppca", Spec("x", (4,)), latent_dim=2, seed=3)
+    assert seen == []
+
+
+def test_an_optimizer_instance_is_refused_by_name():
+    with pytest.raises(
+        InputError, match=r"optimizer: expected a name, .* got an instance of PyroOptim; try optimizer='adam'"
+    ):
+        fit(optimizer=pyro.optim.Adam({"lr": 1e-3}))
+
+
+def test_large_finite_parameters_are_finite():
+    mine = pair()
+    with torch.no_grad():
+        next(mine.parameters()).flatten()[0] = 1e25
+    step = TrainingStep(mine, ELBO(), torch.optim.SGD(mine.parameters(), 0.1))
+    holder = type("Holder", (), {"step": step})()
+    assert ppl_vae.training.trainer.Trainer.finite(holder, torch.zeros(()))
+
+
+def test_epochs_may_not_change_under_a_schedule_that_spans_them(tmp_path):
+    fit(schedule="cosine", run_dir=tmp_path / "run")
+    with pytest.raises(InputError, match="expected fit epochs 2 as in its config.json; got 5"):
+        fit(schedule="cosine", epochs=5, run_dir=tmp_path / "run", resume=True)
+    fit(run_dir=tmp_path / "other", epochs=3)
+    with pytest.raises(InputError, match="epochs: expected at least the 3 that are done; got 1"):
+        fit(run_dir=tmp_path / "other", epochs=1, resume=True)
+
+
+def test_killed_before_the_first_epoch_it_starts_from_the_same_parameters(tmp_path):
+    class Stopped(ELBO):
+        def loss_and_grads(self, *args, **kwargs):
+            raise KeyboardInterrupt
+
+    first = pair()
+    with pytest.raises(KeyboardInterrupt):
+        ppl_vae.fit(first, batch(), objective=Stopped(), epochs=2, batch_size=8, run_dir=tmp_path / "run")
+    assert ppl_vae.load(tmp_path / "run", pair=pair()).history == {}

@@ -544,7 +544,7 @@ def test_other_kinds_of_latents_read_nothing_back(discrete):
 
 
 def test_bad_arguments():
-    with pytest.raises(InputError, match=r"num_particles: expected at least 1; got 0"):
+    with pytest.raises(InputError, match=r"num_particles: expected an integer >= 1; got 0"):
         ELBO(0)
     with pytest.raises(InputError, match=r"unknown kl: expected one of .*, sampled; got 'analytical'; try 'analytic'"):
         ELBO(kl="analytical")

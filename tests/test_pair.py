@@ -397,7 +397,7 @@ def test_values_outside_the_support_beyond_the_first_rows():
     x[17, 2] = 0.5
     line = (
         r"x: expected values in the support of its likelihood \(Boolean\); got 1 rows outside, the first row 17 with "
-        r"values in \[0, 0.5\]; try another likelihood, or binarization='fixed' or 'dynamic' for grey values"
+        r"values in \[0, 0.5\]; try another likelihood, or binarization='fixed' for grey values"
     )
     with pytest.raises(InputError, match=line):
         Pair(Loaded(), Guide()).check({"x": x})
@@ -487,9 +487,9 @@ def test_model_that_cannot_generate():
 
 
 def test_bad_numbers():
-    with pytest.raises(InputError, match=r"num_particles: expected at least 1; got 0; try num_particles=100"):
+    with pytest.raises(InputError, match=r"num_particles: expected an integer >= 1; got 0; try num_particles=100"):
         pair().log_weights(batch(), 0)
-    with pytest.raises(InputError, match=r"size: expected at least 1; got 0"):
+    with pytest.raises(InputError, match=r"size: expected an integer >= 1; got 0"):
         pair().generate(0)
     with pytest.raises(InputError, match=r"unknown latent: expected one of .*; got 'zz'; try 'z'"):
         pair().decode({"zz": torch.zeros(2, L)})
@@ -584,3 +584,51 @@ def test_an_observed_site_has_the_name_of_its_argument():
     message = "site 'x': expected the name of the argument that it observes, 'images'; got 'x'; try pyro.sample"
     with pytest.raises(PairError, match=message):
         Pair(OtherName(), OtherNameGuide()).check({"images": torch.randn(5, 2)})
+
+
+def test_what_is_no_batch_is_told():
+    mine = pair()
+    x = batch()["x"]
+    for given, got in ((x, "Tensor"), ({"x": x.numpy()}, "values that are no tensors")):
+        with pytest.raises(InputError, match=f"batch: expected a mapping of argument names to tensors; got {got}; try"):
+            mine.posterior(given)
+    with pytest.raises(InputError, match="latents: expected a mapping of sites to tensors; got Tensor"):
+        mine.decode(torch.zeros(3, L))
+    with pytest.raises(InputError, match="size: expected how many to generate; got none; try size=64"):
+        mine.generate()
+
+
+def test_an_argument_that_one_program_lacks_is_told():
+    class Conditional(Model):
+        def forward(self, x=None, c=None, size=None):
+            return super().forward(x, size)
+
+    mine = Pair(Conditional(), Guide())
+    with pytest.raises(
+        PairError, match=r"argument 'c': expected both programs to take it, .* got a guide that does not"
+    ):
+        mine.check(batch() | {"c": torch.zeros(len(batch()["x"]))})
+
+
+def test_methods_hide_their_parameters():
+    mine = Model()
+    with pytest.raises(
+        PairError, match="model: expected a PyroModule; got a method of Model, which hides its parameters"
+    ):
+        Pair(mine.forward, Guide())
+
+
+def test_batches_are_moved_to_the_pairs_floating_type():
+    mine = pair().double()
+    assert mine.posterior(batch())["z"].dtype is torch.float64
+
+
+def test_a_deterministic_site_in_the_guide_is_nothing_to_the_bound():
+    class Telling(Guide):
+        def forward(self, x=None, size=None):
+            pyro.deterministic("told", torch.zeros(()))
+            return super().forward(x, size)
+
+    mine = Pair(Model(), Telling())
+    mine.check(batch())
+    assert ELBO().loss(*mine.programs(), **batch()).isfinite()

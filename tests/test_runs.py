@@ -171,7 +171,7 @@ def test_class_that_is_not_imported_here_is_not_executed(run, folder):
     config["pair"]["model"]["description"]["class"] = "os.system"
     (folder / "config.json").write_text(json.dumps(config))
     with pytest.raises(
-        InputError, match=r"PPCA cannot be rebuilt from plain arguments here; .* or importing the module"
+        InputError, match=r"PPCA cannot be rebuilt from plain arguments here; .* or @ppl_vae.config.configurable"
     ):
         ppl_vae.load(folder)
     assert same(state(ppl_vae.load(folder, pair=ours()).pair), state(run.pair))
@@ -333,7 +333,7 @@ def test_resume_with_other_settings_names_the_first_that_differs(run, folder, ch
 def test_options_that_are_lists_are_told_apart(folder):
     fit(folder, optimizer_options={"betas": [0.5, 0.9]})
     with pytest.raises(
-        InputError, match=r"optimizer_options \{'betas': \[0.5, 0.9\]\} as in its config.json; got .*0.6"
+        InputError, match=r"optimizer_options betas \[0.5, 0.9\] as in its config.json; got \[0.6, 0.9\]"
     ):
         fit(folder, optimizer_options={"betas": [0.6, 0.9]}, resume=True)
     fit(folder, optimizer_options={"betas": (0.5, 0.9)}, resume=True, epochs=3)
@@ -447,10 +447,10 @@ def test_full_disk_leaves_what_was_saved(folder, tmp_path, monkeypatch, after):
             fit(folder, epochs=3)
     if folder.exists():
         assert not [path.name for path in folder.iterdir() if path.name not in FILES]  # nothing half-written stays
-    if after >= 4:  # environment, config, resume.pt, model.safetensors, …
+    if after >= 4:  # environment, config, then four files a checkpoint, resume.pt first, from epoch 0 on
         state_of = torch.load(folder / "resume.pt", weights_only=True)
-        epochs = len(state_of["history"]["epoch"])
-        assert 1 <= epochs < 3
+        epochs = len(state_of["history"].get("epoch", []))
+        assert epochs == (after - 3) // 4
         safetensors.torch.load_file(folder / "model.safetensors")
     last = fit(folder, epochs=3, resume=True)
     assert last.history == whole.history

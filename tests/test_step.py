@@ -70,7 +70,7 @@ def test_fused_and_eager_are_equal(name):
 
 def test_without_a_compiler_the_graph_runs_and_says_so(monkeypatch):
     monkeypatch.setattr(recording, "has_compiler", lambda: False)
-    with pytest.warns(UserWarning, match="no compiler"):
+    with pytest.warns(UserWarning, match="there is no compiler here: the recorded graph runs unfused"):
         step, _ = steps(pair_of("ppca-linear"), batches_of("ppca-linear"), "inductor")
     assert step.paths == {6: "graph"}
 
@@ -234,3 +234,31 @@ def test_a_loss_that_depends_on_no_parameter_is_refused():
         InputError, match="pair: expected a loss that depends on some parameter; got one that depends on none"
     ):
         steps(ppl_vae.Pair(model, guide), batches_of("ppca-linear"), "off")
+
+
+class Doubled(ELBO):
+    """Somebody's objective that does more than its parent."""
+
+    def loss_and_grads(self, model, guide, *args, **kwargs):
+        loss = 2 * self.differentiable_loss(model, guide, *args, **kwargs)
+        loss.backward()
+        return loss.detach()
+
+
+def test_a_subclass_is_recorded_only_if_it_says_so():
+    pair = pair_of("ppca-linear")
+    step, got = steps(pair, batches_of("ppca-linear"), "graph", Doubled())
+    _, wanted = steps(pair_of("ppca-linear"), batches_of("ppca-linear"), "off", Doubled())
+    assert torch.equal(got, wanted)
+    assert step.paths == {6: "eager"}
+
+
+def test_a_compiler_that_fails_leaves_the_graph(monkeypatch):
+    def fail(*_):
+        raise RuntimeError("broken tool chain")
+
+    monkeypatch.setattr(recording, "_fused", fail)
+    monkeypatch.setattr(recording, "has_compiler", lambda: True)
+    with pytest.warns(UserWarning, match=r"the compiler failed \(broken tool chain\): the recorded graph runs unfused"):
+        step, _ = steps(pair_of("ppca-linear"), batches_of("ppca-linear"), "inductor")
+    assert step.paths == {6: "graph"}

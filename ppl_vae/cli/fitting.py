@@ -61,7 +61,7 @@ def fit_command(
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:1.", rich_help_panel="Training")] = "auto",
     dtype: Annotated[str, typer.Option(help="float32 or float64.", rich_help_panel="Training")] = "float32",
     compile: Annotated[
-        str, typer.Option(help="auto or off: whether steps are recorded.", rich_help_panel="Training")
+        str, typer.Option(help="auto, off, graph or inductor: whether steps are recorded.", rich_help_panel="Training")
     ] = "auto",
     checkpoint_seconds: Annotated[
         float, typer.Option(help="Least time between two checkpoints.", rich_help_panel="Training")

@@ -135,8 +135,8 @@ def _reload(
     from ppl_vae.training.options import find_device
 
     run = load_run(directory)
-    how = binarization or run.config["data"]["spec"]["binarization"]
     source = Source("", data) if data is not None else Source.of(run.config, directory)
+    how = binarization if data is not None else binarization or run.config["data"]["spec"]["binarization"]
     options = {**source.data_options, **parse.settings("--data-option", data_option)}
     dataset = replace(source, binarization=how, data_options=options).load_data()
     run.pair.to(find_device(device))

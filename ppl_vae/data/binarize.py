@@ -16,7 +16,8 @@ def binarize(data: Dataset, binarization: str, seed: int = 0) -> Dataset:
     """Return `data` with x ~ Bernoulli(grey value), coordinate by coordinate.
 
     ``fixed`` keeps one draw for good. ``dynamic`` shows that same draw and keeps the grey values for `Split.draw`
-    (Salakhutdinov & Murray 2008; Burda et al. 2016, sec. 5). Each part has a stream of its own under `seed`.
+    (Salakhutdinov & Murray 2008; Burda et al. 2016, sec. 5). Each part has a stream of its own under `seed`, but the
+    test part's does not depend on it.
 
     Raises
     ------
@@ -35,7 +36,9 @@ def binarize(data: Dataset, binarization: str, seed: int = 0) -> Dataset:
 
     def drawn(split: Split) -> Split:
         grey = split["x"]
-        x = torch.bernoulli(grey, generator=generator(seed, f"binarize {split.role}"))
+        # One draw of the test part for everyone, so that results on it compare whatever the seed.
+        stream = generator(0 if split.role == "test" else seed, f"binarize {split.role}")
+        x = torch.bernoulli(grey, generator=stream)
         return Split({**split, "x": x}, spec, role=split.role, intensities=grey if binarization == "dynamic" else None)
 
     parts = {role: drawn(split) for role, split in data.splits.items()}

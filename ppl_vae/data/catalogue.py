@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import inspect
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from ppl_vae.data.binarize import binarize
@@ -52,6 +54,10 @@ def binarizations(name: str) -> tuple[Binarization, ...]:
     InputError
         If the name is unknown.
     """
+    if name not in _ENTRIES and (os.sep in str(name) or Path(str(name)).suffix):
+        raise InputError(
+            "data set", expected=f"one of {', '.join(_ENTRIES)}", got=repr(name), hint=f"data.from_tensors({name!r})"
+        )
     if name not in _ENTRIES:
         raise unknown_name("data set", name, _ENTRIES)
     return _ENTRIES[name].binarizations
@@ -79,6 +85,10 @@ def load(name: str = "digits", *, binarization: str | None = None, seed: int = 0
         If the name, the binarisation or an option is unknown or does not go with the data set, or a file is missing,
         damaged or refused.
     """
+    if name not in _ENTRIES and (os.sep in str(name) or Path(str(name)).suffix):
+        raise InputError(
+            "data set", expected=f"one of {', '.join(_ENTRIES)}", got=repr(name), hint=f"data.from_tensors({name!r})"
+        )
     if name not in _ENTRIES:
         raise unknown_name("data set", name, _ENTRIES)
     entry = _ENTRIES[name]

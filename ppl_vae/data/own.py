@@ -165,6 +165,8 @@ def _infer(
         levels = 2
     elif levels is not None:
         require_grid("x", x, levels)
+    if image_shape is not None and not isinstance(image_shape, list | tuple):
+        raise InputError("image_shape", expected="(channels, height, width)", got=repr(image_shape))
     if image_shape is None and len(x_shape) == 3:
         image_shape = (x_shape[0], x_shape[1], x_shape[2])
     elif image_shape is not None and (len(image_shape) != 3 or math.prod(image_shape) != math.prod(x_shape)):

@@ -8,6 +8,7 @@ importance   log (1/K) sum_k p(x, z_k) / q(z_k | x),      z_k ~ q(z | x)
 from __future__ import annotations
 
 import time
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -24,6 +25,7 @@ from ppl_vae.evaluation.memory import bytes_per_row
 from ppl_vae.evaluation.result import LogLikelihood
 from ppl_vae.pair import Pair, as_pair
 from ppl_vae.recording import MODES, NotRecordableError, record
+from ppl_vae.shapes import integer_at_least
 from ppl_vae.types import Batch
 
 METHODS = ("exact", "prior", "importance")
@@ -83,10 +85,7 @@ def log_likelihood(
     pair = as_pair(pair)
     if method not in METHODS:
         raise unknown_name("method", method, METHODS)
-    if not isinstance(num_particles, int) or num_particles < 1:
-        raise InputError(
-            "num_particles", expected="a whole number, 1 or more", got=repr(num_particles), hint="num_particles=1000"
-        )
+    num_particles = integer_at_least("num_particles", num_particles, 1, hint="num_particles=1000")
     split = data.test if isinstance(data, Dataset) else as_split(data)
     here = split.to(pair.device, pair.dtype)
     started = time.perf_counter()
@@ -215,7 +214,8 @@ def _recorded(sampler: Sampler, batch: dict[str, Tensor], num_particles: int, pa
 
     try:
         recording = record(compute, list(batch.values()), compiled=path == "inductor")
-    except NotRecordableError:
+    except NotRecordableError as reason:
+        warnings.warn(f"log p(x) cannot be recorded and runs eagerly: {reason}", stacklevel=4)
         return sampler
     shapes = [value.shape for value in batch.values()]
 

@@ -75,11 +75,13 @@ class LogLikelihood:
     def untrusted(self) -> int:
         """How many data have a Pareto k above the limit.
 
-        An infinite k says that there was no tail to fit (few particles, or weights all alike): it counts unless the
-        effective sample size is above K / 2.
+        A k that is not finite says that there was no tail to fit (few particles, or weights all alike): it counts
+        unless the effective sample size is above K / 2.
         """
-        harmless = torch.isinf(self.pareto_k) & (self.effective_sample_size > self.num_particles / 2)
-        return int(((self.pareto_k > PARETO_K_LIMIT) & ~harmless).sum())
+        if self.num_particles == 0:
+            return 0
+        harmless = ~torch.isfinite(self.pareto_k) & (self.effective_sample_size > self.num_particles / 2)
+        return int((~(self.pareto_k <= PARETO_K_LIMIT) & ~harmless).sum())
 
     def caution(self) -> str:
         """Return, in words, what speaks against the estimate; empty where nothing is known."""

@@ -15,8 +15,9 @@ from pyro.distributions.util import scale_and_mask
 from torch import Tensor
 
 from ppl_vae.config import configurable
-from ppl_vae.errors import InputError, PairError, unknown_name
+from ppl_vae.errors import PairError, unknown_name
 from ppl_vae.objectives.kl import analytic_kl, conditions_match, weights_match
+from ppl_vae.shapes import integer_at_least
 from ppl_vae.traces import Sites, add, in_data_plate, is_auxiliary, is_enumerated, latents, log_prob, trace_pair
 from ppl_vae.types import Program
 
@@ -54,8 +55,7 @@ class ELBO(pyro.infer.ELBO):
     recordable = True
 
     def __init__(self, num_particles: int = 1, kl: Literal["auto", "analytic", "sampled"] = "auto") -> None:
-        if num_particles < 1:
-            raise InputError("num_particles", expected="at least 1", got=str(num_particles))
+        num_particles = integer_at_least("num_particles", num_particles, 1)
         if kl not in KLS:
             raise unknown_name("kl", kl, KLS)
         super().__init__(num_particles=num_particles, max_plate_nesting=1, vectorize_particles=True)
@@ -113,7 +113,7 @@ class ELBO(pyro.infer.ELBO):
                 rate[name] = kl
             else:
                 rate[name] = log_prob(guide_sites[name]) - log_prob(site)
-        for name, site in guide_sites.items():
+        for name, site in latents(guide_sites).items():
             if is_auxiliary(site):  # an AutoGuide's joint draw
                 rate[name] = log_prob(site)
             elif name not in model_sites:

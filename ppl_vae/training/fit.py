@@ -92,6 +92,7 @@ def fit(
         Folder to write to as the fit goes on. It must not hold a run, unless `resume` is set.
     resume : bool
         Go on from the folder's last checkpoint, to the same numbers as an uninterrupted fit; start where there is none.
+        With a constant schedule `epochs` may have grown since.
     checkpoint_seconds : float
         Least time between two checkpoints, in seconds; the last epoch's is always written.
     source : mapping, optional
@@ -142,13 +143,22 @@ def fit(
             "data": _describe_data(train, validation),
             "fit": options.to_json() | {"device": str(where)},
         } | ({} if source is None else {"source": dict(source)})
+        spent = 0.0
         if folder is not None:
             state = folder.start(config, runs.environment(where), resume=resume)
             if state is not None:
                 trainer.restore(state)
+                spent = folder.seconds
+                if trainer.epoch > epochs:
+                    raise InputError("epochs", expected=f"at least the {trainer.epoch} that are done", got=str(epochs))
                 folder.update_config(config)
-        trainer.run(folder, checkpoint_seconds, progress)
-        config["step"] = {"paths": trainer.step.paths, "seconds": trainer.step.seconds}
+        try:
+            trainer.run(folder, checkpoint_seconds, progress)
+        finally:
+            pair.eval()
+        config["step"] = {"paths": trainer.step.paths, "seconds": spent + trainer.step.seconds}
+        if trainer.best is not None:
+            config["kept"] = {name: trainer.best[name] for name in ("epoch", "bound")}
         if folder is not None:
             folder.update_config(config)
     pair.load_state_dict(trainer.result())
@@ -157,11 +167,11 @@ def fit(
 
 
 def _describe_objective(objective: pyro.infer.ELBO) -> dict[str, Any]:
-    return {
-        "name": type(objective).__name__,
-        "num_particles": objective.num_particles,
-        "description": describe(objective),
-    }
+    about = {"name": type(objective).__name__, "num_particles": objective.num_particles}
+    described = describe(objective)
+    if described is None:  # Pyro's own: what can be told of one are its plain attributes
+        about |= {name: value for name, value in vars(objective).items() if isinstance(value, bool | int | float | str)}
+    return about | {"description": described}
 
 
 def _describe_data(train: Split, validation: Split | None) -> dict[str, Any]:

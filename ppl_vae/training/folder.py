@@ -22,6 +22,7 @@ class RunFolder:
 
     def __init__(self, directory: str | os.PathLike[str]) -> None:
         self.path = Path(directory)
+        self.seconds = 0.0  # that were spent on recording before
         self._lock: int | None = None
 
     def __enter__(self) -> RunFolder:
@@ -55,7 +56,9 @@ class RunFolder:
             )
         if present:
             self._lock = files.lock(self.path)
-            self._same(read_config(self.path), config)
+            old = read_config(self.path)
+            self._same(old, config)
+            self.seconds = float(old.get("step", {}).get("seconds", 0.0))
             files.remove_partial(self.path)
             return self._read_state()
         if self.path.exists() and any(item.suffix in (".safetensors", ".pt") for item in self.path.iterdir()):
@@ -80,15 +83,17 @@ class RunFolder:
         files.write_json(self.path / "config.json", config)
 
     def _same(self, old: dict[str, Any], new: dict[str, Any]) -> None:
-        """Raise, naming the first setting that differs; the number of epochs may."""
+        """Raise, naming the first setting that differs; the number of epochs may, unless the schedule spans them."""
         for section in ("pair", "objective", "data", "fit"):
             before, after = old[section], new[section]
+            free = ("epochs", "device") if new["fit"]["schedule"] == "constant" else ("device",)
             for name in after:
-                if before.get(name) != after[name] and not (section == "fit" and name in ("epochs", "device")):
+                if before.get(name) != after[name] and not (section == "fit" and name in free):
+                    where, was, now = _first_difference(f"{section} {name}", before.get(name), after[name])
                     raise InputError(
                         f"run_dir {self.path}",
-                        expected=f"{section} {name} {_short(before.get(name))} as in its config.json",
-                        got=_short(after[name]),
+                        expected=f"{where} {_short(was)} as in its config.json",
+                        got=_short(now),
                         hint="the same settings, or another folder",
                     )
 
@@ -105,6 +110,16 @@ class RunFolder:
             raise RunError(
                 f"{path}: expected a whole checkpoint; got {' '.join(str(error).split())[:120]}; try another run_dir"
             ) from error
+
+
+def _first_difference(where: str, was: Any, now: Any) -> tuple[str, Any, Any]:
+    """Return the innermost setting in which two descriptions differ, and its two values."""
+    if isinstance(was, dict) and isinstance(now, dict):
+        for name in [*was, *now]:
+            if was.get(name) != now.get(name):
+                plain = where if name in ("description", "arguments", "state") else f"{where} {name}"
+                return _first_difference(plain, was.get(name), now.get(name))
+    return where, was, now
 
 
 def _short(value: Any) -> str:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
+import operator
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
+import pyro.optim
 import torch
 
 from ppl_vae.errors import InputError, unknown_name
@@ -43,9 +46,8 @@ class Options:
     compile: str
 
     def __post_init__(self) -> None:
-        _at_least("epochs", self.epochs, 1)
-        _at_least("batch_size", self.batch_size, 1)
-        _at_least("seed", self.seed, 0)
+        for name, least in (("epochs", 1), ("batch_size", 1), ("seed", 0)):
+            object.__setattr__(self, name, _at_least(name, getattr(self, name), least))
         if self.patience is not None:
             _at_least("patience", self.patience, 1)
         for name in ("lr", "clip_norm"):
@@ -55,6 +57,15 @@ class Options:
                 raise InputError(name, expected="a positive number", got=repr(value), hint=f"{name}=1e-3")
         if not (_is_number(self.kl_warmup) and 0 <= self.kl_warmup < float("inf")):
             raise InputError("kl_warmup", expected="a number of epochs, 0 or more", got=repr(self.kl_warmup))
+        if not isinstance(self.optimizer, str | type) and isinstance(
+            self.optimizer, torch.optim.Optimizer | pyro.optim.PyroOptim
+        ):
+            raise InputError(
+                "optimizer",
+                expected="a name, a class of torch.optim, or callable(parameters, lr=…)",
+                got=f"an instance of {type(self.optimizer).__name__}",
+                hint="optimizer='adam', lr=1e-3",
+            )
         if isinstance(self.optimizer, str) and self.optimizer.lower() not in OPTIMIZERS:
             raise unknown_name("optimizer", self.optimizer, OPTIMIZERS)
         if self.optimizer in UNFIT:
@@ -110,9 +121,10 @@ def find_device(name: str) -> torch.device:
     return device
 
 
-def _at_least(name: str, value: Any, least: int) -> None:
-    if not isinstance(value, int) or isinstance(value, bool) or value < least:
+def _at_least(name: str, value: Any, least: int) -> int:
+    if isinstance(value, bool) or not hasattr(value, "__index__") or operator.index(value) < least:
         raise InputError(name, expected=f"a whole number, {least} or more", got=repr(value))
+    return operator.index(value)
 
 
 def _is_number(value: Any) -> bool:
@@ -126,4 +138,10 @@ def _name(value: Any) -> Any:
         return [_name(item) for item in value]
     if value is None or isinstance(value, bool | int | float | str):
         return value
-    return getattr(value, "__qualname__", type(value).__qualname__)
+    name = getattr(value, "__qualname__", type(value).__qualname__)
+    code = getattr(value, "__code__", None)
+    if code is None:
+        return name
+    # Two functions of one name are told apart by what they do.
+    told = repr((code.co_code, code.co_consts, code.co_names)).encode()
+    return f"{name} {hashlib.blake2b(told, digest_size=4).hexdigest()}"

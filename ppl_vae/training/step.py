@@ -23,9 +23,6 @@ from ppl_vae.recording import MODES, NotRecordableError, Recording, record
 from ppl_vae.traces import trace_pair
 from ppl_vae.types import Batch
 
-#: How a step may run: its programs as they are; the recorded graph; the graph fused by Inductor.
-PATHS = ("eager", "graph", "inductor")
-
 #: Steps of one batch shape from which recording (about a second) and compiling (some ten) pay.
 WORTH_RECORDING = 200
 WORTH_COMPILING = 50_000
@@ -104,7 +101,8 @@ class TrainingStep:
         # A tensor, so that a recorded step sees each new value without being recorded again.
         self.kl_weight = torch.ones((), device=pair.device, dtype=pair.dtype)
         self.weighted = weighted
-        self.compile = compile if getattr(objective, "recordable", False) else "off"
+        # The class itself must say so: a subclass may do more in `loss_and_grads` than its parent's graph does.
+        self.compile = compile if "recordable" in vars(type(objective)) else "off"
         self.planned = planned
         self.named = {name: p for name, p in pair.named_parameters() if p.requires_grad}
         self.buffers = {name: _home(pair, name) for name, _ in pair.named_buffers()}
@@ -190,10 +188,7 @@ class TrainingStep:
         """Return the recorded step for batches like `arguments`, and where in its results each gradient stands."""
         reached: dict[str, int] = {}
         compute = self._computation(list(arguments), size, reached)
-        wanted = self.paths[size]
-        recording = record(compute, inputs, compiled=wanted == "inductor")
-        if recording.path != wanted:
-            warnings.warn("there is no compiler here: the step runs as the recorded graph, unfused", stacklevel=4)
+        recording = record(compute, inputs, compiled=self.paths[size] == "inductor")
         self.structure = self.structure or structure(self.pair, arguments)
         self.paths[size] = recording.path
         self.recordings += 1

@@ -43,6 +43,7 @@ class Trainer:
             )
         if validation is not None:
             pair.check(validation)
+        _refuse_wrong(objective, contract.shares_latents, options)
         parameters = [parameter for parameter in pair.parameters() if parameter.requires_grad]
         if not parameters:
             raise InputError(
@@ -77,6 +78,8 @@ class Trainer:
         """Run the epochs that are left, checkpointing to `folder`."""
         saved = time.monotonic()
         last_good = self.snapshot()
+        if folder is not None and self.epoch == 0:  # so that a resumed fit starts from the very same parameters
+            folder.checkpoint(last_good, self.result())
         with progress.bar("fit", self.options.epochs * self.steps_per_epoch, show) as bar:
             bar(self.epoch * self.steps_per_epoch)
             try:
@@ -144,7 +147,8 @@ class Trainer:
                     totals[name] = totals.get(name, 0.0) + value
         values = {f"validation_{name}": float(value) / split.size for name, value in totals.items()}
         if not all(torch.isfinite(torch.tensor(value)) for value in values.values()):
-            culprit = first_bad_site(self.pair.programs(), self.pair.arguments(split)) or "the validation bound"
+            with isolated(self.options.seed + 1, device=self.pair.device), evaluating(self.pair):
+                culprit = first_bad_site(self.pair.programs(), self.pair.arguments(split)) or "the validation bound"
             raise NonFiniteError(f"epoch {self.epoch + 1}, validation: {culprit}; try a smaller lr, or clip_norm")
         return values
 
@@ -175,7 +179,7 @@ class Trainer:
 
     def finite(self, total: Tensor) -> bool:
         """Tell whether loss and parameters are finite, with one read-back."""
-        norms = torch.stack(torch._foreach_norm(self.step.parameters))
+        norms = torch.stack(torch._foreach_norm(self.step.parameters, ord=torch.inf))
         return bool(torch.isfinite(total) & torch.isfinite(norms).all())
 
     def name_culprit(self, last_good: dict[str, Any]) -> str:
@@ -186,10 +190,8 @@ class Trainer:
         for number, batch in enumerate(self.batches()):
             self.settings(number)
             arguments = self.pair.arguments(batch)
-            state = torch.get_rng_state()
             where = f"epoch {self.epoch + 1}, step {number + 1}"
             with isolated(device=self.pair.device):
-                torch.set_rng_state(state)
                 if culprit := first_bad_site(self.pair.programs(), arguments):
                     return f"{where}: {culprit}; {hint}"
             self.step.loss(batch)
@@ -227,6 +229,23 @@ class Trainer:
         self.timing = {name: list(column) for name, column in state["timing"].items()}
         self.best = state["best"]
         self.step.paths = dict(state["paths"])
+
+
+def _refuse_wrong(objective: pyro.infer.ELBO, shares_latents: bool, options: Options) -> None:
+    """Raise for objectives of Pyro's that would be wrong, or break, under a scale."""
+    if options.kl_warmup and isinstance(objective, pyro.infer.TraceEnum_ELBO):
+        raise InputError(
+            "kl_warmup",
+            expected="0 with TraceEnum_ELBO, which takes one scale for all sites",
+            got=f"{options.kl_warmup}",
+        )
+    if isinstance(objective, pyro.infer.RenyiELBO) and (options.kl_warmup or shares_latents):
+        raise InputError(
+            "objective",
+            expected="one that keeps scales out of its logarithm, for a KL weight or latents shared by all data",
+            got="RenyiELBO, which takes them inside",
+            hint="ppl_vae.objectives.ELBO()",
+        )
 
 
 def _planned(data_size: int, options: Options) -> dict[int, int]:
