@@ -679,7 +679,7 @@ def test_large_finite_parameters_are_finite():
 
 def test_epochs_may_not_change_under_a_schedule_that_spans_them(tmp_path):
     fit(schedule="cosine", run_dir=tmp_path / "run")
-    with pytest.raises(InputError, match="expected fit epochs 2 as in its config.json; got 5"):
+    with pytest.raises(InputError, match=r"expected fit epochs 2 as in its config\.json; got 5"):
         fit(schedule="cosine", epochs=5, run_dir=tmp_path / "run", resume=True)
     fit(run_dir=tmp_path / "other", epochs=3)
     with pytest.raises(InputError, match="epochs: expected at least the 3 that are done; got 1"):

@@ -168,6 +168,9 @@ def _summary(report: Report, s: Subject, estimates: Sequence[LogLikelihood]) -> 
         if history.get(column):
             value = f"{history[column][-1]:.3f}".replace("-", "−")
             rows.append((f"last {column.replace('_', ' ')}", f"{value} nats per datum"))
+    if kept := config.get("kept"):
+        bound = f"{kept['bound']:.3f}".replace("-", "−")
+        rows.append(("parameters kept", f"epoch {kept['epoch']:,}'s, with validation bound {bound}"))
     report.table(("what", "value"), rows, "What was fitted, to what, and how.")
     if s.split is not None:
         shown = s.split.spec
