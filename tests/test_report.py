@@ -463,3 +463,8 @@ def test_the_report_is_made_of_plain_files(vae, digits):
     again = ppl_vae.load(vae.directory)
     parsed = read(run_report(again, digits, **OPTIONS))
     assert parsed.texts("h1") == ["VAE on digits"]
+
+
+def test_an_unknown_embedding_is_refused_at_once():
+    with pytest.raises(InputError, match="unknown embedding: expected one of pca, tsne; got 'umap'"):
+        add_run(Report("title"), None, None, embedding="umap")
