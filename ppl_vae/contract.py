@@ -204,7 +204,7 @@ def _check_particles(pair: Pair, few: dict[str, Tensor]) -> None:
     """Particles are one more plate: networks must take leading batch dimensions."""
     size = len(next(iter(few.values())))
     try:
-        shape = tuple(pair.log_weights(few, num_particles=2).shape)
+        shape = tuple(traces.log_weights(*traces.trace_pair(*pair.programs(), (), few, 2)).shape)
     except (RuntimeError, ValueError, IndexError) as error:
         if isinstance(error, PplVaeError):
             raise

@@ -55,6 +55,7 @@ class Pair(nn.Module):
         self.model = _as_module(model, "model")
         self.guide = _as_module(guide, "guide")
         self._signatures = _Signature.of(self.model), _Signature.of(self.guide)
+        self._dims: dict[str, int] | None = None  # of the arguments, once checked
 
     # -- programs and batches ---------------------------------------------------------------------------------------
 
@@ -95,6 +96,21 @@ class Pair(nn.Module):
             )
         return chosen
 
+    def _prepared(self, batch: Batch) -> dict[str, Tensor]:
+        """Return the arguments in `batch` on the pair's device, checked at the first call, and in rank ever after."""
+        arguments = self._moved(self.arguments(batch))
+        if self._dims is None:
+            self.check(arguments)
+        for name, dims in (self._dims or {}).items():
+            if name in arguments and arguments[name].dim() != dims:
+                raise InputError(
+                    name,
+                    expected=f"{dims} dimensions, the first one data",
+                    got=f"shape {tuple(arguments[name].shape)}",
+                    hint=f"{name}[None] for a single datum",
+                )
+        return arguments
+
     def _moved(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Return `tensors` on the pair's device and in its floating type."""
         device, dtype = self.device, self.dtype
@@ -122,22 +138,22 @@ class Pair(nn.Module):
             For a site that is missing, extra, of another shape, or of a wrong batch shape, and for parameters kept in
             the process-wide store.
         """
-        return contract.check(self, batch)
+        found = contract.check(self, batch)
+        self._dims = {name: value.dim() for name, value in self.arguments(batch).items()}
+        return found
 
     def log_weights(self, batch: Batch, num_particles: int = 1) -> Tensor:
         """Return log p(x, z) - log q(z | x) for fresh z ~ q(z | x): shape (K, B), in nats."""
         num_particles = integer_at_least("num_particles", num_particles, 1, hint="num_particles=100")
         model, guide = self.programs()
-        return traces.log_weights(
-            *traces.trace_pair(model, guide, (), self._moved(self.arguments(batch)), num_particles)
-        )
+        return traces.log_weights(*traces.trace_pair(model, guide, (), self._prepared(batch), num_particles))
 
     def posterior(self, batch: Batch, num_samples: int = 1) -> dict[str, Tensor]:
         """Return draws from the guide by site, each of shape (K, B, …)."""
         num_samples = integer_at_least("num_samples", num_samples, 1)
         _, guide = self.programs()
         with evaluating(self):
-            trace = poutine.trace(traces.particles(guide, num_samples)).get_trace(**self._moved(self.arguments(batch)))
+            trace = poutine.trace(traces.particles(guide, num_samples)).get_trace(**self._prepared(batch))
         sites = traces.latents(traces.sample_sites(trace))
         return {name: site["value"] for name, site in sites.items() if not traces.is_auxiliary(site)}
 
@@ -145,7 +161,7 @@ class Pair(nn.Module):
         """Return the mean of each latent under the guide, shape (B, …): exact for the first layer, one draw deep."""
         _, guide = self.programs()
         with evaluating(self):
-            trace = poutine.trace(guide).get_trace(**self._moved(self.arguments(batch)))
+            trace = poutine.trace(guide).get_trace(**self._prepared(batch))
         return _means(traces.latents(traces.sample_sites(trace)))
 
     def generate(self, size: int | None = None, **conditions: Tensor) -> dict[str, Tensor]:
@@ -184,7 +200,7 @@ class Pair(nn.Module):
 
     def reconstruct(self, batch: Batch) -> dict[str, Tensor]:
         """Return E[x | z] for one z ~ q(z | x) per datum, by observed site, each of shape (B, …)."""
-        here = self._moved(self.arguments(batch))
+        here = self._prepared(batch)
         observed = self.check(here).observed
         drawn = {name: value[0] for name, value in self.posterior(here).items()}
         rest = {name: value for name, value in here.items() if name not in observed}
