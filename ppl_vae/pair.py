@@ -97,10 +97,8 @@ class Pair(nn.Module):
         return chosen
 
     def _prepared(self, batch: Batch) -> dict[str, Tensor]:
-        """Return the arguments in `batch` on the pair's device, checked at the first call, and in rank ever after."""
+        """Return the arguments in `batch` on the pair's device, of the rank they had when the pair was checked."""
         arguments = self._moved(self.arguments(batch))
-        if self._dims is None:
-            self.check(arguments)
         for name, dims in (self._dims or {}).items():
             if name in arguments and arguments[name].dim() != dims:
                 raise InputError(
