@@ -6,9 +6,7 @@ store stays empty, names in the model and in the guide cannot clash, and `state_
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import pyro
@@ -21,6 +19,7 @@ from ppl_vae.context import evaluating
 from ppl_vae.errors import InputError, PairError, PplVaeError, unknown_name
 from ppl_vae.handlers import Frozen
 from ppl_vae.shapes import integer_at_least
+from ppl_vae.signature import Signature
 from ppl_vae.traces import Sites
 from ppl_vae.types import Batch, Program
 
@@ -54,7 +53,7 @@ class Pair(nn.Module):
         super().__init__()
         self.model = _as_module(model, "model")
         self.guide = _as_module(guide, "guide")
-        self._signatures = _Signature.of(self.model), _Signature.of(self.guide)
+        self._signatures = Signature.of(self.model), Signature.of(self.guide)
         self._dims: dict[str, int] | None = None  # of the arguments, once checked
 
     # -- programs and batches ---------------------------------------------------------------------------------------
@@ -302,28 +301,6 @@ def _scoped(program: nn.Module) -> Program:
             return program(*args, **kwargs)
 
     return run
-
-
-@dataclass(frozen=True)
-class _Signature:
-    """Names of the arguments of a program: all, those without a default, and whether it takes any other."""
-
-    names: frozenset[str]
-    required: frozenset[str]
-    open: bool
-
-    @classmethod
-    def of(cls, program: nn.Module) -> _Signature:
-        parameters = inspect.signature(program.forward).parameters.values()
-        named = [p for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
-        return cls(
-            frozenset(p.name for p in named),
-            frozenset(p.name for p in named if p.default is p.empty),
-            any(p.kind is p.VAR_KEYWORD for p in parameters),
-        )
-
-    def takes(self, name: str) -> bool:
-        return self.open or name in self.names
 
 
 def _means(sites: Sites) -> dict[str, Tensor]:

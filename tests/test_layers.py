@@ -12,7 +12,7 @@ FACADE = "__init__"  # `import ppl_vae` itself, which gathers the public names
 FLOORS = (
     # 0: words
     {"errors"},
-    {"config", "context", "files", "progress", "shapes", "types"},
+    {"config", "context", "files", "progress", "shapes", "signature", "types"},
     # 1: parts
     {"arviz_adapter", "distributions", "exact", "networks"},
     {"data"},
