@@ -51,14 +51,20 @@ def epochs(folder):
     return len(torch.load(path, weights_only=True)["history"].get("epoch", [])) if path.exists() else 0
 
 
-def wait(child, seconds=60.0):
-    """Wait for a fork to end, and return its exit code, or None once so many seconds are over."""
-    until = time.monotonic() + seconds
-    while time.monotonic() < until:
+def saved(folder):
+    """How many epochs the history tells, read without disturbing the fit; -1 before there is one."""
+    path = folder / "history.csv"
+    return path.read_text().count("\n") - 1 if path.exists() else -1
+
+
+def wait(child, seconds=60.0, until=lambda: False):
+    """Wait for a fork to end, and return its exit code, or None once so many seconds are over, or `until` is true."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end and not until():
         done, status = os.waitpid(child, os.WNOHANG)
         if done:
             return os.waitstatus_to_exitcode(status)
-        time.sleep(0.001)
+        time.sleep(0.0005)
     return None
 
 
@@ -70,20 +76,20 @@ def main(folder, kills, compile, number):
     assert wait(start(folder / "whole", compile)) == 0
     whole = time.monotonic() - started
     random.seed(0)
-    reached, codes, span = [0], [], 0.5 * whole
-    for _ in range(int(kills)):
+    reached, codes = [], []
+    # By how far the fit has come and not by the clock, so that a busy machine moves no kill to before or after it.
+    for target in sorted(random.randrange(EPOCHS - 20) for _ in range(int(kills))):
         child = start(folder / "killed", compile)
-        # A share of what is left, so that there is something left to kill.
-        code = wait(child, random.uniform(0.0, span * (1 - reached[-1] / EPOCHS)))
+        code = wait(child, until=lambda target=target: saved(folder / "killed") >= target)
+        if code is None:
+            code = wait(child, random.uniform(0.0, 2 * whole / EPOCHS))
         if code is None:
             os.kill(child, number)
             code = wait(child)
         codes.append(code)
         reached.append(epochs(folder / "killed"))
-        if reached[-1] == reached[-2]:  # a busy machine takes longer to come to the first epoch
-            span *= 1.5
     code = wait(start(folder / "killed", compile))
-    print(json.dumps({"codes": codes, "reached": reached[1:], "last": code, "seconds": whole}))
+    print(json.dumps({"codes": codes, "reached": reached, "last": code, "seconds": whole}))
 
 
 if __name__ == "__main__":
