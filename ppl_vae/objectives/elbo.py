@@ -153,16 +153,13 @@ class ELBO(pyro.infer.ELBO):
         if not scores:
             return 0.0
         local = all(in_data_plate(site) for site in (model_sites | guide_sites).values())
-        shape = self._per_datum if local else self._per_particle
+        shape = (lambda term: term) if local else self._per_particle
         reward = add(map(shape, terms)).detach()
         if self.num_particles > 1:
             reward = (reward - reward.mean(0)) * self.num_particles / (self.num_particles - 1)
         log_q = add(shape(log_prob(site, scaled=False)) for site in scores)
         surrogate = (log_q * reward).sum() / self.num_particles
         return surrogate - surrogate.detach()
-
-    def _per_datum(self, term: Tensor) -> Tensor:
-        return term
 
     def _per_particle(self, term: Tensor) -> Tensor:
         return term.reshape(self.num_particles, -1).sum(-1)

@@ -15,6 +15,7 @@ from ppl_vae.errors import InputError, unknown_name
 from ppl_vae.plots import canvas
 from ppl_vae.plots.canvas import PALETTE, WIDTH, Floats, Values, styled
 
+METHODS = ("pca", "tsne")
 MARKERS = ("o", "^", "s", "D", "v")
 FEW = 15  # classes that have room for their names among the points, and for a legend beside them
 
@@ -24,8 +25,8 @@ def embed(z: Values, *, method: str = "pca", seed: int = 0) -> Floats:
 
     Rows that are not finite come back as NaN, so that `embedding` counts them.
     """
-    if method not in ("pca", "tsne"):
-        raise unknown_name("embedding method", method, ["pca", "tsne"])
+    if method not in METHODS:
+        raise unknown_name("embedding method", method, METHODS)
     points = canvas.as_matrix(z, "z")
     if points.shape[1] < 2:
         raise InputError("z", expected="at least 2 latent dimensions", got="1", hint="plots.marginals")

@@ -16,13 +16,13 @@ from ppl_vae.data import Dataset, Split, as_split
 from ppl_vae.errors import InputError, unknown_name
 from ppl_vae.evaluation.log_likelihood import log_likelihood
 from ppl_vae.evaluation.result import LogLikelihood
+from ppl_vae.plots.latents import METHODS
 from ppl_vae.report import gallery
 from ppl_vae.report.gallery import Subject, part
 from ppl_vae.report.page import Report
 from ppl_vae.runs import Run
 from ppl_vae.types import Batch
 
-EMBEDDINGS = ("pca", "tsne")
 BINARIZATION = {
     "none": "none: x as it is",
     "fixed": "fixed: one seeded draw, for good",
@@ -111,8 +111,8 @@ def add_run(
     seed : int
         Seed of everything drawn here; the process's own random state is left alone.
     """
-    if embedding not in EMBEDDINGS:
-        raise unknown_name("embedding", embedding, EMBEDDINGS)
+    if embedding not in METHODS:
+        raise unknown_name("embedding", embedding, METHODS)
     split = data.test if isinstance(data, Dataset) else None if data is None else as_split(data)
     if estimates is None and split is not None:
         estimates = _estimate(run, split, num_particles, most, seed, progress)
