@@ -1,6 +1,8 @@
 """Generative models p(x, z), each a `PyroModule`."""
 
+from ppl_vae.models.autoencoder import Autoencoder
+from ppl_vae.models.cvae import CVAE
 from ppl_vae.models.ppca import PPCA
 from ppl_vae.models.vae import VAE
 
-__all__ = ["PPCA", "VAE"]
+__all__ = ["Autoencoder", "CVAE", "PPCA", "VAE"]

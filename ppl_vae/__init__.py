@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from ppl_vae.evaluation.inference_data import to_arviz
     from ppl_vae.evaluation.log_likelihood import log_likelihood
     from ppl_vae.evaluation.result import LogLikelihood
+    from ppl_vae.evaluation.sandwich import Sandwich, sandwich
     from ppl_vae.pair import Pair
     from ppl_vae.runs import Run, load
     from ppl_vae.training.fit import fit
@@ -28,6 +29,7 @@ __all__ = [
     "PplVaeError",
     "Run",
     "RunError",
+    "Sandwich",
     "TrainingStep",
     "config",
     "data",
@@ -42,6 +44,7 @@ __all__ = [
     "objectives",
     "plots",
     "report",
+    "sandwich",
     "to_arviz",
     "zoo",
 ]
@@ -52,9 +55,11 @@ _HOME = {
     **dict.fromkeys(("Run", "load"), "runs"),
     "LogLikelihood": "evaluation.result",
     "Pair": "pair",
+    "Sandwich": "evaluation.sandwich",
     "TrainingStep": "training.step",
     "fit": "training.fit",
     "log_likelihood": "evaluation.log_likelihood",
+    "sandwich": "evaluation.sandwich",
     "to_arviz": "evaluation.inference_data",
 }
 

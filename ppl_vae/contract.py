@@ -1,22 +1,25 @@
 """The contract of a pair, checked once on a few rows: which sites there are, their shapes, and what they may hold.
 
-Pyro warns where a guide misses a site; here it is an error that names the site.
+Pyro warns where a guide misses a site; here it is an error that names the site. A program with requirements of its own
+on values, labels in range, say, has a method ``check_values(**batch)`` that raises: it sees all rows, and a recorded
+program never looks at one.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import pyro
 from pyro import poutine
+from pyro.distributions import Delta, MaskedDistribution
 from torch import Tensor
 
 from ppl_vae import observations, traces
 from ppl_vae.context import evaluating, isolated
-from ppl_vae.errors import PairError, PplVaeError
+from ppl_vae.errors import InputError, PairError, PplVaeError
 from ppl_vae.handlers import Frozen
 from ppl_vae.traces import Site, Sites
 from ppl_vae.types import Batch, Program
@@ -39,17 +42,43 @@ class Contract:
         Whether some latents lie outside the plate ``data``, shared by all data.
     observed : tuple of str
         Sites that the batch observes.
+    points : tuple of str
+        Latents of a datum that the guide puts at a point, which has no density.
+    without_prior : tuple of str
+        Latents whose density the model leaves out by ``.mask(False)``, as an autoencoder does.
     """
 
     latent_dim: int
     shares_latents: bool
     observed: tuple[str, ...]
+    points: tuple[str, ...] = ()
+    without_prior: tuple[str, ...] = ()
+
+    def expect_densities(self, *, of_guide: bool) -> None:
+        """Raise `InputError` unless log p(x, z) exists and, with `of_guide`, log q(z | x) too."""
+        if self.without_prior:
+            raise InputError(
+                "log p(x)",
+                expected="a model with a prior for every latent",
+                got=f"one that masks the prior of {_names(self.without_prior)}: an autoencoder has no log p(x)",
+                hint="a VAE",
+            )
+        if of_guide and self.points:
+            raise InputError(
+                "log weights",
+                expected="a guide with a density",
+                got=f"one that puts {_names(self.points)} at a point",
+                hint="method='prior'",
+            )
 
 
 def check(pair: Pair, batch: Batch) -> Contract:
     """Check `pair` on the first rows of `batch`; see `Pair.check`."""
     arguments = pair.arguments(batch)
     observations.check_values(arguments)
+    for program in (pair.model, pair.guide):
+        if callable(look := getattr(program, "check_values", None)):
+            look(**arguments)
     rows = _few(pair, arguments)
     few = {name: value[:rows] for name, value in arguments.items()}
     # Validation is off at first, so that our own messages, which name the site and a way out, come before Pyro's.
@@ -75,6 +104,8 @@ def check(pair: Pair, batch: Batch) -> Contract:
         latent_dim=max((site["fn"].event_shape.numel() for site in local.values()), default=0),
         shares_latents=shares,
         observed=tuple(name for name, site in model_sites.items() if site["is_observed"] and name in arguments),
+        points=_points(guide_sites),
+        without_prior=tuple(name for name, site in local.items() if _is_masked(site)),
     )
 
 
@@ -245,11 +276,32 @@ def _check_parameters(pair: Pair, stored: list[tuple[str, Any]]) -> None:
             )
 
 
+def _points(guide_sites: Sites) -> tuple[str, ...]:
+    """Return the latents of a datum that a guide puts at a point.
+
+    AutoGuides carry the density of an auxiliary draw over to a point at the site that it is for.
+    """
+    if any(traces.is_auxiliary(site) for site in guide_sites.values()):
+        return ()
+    local = {name: site for name, site in traces.latents(guide_sites).items() if traces.in_data_plate(site)}
+    return tuple(name for name, site in local.items() if _is_point(site["fn"]))
+
+
+def _is_point(fn: Any) -> bool:
+    """Tell whether a distribution is a `Delta`, whatever it is wrapped in."""
+    return isinstance(fn, Delta) or (hasattr(fn, "base_dist") and _is_point(fn.base_dist))
+
+
+def _is_masked(site: Site) -> bool:
+    """Tell whether a site's density is left out."""
+    return site["mask"] is False or (isinstance(site["fn"], MaskedDistribution) and site["fn"]._mask is False)
+
+
 def _event_shape(site: Site) -> tuple[int, ...]:
     return tuple(site["fn"].event_shape)
 
 
-def _names(sites: Sites) -> str:
+def _names(sites: Iterable[str]) -> str:
     return ", ".join(sites) or "none"
 
 

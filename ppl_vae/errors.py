@@ -30,7 +30,8 @@ class InputError(PplVaeError, ValueError):
         parts = [f"expected {expected}"] if expected else []
         parts += [f"got {got}"] if got else []
         parts += [f"try {hint}"] if hint else []
-        super().__init__(f"{what}: {'; '.join(parts)}" if parts else what)
+        # Pyro's trace makes a program's error anew, with the shapes of its sites appended: it stays one line.
+        super().__init__(f"{what}: {'; '.join(parts)}" if parts else what.partition("\nTrace Shapes:")[0])
 
 
 class PairError(InputError):

@@ -21,6 +21,7 @@ from torch import Tensor
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from ppl_vae.errors import PplVaeError
+from ppl_vae.products import hand_over
 
 #: What ``compile=`` may ask for: the programs as they are (``"off"``), the graph, the graph fused, or a rule's choice.
 MODES = ("auto", "off", "graph", "inductor")
@@ -71,10 +72,11 @@ def record(compute: Computation, inputs: Sequence[Tensor], *, compiled: bool = F
     with torch.random.fork_rng(devices=devices), pyro.validation_enabled(False):
         try:
             graph = make_fx(compute)(*inputs)
-        except PplVaeError:
+        except (PplVaeError, torch.OutOfMemoryError):
             raise
         except Exception as error:  # whatever a program may do that a graph cannot hold
             raise NotRecordableError(_reason(error)) from error
+        hand_over(graph)
         _simplify(graph)
         run, path = _compile(graph, inputs) if compiled else (graph, "graph")
     return Recording(run, path, time.perf_counter() - started)
@@ -131,8 +133,9 @@ def _fused(graph: torch.fx.GraphModule, inputs: Sequence[Tensor]) -> Computation
     import torch._inductor
     import torch._inductor.config as settings
 
-    with settings.patch(fallback_random=True, compile_threads=1):
-        return torch._inductor.compile(graph, list(inputs))
+    # Gradients are part of the graph: compiled as for inference, it carries nothing for a backward pass of its own.
+    with torch.no_grad(), settings.patch(fallback_random=True, compile_threads=1):
+        return torch._inductor.compile(graph, [tensor.detach() for tensor in inputs])
 
 
 def _reason(error: Exception) -> str:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 import operator
 from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import pyro
@@ -25,11 +26,20 @@ Site = dict[str, Any]
 Sites = dict[str, Site]
 
 
+class _Particles(pyro.plate):
+    """A plate that leaves the scale of a site be: a product with one would be another tensor for each site."""
+
+    def _process_message(self, msg: Any) -> None:
+        scale = msg["scale"]
+        super()._process_message(msg)
+        msg["scale"] = scale
+
+
 def particles(program: Callable[..., Any], num_particles: int) -> Callable[..., Any]:
     """Return `program` run for `num_particles` particles at once, as a plate at dim -2."""
 
     def run(*args: Any, **kwargs: Any) -> Any:
-        with pyro.plate("particles", num_particles, dim=-2):
+        with _Particles("particles", num_particles, dim=-2):
             return program(*args, **kwargs)
 
     return run
@@ -41,14 +51,22 @@ def trace_pair(
     args: tuple[Any, ...],
     kwargs: dict[str, Any],
     num_particles: int | None = None,
+    *,
+    enumerated: bool = False,
+    around_guide: AbstractContextManager[Any] | None = None,
 ) -> tuple[Sites, Sites]:
     """Run the guide, replay the model against it, and return the sample sites of both, in program order.
 
-    Without `num_particles` there is no particle plate: values have shape (B, …). With it they have (K, B, …).
+    Without `num_particles` there is no particle plate: values have shape (B, …). With it they have (K, B, …). With
+    `enumerated`, sites that ask to be summed out hold all their values, each such site in a dimension of its own to the
+    left of the plates', the guide's before the model's. A handler `around_guide` stands outside its trace.
     """
     if num_particles is not None:
         model, guide = particles(model, num_particles), particles(guide, num_particles)
-    guide_trace = poutine.trace(guide).get_trace(*args, **kwargs)
+    if enumerated:  # the model's dimensions go on where the guide's end
+        model, guide = poutine.enum(model), poutine.enum(guide, -2 if num_particles is None else -3)
+    with around_guide or nullcontext():
+        guide_trace = poutine.trace(guide).get_trace(*args, **kwargs)
     model_trace = poutine.trace(poutine.replay(model, trace=guide_trace)).get_trace(*args, **kwargs)
     return sample_sites(model_trace), sample_sites(guide_trace)
 
@@ -82,6 +100,14 @@ def in_data_plate(site: Site) -> bool:
 def log_prob(site: Site, *, scaled: bool = True) -> Tensor:
     """Return the log probability of a site, shape (B,) or (K, B), masked; with `scaled` also times its scale."""
     return scale_and_mask(site["fn"].log_prob(site["value"]), site["scale"] if scaled else 1.0, site["mask"])
+
+
+def alike(a: float | Tensor, b: float | Tensor) -> bool:
+    """Tell whether two scales are one.
+
+    Tensors count as alike only if they are the same one: looking at their values would read them back from the device.
+    """
+    return a is b or (isinstance(a, int | float) and isinstance(b, int | float) and a == b)
 
 
 def log_weights(model_sites: Sites, guide_sites: Sites) -> Tensor:

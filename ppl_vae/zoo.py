@@ -17,8 +17,8 @@ from ppl_vae import likelihoods
 from ppl_vae.context import isolated
 from ppl_vae.data import Spec
 from ppl_vae.errors import InputError, unknown_name
-from ppl_vae.guides import AmortizedNormal, LinearGaussian
-from ppl_vae.models import PPCA, VAE
+from ppl_vae.guides import AmortizedDelta, AmortizedNormal, ConditionalNormal, LinearGaussian
+from ppl_vae.models import CVAE, PPCA, VAE, Autoencoder
 from ppl_vae.networks import ConvDecoder, ConvEncoder
 from ppl_vae.pair import Pair, as_pair
 from ppl_vae.shapes import as_shape
@@ -54,8 +54,7 @@ def vae(
     ``likelihood`` is by default Bernoulli for binary data, else Normal with one learned standard deviation;
     ``architecture`` is ``"mlp"`` (`hidden`, `activation`) or ``"conv"`` (for data with an image shape).
     """
-    default = "bernoulli" if spec.support == "binary" else "normal-learned"
-    chosen = likelihoods.get(likelihood or default, levels=spec.levels)
+    chosen = _likelihood(spec, likelihood)
     if architecture not in ARCHITECTURES:
         raise unknown_name("architecture", architecture, ARCHITECTURES)
     if architecture == "mlp":
@@ -79,10 +78,61 @@ def vae(
     )
 
 
-_BUILDERS: dict[str, Builder] = {"factor-analysis": factor_analysis, "ppca": ppca, "vae": vae}
+def cvae(
+    spec: Spec,
+    *,
+    latent_dim: int = 8,
+    hidden: Sequence[int] = (200, 200),
+    activation: str = "tanh",
+    likelihood: str | None = None,
+    covariance: str = "diagonal",
+    prior: str = "standard",
+) -> Pair:
+    """Conditional variational autoencoder of x given its label: any likelihood, amortised Normal guide.
+
+    ``prior`` is ``"standard"``, the same for all labels, or ``"conditional"``, learned for each; the rest is as in the
+    VAE. Its labels are called c: see `ppl_vae.data.given_labels`.
+    """
+    if spec.num_classes is None:
+        raise InputError("pair 'cvae'", expected="data with labels y", got=spec.name, hint="vae, or {'x': x, 'y': y}")
+    networks: dict[str, Any] = {
+        "num_classes": spec.num_classes,
+        "hidden": as_shape("hidden", hidden) if hidden != () else (),
+        "activation": activation,
+    }
+    return Pair(
+        CVAE(spec.x_shape, latent_dim, prior=prior, likelihood=_likelihood(spec, likelihood), **networks),
+        ConditionalNormal(spec.x_shape, latent_dim, covariance=covariance, **networks),
+    )
+
+
+def autoencoder(
+    spec: Spec, *, latent_dim: int = 8, hidden: Sequence[int] = (200, 200), activation: str = "tanh"
+) -> Pair:
+    """Autoencoder by squared error, the guide a point: no prior, no KL and no log p(x)."""
+    networks: dict[str, Any] = {
+        "hidden": as_shape("hidden", hidden) if hidden != () else (),
+        "activation": activation,
+    }
+    return Pair(
+        Autoencoder(spec.x_shape, latent_dim, **networks),
+        AmortizedDelta(spec.x_shape, latent_dim, **networks),
+    )
+
+
+def _likelihood(spec: Spec, name: str | None) -> likelihoods.Likelihood:
+    """Return the likelihood of that name, or what suits the data."""
+    default = "bernoulli" if spec.support == "binary" else "normal-learned"
+    return likelihoods.get(name or default, levels=spec.levels)
+
+
+_BUILDERS: dict[str, Builder] = {"autoencoder": autoencoder, "cvae": cvae, "factor-analysis": factor_analysis, "ppca": ppca, "vae": vae}
 
 #: Models of real data, which see grey values as they are rather than a binarisation of them.
-REAL_VALUED = ("factor-analysis", "ppca")
+REAL_VALUED = ("autoencoder", "factor-analysis", "ppca")
+
+#: Models of x given its label, which they take as c.
+GIVEN_LABELS = ("cvae",)
 
 
 def names() -> dict[str, str]:

@@ -7,16 +7,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from ppl_vae import likelihoods
-from ppl_vae.guides import AmortizedNormal, LinearGaussian
-from ppl_vae.models import PPCA, VAE
+from ppl_vae.guides import AmortizedNormal, ConditionalNormal, LinearGaussian
+from ppl_vae.models import CVAE, PPCA, VAE
 from ppl_vae.networks import ConvDecoder, ConvEncoder
 
-B, D, L = 6, 8, 2
+B, C, D, L = 6, 4, 8, 2
 LEVELS = 5
 IMAGE = (1, 8, 6)
 HIDDEN = (7, 5)
@@ -30,6 +31,8 @@ class Case:
     support: str = "real"
     x_shape: tuple[int, ...] = (D,)
     exact: bool = False  # the model knows its log p(x)
+    num_classes: int | None = None  # it conditions on labels
+    c_shape: tuple[int, ...] | None = None  # it conditions on numbers of this shape
 
     def build(self) -> tuple[nn.Module, nn.Module]:
         """Return a fresh (model, guide); torch's global random state is left as it was."""
@@ -38,13 +41,20 @@ class Case:
             return self.make()
 
     def batch(self, size: int = B, seed: int = 1) -> dict[str, Tensor]:
-        """Return {"x": (size, *x_shape)} in the support of the model."""
+        """Return {"x": (size, *x_shape)} in the support of the model, and what it conditions on."""
         generator = torch.Generator().manual_seed(seed)
-        shape = (size, *self.x_shape)
+        shape, given = (size, *self.x_shape), self.conditions(size, seed)
         if self.support == "real":
-            return {"x": torch.randn(shape, generator=generator)}
+            return {"x": torch.randn(shape, generator=generator)} | given
         levels = {"binary": 2, "grey": LEVELS}[self.support]
-        return {"x": torch.randint(levels, shape, generator=generator) / (levels - 1)}
+        return {"x": torch.randint(levels, shape, generator=generator) / (levels - 1)} | given
+
+    def conditions(self, size: int = B, seed: int = 1) -> dict[str, Tensor]:
+        """Return {"c": labels (size,) or numbers (size, *c_shape)}, or nothing for a model without conditions."""
+        generator = torch.Generator().manual_seed(seed + 100)
+        if self.num_classes is not None:
+            return {"c": torch.randint(self.num_classes, (size,), generator=generator)}
+        return {} if self.c_shape is None else {"c": torch.randn(size, *self.c_shape, generator=generator)}
 
 
 def _vae(likelihood: str, covariance: str = "diagonal", x_shape: tuple[int, ...] = (D,)) -> tuple[VAE, AmortizedNormal]:
@@ -59,6 +69,14 @@ def _conv(likelihood: likelihoods.Likelihood, batch_norm: bool = True) -> tuple[
     decoder = ConvDecoder(L, IMAGE, likelihood.parameters_per_dim, channels=(4, 3), batch_norm=batch_norm)
     encoder = ConvEncoder(IMAGE, AmortizedNormal.outputs(L), channels=(3, 4), batch_norm=batch_norm)
     return VAE(D, L, likelihood=likelihood, decoder=decoder), AmortizedNormal(D, L, encoder=encoder)
+
+
+def _cvae(likelihood: str, prior: str, **condition: Any) -> tuple[CVAE, ConditionalNormal]:
+    chosen = likelihoods.get(likelihood, levels=LEVELS)
+    return (
+        CVAE(D, L, prior=prior, hidden=HIDDEN, likelihood=chosen, **condition),
+        ConditionalNormal(D, L, hidden=HIDDEN, **condition),
+    )
 
 
 _PIXELS = (IMAGE[0] * IMAGE[1] * IMAGE[2],)
@@ -83,4 +101,7 @@ PAIRS: dict[str, Case] = {
     "vae-discretized-logistic": Case(lambda: _vae("discretized-logistic"), "grey"),
     "vae-conv-bernoulli": Case(lambda: _conv(likelihoods.Bernoulli()), "binary", _PIXELS),
     "vae-conv-normal-decoder": Case(lambda: _conv(likelihoods.Normal("decoder"), False), "real", _PIXELS),
+    "cvae-labels": Case(lambda: _cvae("bernoulli", "standard", num_classes=C), "binary", num_classes=C),
+    "cvae-labels-prior": Case(lambda: _cvae("normal-learned", "conditional", num_classes=C), num_classes=C),
+    "cvae-image-prior": Case(lambda: _cvae("categorical", "conditional", c_shape=(3, 3)), "grey", c_shape=(3, 3)),
 }

@@ -172,7 +172,7 @@ def test_evaluate_records_both_error_bars(fitted, capsys):
     out = told(capsys, "evaluate", str(fitted / "vae"), "--num-particles", "30", "--seed", "5")
     said, same, _ = out.splitlines()
     number = r"-?\d+\.\d{3}"
-    assert re.match(rf"log p\(x\) = {number} nats .*K = 30\), ± {number} Monte Carlo, ± {number} data sampling", said)
+    assert re.search(rf"log p\(x\) = {number} nats .*K = 30\), ± {number} Monte Carlo, ± {number} data sampling", said)
     assert "digits test (N = 180, binarization fixed)" in said
     assert same == "the data are those of the fit"
     loaded = ppl_vae.load(fitted / "vae")

@@ -30,6 +30,9 @@ class Own:
     def batch(self, size=B, seed=1):
         return own_pairs.batch(size, seed)
 
+    def conditions(self, size=B, seed=1):
+        return {}
+
 
 CASES = PAIRS | {"own": Own()}
 
@@ -57,6 +60,10 @@ def same(first, second):
     return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
 
 
+def doubled(batch):
+    return {name: value.double() if value.is_floating_point() else value for name, value in batch.items()}
+
+
 def loss(pair, batch, particles=1):
     return ELBO(particles).differentiable_loss(*pair.programs(), **batch)
 
@@ -66,7 +73,7 @@ def test_sites_match(pair, case):
     assert contract.observed == ("x",)
     assert not contract.shares_latents
     posterior = pair.posterior(case.batch(), 2)
-    generated = pair.generate(3)
+    generated = pair.generate(3, **case.conditions(3))
     assert generated.keys() - {"x"} == posterior.keys()
     assert contract.latent_dim == max(value[0, 0].numel() for value in posterior.values())
 
@@ -80,7 +87,7 @@ def test_log_weights_belong_to_particle_and_datum(pair, case):
     # Another datum in row 0 changes nothing elsewhere. Small networks make the draws the same for the same seed.
     torch.manual_seed(1)
     before = pair.log_weights(batch, K)
-    changed = {"x": batch["x"].clone()}
+    changed = batch | {"x": batch["x"].clone()}
     changed["x"][0] = batch["x"][1]
     torch.manual_seed(1)
     after = pair.log_weights(changed, K)
@@ -99,28 +106,33 @@ def test_gradient_of_the_bound_reaches_every_parameter(pair, case):
 
 def test_generate_decode_reconstruct(pair, case):
     batch = case.batch()
-    generated = pair.generate(5)
+    given = case.conditions(5)
+    generated = pair.generate(5, **given)
     assert generated["x"].shape == (5, *case.x_shape)
-    pair.check({"x": generated["x"]})  # in the support of its own likelihood
-    decoded = pair.decode({"z": generated["z"]})
+    pair.check({"x": generated["x"]} | given)  # in the support of its own likelihood
+    decoded = pair.decode({"z": generated["z"]}, **given)
     assert decoded.keys() == {"x"}
     assert decoded["x"].shape == (5, *case.x_shape)
     assert torch.isfinite(decoded["x"]).all()
     # The mean follows its own latent and no other.
-    torch.testing.assert_close(pair.decode({"z": generated["z"][2:3]})["x"], decoded["x"][2:3], rtol=1e-4, atol=1e-5)
+    own = {name: value[2:3] for name, value in ({"z": generated["z"]} | given).items()}
+    alone = pair.decode({"z": own.pop("z")}, **own)["x"]
+    torch.testing.assert_close(alone, decoded["x"][2:3], rtol=1e-4, atol=1e-5)
     reconstructed = pair.reconstruct(batch)
     assert reconstructed.keys() == {"x"}
     assert reconstructed["x"].shape == batch["x"].shape
 
 
 def test_decoded_mean_is_the_mean_of_draws(pair, case):
-    z = pair.generate(1)["z"]
+    given = case.conditions(1)
+    z = pair.generate(1, **given)["z"]
     n = 4000
+    everywhere = {name: value.expand(n, *value.shape[1:]) for name, value in given.items()}
     model, _ = pair.programs()
     pair.eval()
     with torch.no_grad():
-        drawn = pyro.condition(model, data={"z": z.expand(n, -1)})(size=n)
-    error = (drawn.mean(0) - pair.decode({"z": z})["x"][0]).abs()
+        drawn = pyro.condition(model, data={"z": z.expand(n, -1)})(size=n, **everywhere)
+    error = (drawn.mean(0) - pair.decode({"z": z}, **given)["x"][0]).abs()
     # 5 standard errors, for up to 48 pixels; the floor is a pixel of two values that came out the same in all n draws.
     assert (error <= 5 * drawn.std(0) / n**0.5 + 10 / n).all()
 
@@ -168,11 +180,11 @@ def test_bound_is_below_the_exact_value(name):
 
 def test_float64(pair, case):
     pair.to(torch.float64)
-    batch = {"x": case.batch()["x"].double()}
+    batch, given = doubled(case.batch()), doubled(case.conditions(2))
     assert pair.dtype is torch.float64
     assert pair.check(batch).observed == ("x",)
     assert pair.log_weights(batch, 2).dtype is torch.float64
-    assert pair.generate(2)["x"].dtype is torch.float64
+    assert pair.generate(2, **given)["x"].dtype is torch.float64
     assert loss(pair, batch).dtype is torch.float64
 
 

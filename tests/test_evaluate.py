@@ -5,9 +5,11 @@ from __future__ import annotations
 import math
 
 import arviz_reference
+import pyro
+import pyro.distributions as dist
 import pytest
 import torch
-from own_pairs import D, L, Mixture, Shared, SharedGuide, batch, no_latents, pair
+from own_pairs import D, Guide, L, Mixture, Model, Shared, SharedGuide, batch, no_latents, pair
 from pairs import PAIRS
 
 import ppl_vae
@@ -56,15 +58,18 @@ def spread(values):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("method", "K"), [("importance", 500), ("prior", 4000)])
-def test_z_scores_over_two_hundred_random_models(method, K):
+@pytest.mark.parametrize(
+    ("method", "K", "correction"),
+    [("importance", 500, "none"), ("importance", 500, "jackknife"), ("prior", 4000, "none")],
+)
+def test_z_scores_over_two_hundred_random_models(method, K, correction):
     z = []
     for seed in range(200):
         if method == "importance":
             mine, x = imperfect(seed)
         else:
             mine, x, *_ = linear_gaussian(seed, x_dim=3, latent_dim=2, num_rows=4)
-        estimate = log_likelihood(mine, {"x": x}, method=method, num_particles=K, seed=seed)
+        estimate = log_likelihood(mine, {"x": x}, method=method, num_particles=K, seed=seed, correction=correction)
         exact = log_likelihood(mine, {"x": x}, method="exact")
         z.append((estimate.mean - exact.mean) / estimate.standard_error)
     mean, deviation = spread(z)
@@ -229,7 +234,7 @@ def test_zero_weights_are_told_of():
     assert result.mean == -math.inf
     assert math.isnan(result.standard_error)
     assert "60 log weights are NaN or infinite" in result.caution()
-    assert "Caution: 60 log weights" in str(result)
+    assert str(result).startswith("CAUTION: 60 log weights")
 
 
 def test_chunks_are_cut_to_the_memory():
@@ -304,16 +309,60 @@ def test_text_of_a_result():
     assert exact.caution() == ""
 
 
+def test_a_bias_that_counts_is_stated():
+    """The same variances over more data: the error of the mean falls, the bias of the logarithm does not."""
+    result = result_with([0.1, 0.2, 0.3])
+    torch.testing.assert_close(result.bias, torch.full((3,), -0.01125, dtype=F64))
+    assert result.mean_bias == pytest.approx(-0.01125)
+    assert "bias" not in str(result)
+    many = {"values": -81.0 * torch.ones(300), "variances": 0.0225 * torch.ones(300)}
+    many |= {"effective_sample_size": torch.full((300,), 50.0)}
+    stated = result_with([0.1], **many)
+    assert "± 0.009 Monte Carlo, ± 0.000 data sampling, bias of the logarithm about -0.011; digits" in str(stated)
+    corrected = result_with([0.1], **many, correction="jackknife")
+    assert corrected.mean_bias == 0.0
+    assert "bias" not in str(corrected)
+    assert "(importance, K = 100, jackknife)" in str(corrected)
+
+
 def test_caution():
     assert result_with([0.1, 0.2, 0.69]).caution() == ""
     bad = result_with([0.1, 0.9, 1.4])
     assert bad.untrusted == 2
-    assert bad.caution() == "Pareto k exceeds 0.7 for 2 of 3 data; try more particles or a better guide"
-    assert str(bad).endswith(f". Caution: {bad.caution()}")
+    assert bad.caution() == (
+        "not to be trusted for 2 of 3 data (Pareto k above 0.7, or an effective sample size below 5); "
+        "try more particles or a better guide"
+    )
+    assert str(bad).startswith(f"CAUTION: {bad.caution()}. log p(x) = -81.500 nats")
     # No tail to fit: harmless where weights are all alike, and a bad sign where one of them is all there is.
     assert result_with([math.inf] * 3, size=[99.0, 98.0, 97.0]).caution() == ""
     assert result_with([math.inf] * 3, size=[99.0, 98.0, 1.0]).untrusted == 1
     assert result_with([math.nan] * 3, size=[99.0, 98.0, 1.0]).untrusted == 1
+    # Few weights count, whatever their tail; of four in all, three are as good as it gets.
+    assert result_with([0.3, 0.3, 0.3], size=[4.9, 5.0, 80.0]).untrusted == 1
+    assert result_with([math.inf] * 3, size=[3.0, 3.9, 4.0], num_particles=4).untrusted == 0
+
+
+class Conditional(Model):
+    """p(x | c) = N(net(z) + c, scale^2)."""
+
+    def forward(self, x=None, c=None, size=None):
+        with pyro.plate("data", len(c), dim=-1):
+            z = pyro.sample("z", dist.Normal(self.loc, 1.0).to_event(1))
+            return pyro.sample("x", dist.Normal(self.net(z) + c, self.scale).to_event(1), obs=x)
+
+
+class ConditionalGuide(Guide):
+    def forward(self, x=None, c=None, size=None):
+        return super().forward(x - c)
+
+
+def test_a_conditional_model_is_named_by_what_it_conditions_on():
+    data = batch() | {"c": torch.full((24, D), 0.5)}
+    result = log_likelihood(Pair(Conditional(), ConditionalGuide()), data, num_particles=30)
+    assert "log p(x | c) = " in str(result)
+    assert result.to_json()["quantity"] == "log p(x | c)"
+    assert "log p(x) = " in str(log_likelihood(pair(), data, num_particles=30))  # the other pair takes no c
 
 
 def test_a_poor_guide_is_told_of_and_a_good_one_is_not():
@@ -322,16 +371,20 @@ def test_a_poor_guide_is_told_of_and_a_good_one_is_not():
     assert log_likelihood(mine, {"x": x}, num_particles=1000).caution() == ""
     mine.guide.set_posterior(gain, offset + 1, 0.05 * covariance)
     assert log_likelihood(mine, {"x": x}, num_particles=1000).untrusted > 15
-    assert "Pareto k exceeds 0.7" in str(log_likelihood(mine, {"x": x}, num_particles=1000))
+    assert str(log_likelihood(mine, {"x": x}, num_particles=1000)).startswith("CAUTION: not to be trusted for ")
 
 
 def test_json_of_a_result():
     told = result_with([0.1, 0.9, 0.3]).to_json()
     assert told["mean"] == -81.5
-    assert told["pareto_k"] == {"max": 0.9, "above 0.7": 1}
+    assert told["pareto_k"] == {"max": 0.9}
+    assert told["untrusted"] == 1
+    assert told["bias"] == pytest.approx(-0.01125)
+    assert "curve" not in told
+    assert "details" not in told
     assert told["effective_sample_size"] == {"median": 50.0}
     assert told["values"]["quantiles 5 50 95 %"] == pytest.approx([-82.85, -81.5, -80.15])
-    assert told["caution"].startswith("Pareto k")
+    assert told["caution"].startswith("not to be trusted for 1 of 3 data")
     assert {
         "method",
         "num_particles",
@@ -370,9 +423,18 @@ def test_float64_pair_and_float32_data():
 
 
 def test_bad_arguments():
-    line = r"unknown method: expected one of exact, importance, prior; got 'importence'; try 'importance'"
+    line = r"unknown method: expected one of ais, exact, importance, prior; got 'importence'; try 'importance'"
     with pytest.raises(InputError, match=line):
         log_likelihood(pair(), batch(), method="importence")
+    line = r"unknown correction: expected one of jackknife, none; got 'jacknife'; try 'jackknife'"
+    with pytest.raises(InputError, match=line):
+        log_likelihood(pair(), batch(), correction="jacknife")
+    line = r"correction 'jackknife': expected method 'prior' or 'importance'; got 'exact'; try 'none'"
+    with pytest.raises(InputError, match=line):
+        log_likelihood(pair(), batch(), method="exact", correction="jackknife")
+    line = r"annealing: expected method 'ais'; got 'importance'; try method='ais'"
+    with pytest.raises(InputError, match=line):
+        log_likelihood(pair(), batch(), annealing={"num_distributions": 10})
     for K in (0, -3, 1.5, "many"):
         with pytest.raises(InputError, match=rf"num_particles: expected an integer >= 1; got {K!r}; try"):
             log_likelihood(pair(), batch(), num_particles=K)

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
-FIGURES = {"linear_gaussian_1d", "ppca", "vae"}
+FIGURES = {"bounds", "linear_gaussian_1d", "ppca", "vae"}
 
 
 def run(name, *arguments):

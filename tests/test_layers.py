@@ -14,13 +14,14 @@ FLOORS = (
     {"errors"},
     {"config", "context", "files", "progress", "shapes", "signature", "types"},
     # 1: parts
-    {"arviz_adapter", "distributions", "exact", "networks"},
+    {"arviz_adapter", "conditions", "distributions", "exact", "networks"},
     {"data"},
     {"likelihoods"},
     # 2: the family
     {"models", "guides"},
     # 3: the engine
-    {"recording", "traces"},
+    {"products"},
+    {"capture", "precision", "recording", "traces"},
     {"handlers", "observations"},
     {"contract"},
     {"pair"},

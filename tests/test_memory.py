@@ -70,6 +70,19 @@ def test_a_wide_encoder_and_few_particles_stay_within_the_budget():
 
 @linux
 @pytest.mark.slow
+@pytest.mark.parametrize(("N", "K"), [(4000, 2000), (2, 4_000_000)])
+def test_log_weights_of_a_small_model_stay_within_the_budget(N, K):
+    # A row of this model takes less than what is made of its log weight: 61 MiB for all of them in float64.
+    code = (
+        "small = ppl_vae.Pair(ppl_vae.models.PPCA(2, 1), ppl_vae.guides.AmortizedNormal(2, 1, hidden=(2,))); "
+        f"many = torch.zeros({N}, 2); before = peak(); "
+        f'ppl_vae.log_likelihood(small, {{"x": many}}, num_particles={K}, memory=2**24, compile="off")'
+    )
+    assert grown(code) < 2 * 16
+
+
+@linux
+@pytest.mark.slow
 def test_the_measure_sees_what_is_not_cut():
     assert grown('pair.log_weights({"x": x}, 20_000)') > 4 * 64
 

@@ -43,11 +43,15 @@ def under_particles(program, K):
     return run
 
 
-def log_density(model, x, z):
-    """Return log p(x, z) by the program, shape (..., B)."""
+def doubled(batch):
+    return {name: value.double() if value.is_floating_point() else value for name, value in batch.items()}
+
+
+def log_density(model, batch, z):
+    """Return log p(x, z) of the batch by the program, shape (..., B)."""
     return sum(
         site["log_prob"]
-        for site in trace_of(poutine.condition(model, {"z": z}), x=x).nodes.values()
+        for site in trace_of(poutine.condition(model, {"z": z}), **batch).nodes.values()
         if site["type"] == "sample" and site["name"] != "data"
     )
 
@@ -66,7 +70,7 @@ def test_generates_and_scores(case):
     trace = trace_of(model, **batch)
     assert trace.nodes["z"]["log_prob"].shape == trace.nodes["x"]["log_prob"].shape == (B,)
     assert trace.nodes["x"]["is_observed"]
-    trace = trace_of(model, size=5)
+    trace = trace_of(model, size=5, **case.conditions(5))
     assert trace.nodes["x"]["value"].shape == (5, *case.x_shape)
     assert not trace.nodes["x"]["is_observed"]
     assert trace.nodes["x"]["fn"].support.check(trace.nodes["x"]["value"]).all()
@@ -80,9 +84,10 @@ def test_particles_are_one_more_plate(case):
     z = trace.nodes["z"]["value"]
     assert z.shape == (4, B, model.latent_dim)
     assert trace.nodes["x"]["log_prob"].shape == (4, B)
-    loop = torch.stack([log_density(model, batch["x"], z[k]) for k in range(4)])
-    torch.testing.assert_close(log_density(under_particles(model, 4), batch["x"], z), loop, rtol=1e-4, atol=1e-4)
-    assert trace_of(under_particles(model, 4), size=3).nodes["x"]["value"].shape == (4, 3, *case.x_shape)
+    loop = torch.stack([log_density(model, batch, z[k]) for k in range(4)])
+    torch.testing.assert_close(log_density(under_particles(model, 4), batch, z), loop, rtol=1e-4, atol=1e-4)
+    generated = trace_of(under_particles(model, 4), size=3, **case.conditions(3)).nodes["x"]["value"]
+    assert generated.shape == (4, 3, *case.x_shape)
 
 
 def test_gradient_reaches_every_parameter(case):
@@ -97,34 +102,35 @@ def test_gradient_reaches_every_parameter(case):
 def test_float64(case):
     model, _ = case.build()
     model.double()
-    trace = trace_of(model, x=case.batch()["x"].double())
+    trace = trace_of(model, **doubled(case.batch()))
     assert trace.log_prob_sum().dtype == F64
-    assert model(size=2).dtype == F64
+    assert model(size=2, **doubled(case.conditions(2))).dtype == F64
 
 
 def test_rebuilt_from_its_description(case):
     model, _ = case.build()
     twin = rebuild(describe(model))
     twin.load_state_dict(model.state_dict())
-    x, z = case.batch()["x"], torch.randn(B, model.latent_dim)
-    assert torch.equal(log_density(twin.eval(), x, z), log_density(model.eval(), x, z))
+    batch, z = case.batch(), torch.randn(B, model.latent_dim)
+    assert torch.equal(log_density(twin.eval(), batch, z), log_density(model.eval(), batch, z))
 
 
 def test_step_can_be_recorded(case):
     """No value is read back and no branch depends on data: the whole bound traces to one graph that gives the same."""
     model, guide = case.build()
-    x = case.batch()["x"]
+    names, tensors = zip(*case.batch().items(), strict=True)
 
-    def bound(x):
-        q = trace_of(guide, x=x)
-        return trace_of(poutine.replay(model, q), x=x).log_prob_sum() - q.log_prob_sum()
+    def bound(*values):
+        batch = dict(zip(names, values, strict=True))
+        q = trace_of(guide, **batch)
+        return trace_of(poutine.replay(model, q), **batch).log_prob_sum() - q.log_prob_sum()
 
     with pyro.validation_enabled(False):
-        graph = make_fx(bound)(x)
+        graph = make_fx(bound)(*tensors)
         torch.manual_seed(3)
-        expected = bound(x)
+        expected = bound(*tensors)
         torch.manual_seed(3)
-        torch.testing.assert_close(graph(x), expected)
+        torch.testing.assert_close(graph(*tensors), expected)
 
 
 def test_shape_errors(case):
@@ -135,21 +141,22 @@ def test_shape_errors(case):
     else:
         message = f"x: expected last dimensions {case.x_shape}; got {(32, *wide)}"
     with pytest.raises(InputError, match=f"^{re.escape(message)}$"):
-        model(torch.zeros(32, *wide))
+        model(torch.zeros(32, *wide), **case.conditions(32))
     with pytest.raises(
         InputError, match=re.escape(f"x: expected a batch (B, {', '.join(map(str, case.x_shape))}); got")
     ):
-        model(torch.zeros(case.x_shape))
-    with pytest.raises(
-        InputError, match=r"^model: expected x to score, or size to generate; got neither; try model\(size=64\)$"
-    ):
-        model()
-    with pytest.raises(InputError, match=r"^size: expected an integer >= 1; got 0$"):
-        model(size=0)
-    with pytest.raises(InputError, match=r"^size: expected 6, the batch size of x; got 5$"):
+        model(torch.zeros(case.x_shape), **case.conditions())
+    if not case.conditions():  # tests/test_cvae.py has the others' errors
+        with pytest.raises(
+            InputError, match=r"^model: expected x to score, or size to generate; got neither; try model\(size=64\)$"
+        ):
+            model()
+        with pytest.raises(InputError, match=r"^size: expected an integer >= 1; got 0$"):
+            model(size=0)
+    with pytest.raises(InputError, match=r"^size: expected 6, the (batch size of x|rows of c); got 5$"):
         model(size=5, **case.batch())
     with pytest.raises(InputError, match=rf"^z: expected last dimension {model.latent_dim}; got \(3, 9\)$"):
-        model.decode(torch.zeros(3, 9))
+        model.decode(torch.zeros(3, 9), **case.conditions(3))
 
 
 @pytest.mark.parametrize("noise", ["isotropic", "diagonal"])
@@ -161,7 +168,7 @@ def test_ppca_program_against_its_exact_answers(noise):
     assert mean.shape == (5, L)
     assert covariance.shape == (L, L)
     log_posterior = torch.distributions.MultivariateNormal(mean, covariance).log_prob(z)
-    joint = log_density(under_particles(model, 7), x, z)
+    joint = log_density(under_particles(model, 7), {"x": x}, z)
     marginal = model.log_marginal(x)
     torch.testing.assert_close(joint - log_posterior, marginal.expand(7, 5), rtol=1e-10, atol=1e-10)
 
@@ -224,7 +231,7 @@ def test_vae_joint_density_by_hand():
     x, z = torch.randint(2, (4, D)).to(F64), torch.randn(4, L, dtype=F64)
     h = model.decoder(z).detach().numpy()
     by_hand = scipy.stats.norm.logpdf(z).sum(-1) + scipy.stats.bernoulli(scipy.special.expit(h)).logpmf(x).sum(-1)
-    np.testing.assert_allclose(log_density(model, x, z).detach().numpy(), by_hand, rtol=1e-10)
+    np.testing.assert_allclose(log_density(model, {"x": x}, z).detach().numpy(), by_hand, rtol=1e-10)
 
 
 def test_vae_with_shaped_data_is_the_flat_one():
@@ -232,7 +239,7 @@ def test_vae_with_shaped_data_is_the_flat_one():
     shaped = VAE((3, 4), L, hidden=(5,), likelihood=likelihoods.Normal("decoder"))
     shaped.load_state_dict(flat.state_dict())
     x, z = torch.randn(6, 12), torch.randn(6, L)
-    torch.testing.assert_close(log_density(shaped, x.reshape(6, 3, 4), z), log_density(flat, x, z))
+    torch.testing.assert_close(log_density(shaped, {"x": x.reshape(6, 3, 4)}, z), log_density(flat, {"x": x}, z))
     assert shaped.decode(z).mean.shape == (6, 3, 4)
 
 

@@ -8,12 +8,12 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
+from estimates import SE, agree, gradients, repeated
 from own_pairs import (
     BottomUp,
     D,
     Guide,
     L,
-    Mixture,
     Model,
     Regression,
     Shared,
@@ -47,7 +47,6 @@ from ppl_vae.traces import trace_pair
 from ppl_vae.training.step import TrainingStep
 
 F64 = torch.float64
-SE = 4.5  # standard errors: about one false alarm in 150,000 comparisons
 
 
 def linear_pair(noise="isotropic"):
@@ -65,32 +64,6 @@ def closed_form(mine, x):
     root = guide.tril.tril(-1) + guide.tril.diagonal().exp().diag_embed()
     mean = x @ guide.gain.T + guide.offset
     return -exact.elbo(x, model.weight, model.bias, model.log_scale.exp(), mean, root @ root.T).sum()
-
-
-def gradients(mine, loss):
-    """The gradient of `loss` in every parameter, as one vector."""
-    found = torch.autograd.grad(loss, list(mine.parameters()), allow_unused=True)
-    return torch.cat(
-        [torch.zeros(p.numel()) if g is None else g.flatten() for g, p in zip(found, mine.parameters(), strict=True)]
-    )
-
-
-def repeated(mine, objective, data, repeats):
-    """Losses (repeats,) and gradients (repeats, P) of independent estimates."""
-    losses, grads = [], []
-    for _ in range(repeats):
-        loss = objective.differentiable_loss(*mine.programs(), **data)
-        losses.append(loss.detach())
-        grads.append(gradients(mine, loss))
-    return torch.stack(losses), torch.stack(grads)
-
-
-def agree(estimates, truth, message=""):
-    """Assert that the mean of independent estimates (R, …) is `truth`, in standard errors."""
-    error = estimates.std(0) / len(estimates) ** 0.5
-    off = (estimates.mean(0) - truth).abs()
-    # The floor is rounding, for entries that do not vary at all.
-    assert (off <= SE * error + 1e-5 * (1 + truth.abs())).all(), f"{message}: off by {(off / error).max():.1f} se"
 
 
 # -- against closed forms ---------------------------------------------------------------------------------------------
@@ -548,12 +521,6 @@ def test_bad_arguments():
         ELBO(0)
     with pytest.raises(InputError, match=r"unknown kl: expected one of .*, sampled; got 'analytical'; try 'analytic'"):
         ELBO(kl="analytical")
-
-
-def test_enumerated_latents_are_refused():
-    mine = Pair(Mixture(), no_latents)
-    with pytest.raises(PairError, match=r"site 'k': expected .*; got one to be enumerated; try .*TraceEnum_ELBO"):
-        ELBO().loss(*mine.programs(), x=torch.zeros(3, 1))
 
 
 def test_a_plain_script_with_sites_that_do_not_match():

@@ -15,7 +15,9 @@ from ppl_vae.errors import InputError
 from ppl_vae.guides import AmortizedNormal, LinearGaussian
 from ppl_vae.models import PPCA, VAE
 from ppl_vae.objectives import ELBO
-from ppl_vae.training.step import WORTH_COMPILING, WORTH_RECORDING, TrainingStep, choose_path
+from ppl_vae.training.gradient import WORTH_COMPILING, WORTH_RECORDING, choose_path
+from ppl_vae.training.step import TrainingStep
+from ppl_vae.training.update import Update
 
 STEPS = 4
 
@@ -161,9 +163,9 @@ def test_a_guide_that_adds_a_site_later_is_noticed():
     batch = PAIRS["vae-bernoulli"].batch()
     with isolated(0):
         step(batch)
-        step.check_structure(batch)
+        step.gradient.check_structure(batch)
         with pytest.warns(UserWarning, match="its sites change from step to step: mood"):
-            step.check_structure(batch)
+            step.gradient.check_structure(batch)
         step(batch)
     assert step.paths == {6: "eager"}
 
@@ -262,3 +264,39 @@ def test_a_compiler_that_fails_leaves_the_graph(monkeypatch):
     with pytest.warns(UserWarning, match=r"the compiler failed \(broken tool chain\): the recorded graph runs unfused"):
         step, _ = steps(pair_of("ppca-linear"), batches_of("ppca-linear"), "inductor")
     assert step.paths == {6: "graph"}
+
+
+@pytest.mark.parametrize("kind", [torch.optim.Adam, torch.optim.AdamW])
+def test_adam_without_its_bookkeeping_gives_its_numbers(kind):
+    finals = []
+    for plain in (True, False):
+        torch.manual_seed(0)
+        parameters = [nn.Parameter(torch.randn(3, 2)), nn.Parameter(torch.randn(4))]
+        optimizer = kind(parameters, 0.1, weight_decay=0.1, betas=(0.8, 0.9), fused=True)
+        update = Update(optimizer, clip_norm=1.0)
+        for i in range(6):
+            if i == 3:  # a state that is loaded replaces the one that the lists are of
+                optimizer.load_state_dict(optimizer.state_dict())
+            optimizer.param_groups[0]["lr"] = 0.1 / (i + 1)
+            for parameter in parameters:
+                parameter.grad = torch.randn_like(parameter)
+            if i == 4:
+                parameters[1].grad = None
+            if plain:
+                torch.nn.utils.clip_grad_norm_(parameters, 1.0)
+                optimizer.step()
+            else:
+                update()
+        finals.append(torch.cat([p.detach().flatten() for p in parameters]))
+    assert torch.equal(*finals)
+
+
+def test_hooks_of_an_optimizer_are_called():
+    parameter = nn.Parameter(torch.ones(2))
+    optimizer, calls = torch.optim.Adam([parameter], fused=True), []
+    optimizer.register_step_post_hook(lambda *_: calls.append(1))
+    update = Update(optimizer)
+    for _ in range(3):
+        parameter.grad = torch.ones(2)
+        update()
+    assert len(calls) == 3

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from ppl_vae import files, plots
 from ppl_vae.context import isolated
@@ -15,7 +16,7 @@ from ppl_vae.runs import Run
 
 
 def write(run: Run, path: Path, size: int, *, mean: bool = False, seed: int = 0) -> None:
-    """Draw `size` data from the run's model, and write them to `path`.
+    """Draw `size` data from the run's model, and write them to `path`; of a model given labels, class after class.
 
     Parameters
     ----------
@@ -43,12 +44,15 @@ def write(run: Run, path: Path, size: int, *, mean: bool = False, seed: int = 0)
     spec = run.config["data"]["spec"]
     if kind == ".png" and spec["image_shape"] is None:
         raise InputError("out", expected="data with an image shape, for .png", got=spec["name"], hint="out=samples.npz")
-    with isolated(seed, device=run.pair.device):
-        sites = run.pair.generate(size)
+    classes, device = spec["num_classes"], run.pair.device
+    given = {"c": torch.arange(size, device=device) % classes} if classes and run.pair.takes("c") else {}
+    with isolated(seed, device=device):
+        sites = run.pair.generate(size, **given)
         if mean:
             latents = {name: value for name, value in sites.items() if name != "x"}
-            sites = latents | {name: value for name, value in run.pair.decode(latents).items() if name not in latents}
-    arrays: dict[str, Any] = {name: value.cpu().numpy() for name, value in sites.items()}
+            means = run.pair.decode(latents, **given)
+            sites = latents | {name: value for name, value in means.items() if name not in latents}
+    arrays: dict[str, Any] = {name: value.cpu().numpy() for name, value in (given | sites).items()}
     buffer = io.BytesIO()
     if kind == ".npz":
         np.savez_compressed(buffer, **arrays)

@@ -50,13 +50,17 @@ class Source:
         return self.data not in data.names() and (Path(self.data).suffix.lower() in ENDINGS or Path(self.data).exists())
 
     def load_data(self) -> Dataset:
-        """Return the data.
+        """Return the data, with their labels as c for a pair that is given labels.
 
         Raises
         ------
         InputError
             For an unknown name or option, and whatever is wrong with the data.
         """
+        loaded = self._load()
+        return data.given_labels(loaded) if self.pair in zoo.GIVEN_LABELS and "c" not in loaded.train else loaded
+
+    def _load(self) -> Dataset:
         if not self.from_file:
             if self.binarization is None and self.pair in zoo.REAL_VALUED and "none" in data.binarizations(self.data):
                 return data.load(self.data, binarization="none", seed=self.data_seed, **self.data_options)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,6 +14,7 @@ from ppl_vae.errors import InputError, unknown_name
 
 if TYPE_CHECKING:
     from ppl_vae.data import Dataset
+    from ppl_vae.evaluation.result import LogLikelihood
     from ppl_vae.runs import Run
 
 RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="Run folder, as written by fit.", show_default=False)]
@@ -43,12 +45,26 @@ def evaluate_command(
     method: Annotated[
         str | None,
         typer.Option(
-            metavar="exact|prior|importance",
+            metavar="exact|prior|importance|ais",
             help="How log p(x) is found.",
             show_default="exact where the model knows it, else importance",
         ),
     ] = None,
     num_particles: Particles = 1000,
+    correction: Annotated[
+        str, typer.Option(metavar="none|jackknife", help="Take the first order of the logarithm's bias out.")
+    ] = "none",
+    annealing: Annotated[
+        list[str],
+        typer.Option(
+            metavar="KEY=VALUE",
+            help="Option of ais, such as num_distributions=1000, start=guide, schedule=linear or leapfrog_steps=10.",
+            show_default=False,
+        ),
+    ] = [],  # noqa: B006
+    curve: Annotated[
+        bool, typer.Option("--curve", help="Draw the bound against K, into RUN/figures/k-curve.png.")
+    ] = False,
     split: Annotated[str, typer.Option(help="train, validation or test.")] = "test",
     num_data: Annotated[int | None, typer.Option(help="A random so many of them.", show_default="all")] = None,
     seed: Seed = 0,
@@ -75,11 +91,38 @@ def evaluate_command(
                 raise InputError("--num-data", expected=expected, got=str(num_data))
             rows = rows.take(num_data, seed)
         how = method or ("exact" if hasattr(fitted.pair.model, "log_marginal") else "importance")
-        result = log_likelihood(fitted.pair, rows, method=how, num_particles=num_particles, seed=seed)
+        if curve and how not in ("prior", "importance"):
+            expected = "method 'prior' or 'importance'"
+            raise InputError("--curve", expected=expected, got=repr(how), hint="--method importance")
+        result = log_likelihood(
+            fitted.pair,
+            rows,
+            method=how,
+            num_particles=num_particles,
+            correction=correction,
+            annealing=parse.settings("--annealing", annealing) or None,
+            seed=seed,
+        )
         fitted.record(result)
+        drawn = _draw_curve(result, run) if curve else None
     say(str(result))
     say(note)
     say(f"recorded in {run / 'evaluation.json'}")
+    if drawn is not None:
+        say(f"bound against K in {drawn}")
+
+
+def _draw_curve(result: LogLikelihood, run: Path) -> Path:
+    """Write the picture of the bound against K to the run folder, and return where it is."""
+    from ppl_vae import files, plots
+
+    assert result.curve is not None
+    figure = plots.k_curve(result.curve.num_particles, result.curve.bounds, result.curve.standard_errors)
+    picture = io.BytesIO()
+    figure.savefig(picture, format="png", dpi=160)
+    path = run / "figures" / "k-curve.png"
+    files.write_bytes(path, picture.getvalue())
+    return path
 
 
 @app.command("sample", epilog="Example:  ppl-vae sample runs/vae --n 64 --out samples.png")

@@ -2,6 +2,7 @@
 
 from ppl_vae.data.binarize import binarize
 from ppl_vae.data.catalogue import binarizations, load, names
+from ppl_vae.data.conditional import given_labels, given_quadrants, hidden_pixels, whole_pictures
 from ppl_vae.data.own import as_split, from_tensors
 from ppl_vae.data.spec import Spec
 from ppl_vae.data.split import Dataset, Split
@@ -19,6 +20,10 @@ __all__ = [
     "binarize",
     "draw_sprites",
     "from_tensors",
+    "given_labels",
+    "given_quadrants",
+    "hidden_pixels",
     "load",
     "names",
+    "whole_pictures",
 ]

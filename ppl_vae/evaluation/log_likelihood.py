@@ -3,14 +3,14 @@
 exact        log p(x), where the model knows it
 prior        log (1/K) sum_k p(x | z_k),                  z_k ~ p(z)
 importance   log (1/K) sum_k p(x, z_k) / q(z_k | x),      z_k ~ q(z | x)
+ais          the same of weights annealed from the prior or the guide to the posterior (`annealed`)
 """
 
 from __future__ import annotations
 
 import time
-import warnings
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 import torch
 from pyro import poutine
@@ -20,22 +20,24 @@ from ppl_vae import progress, traces
 from ppl_vae.context import evaluating, isolated
 from ppl_vae.data import Dataset, Split, as_split
 from ppl_vae.errors import InputError, unknown_name
+from ppl_vae.evaluation.chunks import MEMORY, Chunks, Sampler
+from ppl_vae.evaluation.curve import CurveSum, Groups
 from ppl_vae.evaluation.diagnostics import TailShapes, WeightStream
-from ppl_vae.evaluation.memory import bytes_per_row
+from ppl_vae.evaluation.jackknife import jackknife
 from ppl_vae.evaluation.result import LogLikelihood
 from ppl_vae.pair import Pair, as_pair
-from ppl_vae.recording import MODES, NotRecordableError, record
 from ppl_vae.shapes import integer_at_least
 from ppl_vae.types import Batch
 
-METHODS = ("exact", "prior", "importance")
+if TYPE_CHECKING:
+    from ppl_vae.evaluation.annealed import AnnealedOptions
 
-#: Chunks alike from which recording pays, and bytes moved from which compiling does: minutes of work on two cores.
-WORTH_RECORDING = 10
-WORTH_COMPILING = 1e12
+METHODS = ("exact", "prior", "importance", "ais")
 
-#: Log weights of shape (k, B) for a batch, k fresh particles each.
-Sampler = Callable[[dict[str, Tensor], int], Tensor]
+CORRECTIONS = ("none", "jackknife")
+
+#: What a log weight takes while its block is worked on: up to sixteen numbers of float64, as they were counted.
+BYTES_PER_WEIGHT = 128
 
 
 def log_likelihood(
@@ -44,8 +46,10 @@ def log_likelihood(
     *,
     method: str = "importance",
     num_particles: int = 1000,
+    correction: str = "none",
+    annealing: AnnealedOptions | Mapping[str, Any] | None = None,
     seed: int = 0,
-    memory: int = 64 * 2**20,
+    memory: int | None = None,
     compile: str = "auto",
     progress: bool | None = None,
 ) -> LogLikelihood:
@@ -54,21 +58,27 @@ def log_likelihood(
     Parameters
     ----------
     pair : Pair
-        A model and, for ``"importance"``, a guide.
+        A model and a guide.
     data : Dataset, Split or mapping of str to Tensor
         A `Dataset` stands for its test split.
-    method : {"exact", "prior", "importance"}
+    method : {"exact", "prior", "importance", "ais"}
         ``"exact"`` where the model has ``log_marginal(**batch)``; else importance weighting by the prior or by the
-        guide (Burda et al. 2016, eq. 8: in expectation a lower bound that rises to log p(x) with K).
+        guide (Burda et al. 2016, eq. 8: in expectation a lower bound that rises to log p(x) with K), or annealed
+        importance sampling (see `ppl_vae.evaluation.annealed`).
     num_particles : int
         K, particles per datum; has no part in ``"exact"``.
+    correction : {"none", "jackknife"}
+        Whether to take the first order of the logarithm's bias out of ``"prior"`` and ``"importance"`` (Nowozin 2018).
+        What is left is no lower bound.
+    annealing : AnnealedOptions or mapping, optional
+        How ``"ais"`` anneals.
     seed : int
         Seed of the particles; the process's own random state is left alone.
-    memory : int
-        Bytes to work in, whatever K. Chunks are cut to fit, so it also settles which random numbers fall to which
-        datum.
+    memory : int, optional
+        Bytes to work in, whatever K: 64 MiB, on a GPU 2 GiB. Chunks are cut to fit, so it also settles which random
+        numbers fall to which datum. Where the device has less, the chunk halves until it fits, with a warning.
     compile : {"auto", "off", "graph", "inductor"}
-        How chunks are run, as in `fit`; ``"auto"`` records from ten chunks on, and compiles what would take minutes.
+        How chunks are run, as in `fit`; ``"auto"`` records from fifty chunks on, and compiles what takes a minute.
     progress : bool, optional
         Whether to show a progress bar; by default on a terminal.
 
@@ -80,18 +90,25 @@ def log_likelihood(
     Raises
     ------
     InputError
-        For an unknown method, K < 1, ``"exact"`` without a closed form, latents shared by all data, or bad data.
+        For an unknown method or correction, K < 1, a method or correction that the pair, K or the memory does not
+        allow, latents shared by all data, or bad data.
     """
     pair = as_pair(pair)
     if method not in METHODS:
         raise unknown_name("method", method, METHODS)
+    if correction not in CORRECTIONS:
+        raise unknown_name("correction", correction, CORRECTIONS)
     num_particles = integer_at_least("num_particles", num_particles, 1, hint="num_particles=1000")
+    _check_options(method, num_particles, correction, annealing)
+    memory = MEMORY["cuda" if pair.device.type == "cuda" else "cpu"] if memory is None else memory
     split = data.test if isinstance(data, Dataset) else as_split(data)
     here = split.to(pair.device, pair.dtype)
     started = time.perf_counter()
     with isolated(seed, device=pair.device), evaluating(pair):
         contract = pair.check(here)
         batch = pair.arguments(here)
+        if method != "exact":
+            contract.expect_densities(of_guide=method == "importance")
         if method == "exact":
             columns = _exact(pair, batch)
         elif contract.shares_latents:
@@ -101,9 +118,14 @@ def log_likelihood(
                 got="latents shared by all data",
                 hint="the ELBO as a bound",
             )
+        elif method == "ais":
+            from ppl_vae.evaluation.annealed import annealed
+
+            columns = annealed(pair, batch, num_particles, annealing, memory=memory, compile=compile, show=progress)
         else:
             sampler = _from_prior(pair) if method == "prior" else pair.log_weights
-            columns = _estimate(sampler, batch, num_particles, memory, compile, progress)
+            columns = _estimate(sampler, batch, num_particles, memory, compile, correction, progress)
+    given = [name for name in batch if name not in contract.observed]
     return LogLikelihood(
         **columns,
         method=method,
@@ -117,7 +139,21 @@ def log_likelihood(
             "binarization": split.spec.binarization,
             "digest": split.digest,
         },
+        quantity=f"log p({', '.join(contract.observed)}{' | ' * bool(given)}{', '.join(given)})",
+        correction=correction,
     )
+
+
+def _check_options(method: str, num_particles: int, correction: str, annealing: Any) -> None:
+    """Raise for options that have no part in the method they were given to."""
+    if correction != "none" and method not in ("prior", "importance"):
+        raise InputError(
+            f"correction {correction!r}", expected="method 'prior' or 'importance'", got=repr(method), hint="'none'"
+        )
+    if correction == "jackknife" and num_particles < 2:
+        raise InputError("correction 'jackknife'", expected="at least 2 particles", got="1", hint="num_particles=1000")
+    if annealing is not None and method != "ais":
+        raise InputError("annealing", expected="method 'ais'", got=repr(method), hint="method='ais'")
 
 
 def _exact(pair: Pair, batch: dict[str, Tensor]) -> dict[str, Any]:
@@ -154,73 +190,59 @@ def _from_prior(pair: Pair) -> Sampler:
 
 
 def _estimate(
-    sampler: Sampler, batch: dict[str, Tensor], num_particles: int, memory: int, compile: str, show: bool | None
+    sampler: Sampler,
+    batch: dict[str, Tensor],
+    num_particles: int,
+    memory: int,
+    compile: str,
+    correction: str,
+    show: bool | None,
 ) -> dict[str, Any]:
     """Run `sampler` over data and particles in chunks of at most `memory` bytes."""
-    size = len(next(iter(batch.values())))
-    one = {name: value[:1] for name, value in batch.items()}
-
-    def repeated(count: int) -> dict[str, Tensor]:
-        return {name: value.expand(count, *value.shape[1:]) for name, value in one.items()}
-
-    per_row = bytes_per_row(lambda count: sampler(one, count))
-    # A datum costs something by itself as well: a guide reads it once, however many particles it draws.
-    per_datum = bytes_per_row(lambda count: sampler(repeated(count), 1))
-    rows = max(1, int(memory / per_row))
-    data_chunk = min(size, max(1, int(memory / (per_datum + (num_particles - 1) * per_row))))
-    particle_chunk = min(num_particles, rows)
-    calls = (size // data_chunk) * (num_particles // particle_chunk)
-    path = choose_path(compile, calls, per_row * size * num_particles)
-    sampler = _recorded(sampler, {name: value[:data_chunk] for name, value in batch.items()}, particle_chunk, path)
+    value = next(iter(batch.values()))
+    size, device = len(value), value.device
+    chunks = Chunks(sampler, batch, num_particles, memory, compile)
+    # Log weights are worked on in blocks of many chunks: all of some data, or as many as fit of those of a few.
+    room = max(1, memory // BYTES_PER_WEIGHT)
+    data_block = min(size, chunks.data * max(1, room // (num_particles * chunks.data)))
+    whole = num_particles * data_block <= room or chunks.particles == num_particles
+    fitting = chunks.particles * max(1, room // (chunks.particles * data_block))
+    particle_block = num_particles if whole else fitting
+    if correction == "jackknife" and not whole:
+        raise InputError(
+            "correction 'jackknife'",
+            expected=f"at most {room:,} particles, as all of a datum's are needed at once",
+            got=f"{num_particles:,}",
+            hint=f"memory={num_particles * BYTES_PER_WEIGHT}",
+        )
+    block = torch.empty(particle_block, data_block, dtype=torch.float64, device=device)
     # Filled in place: results that lived on one by one would pin the heap between chunks, and it would grow with N.
     columns = {
         name: torch.empty(size, dtype=torch.float64) for name in ("values", "variances", "effective_sample_size")
     }
-    tails = TailShapes(num_particles, size)
+    tails, curve = TailShapes(num_particles, size), CurveSum(num_particles)
     non_finite = 0
     with progress.bar("log p(x)", size * num_particles, show) as bar:
-        for start in range(0, size, data_chunk):
-            part = {name: value[start : start + data_chunk] for name, value in batch.items()}
-            stream = WeightStream(num_particles)
-            for done in range(0, num_particles, particle_chunk):
-                count = min(particle_chunk, num_particles - done)
-                stream.add(sampler(part, count))
-                bar(count * len(next(iter(part.values()))))
-            done_rows = slice(start, start + data_chunk)
-            columns["values"][done_rows] = stream.estimate()
-            columns["variances"][done_rows] = stream.variance()
-            columns["effective_sample_size"][done_rows] = stream.effective_sample_size()
+        for start in range(0, size, data_block):
+            part = {name: value[start : start + data_block] for name, value in batch.items()}
+            rows = slice(start, min(start + data_block, size))
+            stream, groups = WeightStream(num_particles), Groups(num_particles)
+            for done in range(0, num_particles, particle_block):
+                drawn = block[: num_particles - done, : rows.stop - start]
+                chunks.fill(drawn, part, bar)
+                stream.add(drawn)
+                groups.add(drawn)
+            values, variances = stream.estimate(), stream.variance()
+            curve.add(groups, values, variances)
+            if correction == "jackknife":
+                values, variances = jackknife(drawn)
+            columns["values"][rows], columns["variances"][rows] = values, variances
+            columns["effective_sample_size"][rows] = stream.effective_sample_size()
             tails.add(stream.tail)
             non_finite += stream.non_finite
-    return columns | {"pareto_k": tails.shapes(), "non_finite": non_finite}
-
-
-def choose_path(mode: str, calls: int, traffic: float) -> str:
-    """Return how chunks are to be run, of which there are so many alike that move `traffic` bytes in all."""
-    if mode not in MODES:
-        raise unknown_name("compile", mode, MODES)
-    if mode == "auto":
-        return "inductor" if traffic >= WORTH_COMPILING else "graph" if calls >= WORTH_RECORDING else "eager"
-    return "eager" if mode == "off" else mode
-
-
-def _recorded(sampler: Sampler, batch: dict[str, Tensor], num_particles: int, path: str) -> Sampler:
-    """Return `sampler`, recorded for chunks like `batch` and `num_particles`, and as it is for all others."""
-    if path == "eager":
-        return sampler
-
-    def compute(*values: Tensor) -> list[Tensor]:
-        return [sampler(dict(zip(batch, values, strict=True)), num_particles)]
-
-    try:
-        recording = record(compute, list(batch.values()), compiled=path == "inductor")
-    except NotRecordableError as reason:
-        warnings.warn(f"log p(x) cannot be recorded and runs eagerly: {reason}", stacklevel=4)
-        return sampler
-    shapes = [value.shape for value in batch.values()]
-
-    def run(part: dict[str, Tensor], count: int) -> Tensor:
-        alike = count == num_particles and [value.shape for value in part.values()] == shapes
-        return recording(*part.values())[0] if alike else sampler(part, count)
-
-    return run
+    return columns | {
+        "pareto_k": tails.shapes(),
+        "non_finite": non_finite,
+        "curve": curve.curve(),
+        "details": chunks.told(),
+    }

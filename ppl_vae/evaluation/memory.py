@@ -32,6 +32,11 @@ def bytes_per_row(run: Callable[[int], Any]) -> float:
     return max((many - few) / 2, 1.0)
 
 
+def even(total: int, most: int) -> int:
+    """Return the size of the fewest equal parts of at most `most` that hold `total`; at least one."""
+    return -(-total // -(-total // max(most, 1)))
+
+
 def _measure(run: Callable[[int], Any], rows: int) -> int:
     with torch.no_grad(), _Counter() as counter:
         run(rows)

@@ -28,6 +28,36 @@ def check_positive(**tensors: Tensor) -> None:
             )
 
 
+def check_probabilities(probabilities: Tensor) -> int:
+    """Return how many `probabilities` (C,) there are, after checking that they are some.
+
+    Raises
+    ------
+    InputError
+        If they are no vector, one is negative or not finite, or they do not sum to one.
+    """
+    if probabilities.dim() != 1 or not len(probabilities):
+        raise InputError("probabilities", expected="a vector (C,)", got=f"shape {tuple(probabilities.shape)}")
+    check_finite(probabilities=probabilities)
+    check_normalised(probabilities=probabilities)
+    return len(probabilities)
+
+
+def check_normalised(**tables: Tensor) -> None:
+    """Raise `InputError` naming the first table whose last dimension holds no probabilities that sum to one."""
+    for name, table in tables.items():
+        totals = table.detach().sum(-1)
+        # Float32 is this exact, and a mistake seldom so small.
+        if not ((table >= 0).all() and ((totals - 1).abs() <= 1e-6).all()):
+            raise InputError(
+                name,
+                expected="probabilities that sum to one",
+                got=f"a smallest value of {table.detach().min().item():g} and sums from {totals.min().item():.7g} "
+                f"to {totals.max().item():.7g}",
+                hint="logits.softmax(-1)",
+            )
+
+
 def check_data(x: Tensor, latent_dim: int) -> Tensor:
     """Return a data set `x` (N, D) in float64, fit for an estimate with `latent_dim` = L latents.
 

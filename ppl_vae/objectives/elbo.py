@@ -9,28 +9,30 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-import pyro.infer
 import torch
 from pyro.distributions.util import scale_and_mask
 from torch import Tensor
 
 from ppl_vae.config import configurable
-from ppl_vae.errors import PairError, unknown_name
+from ppl_vae.errors import InputError, PairError, unknown_name
+from ppl_vae.objectives.base import Objective, check_sites, unreparameterised, with_value
+from ppl_vae.objectives.enumeration import average, check_enumerated_first, enumerated, marginal, probability
 from ppl_vae.objectives.kl import analytic_kl, conditions_match, weights_match
-from ppl_vae.shapes import integer_at_least
+from ppl_vae.objectives.leaves import Leaves
 from ppl_vae.traces import Sites, add, in_data_plate, is_auxiliary, is_enumerated, latents, log_prob, trace_pair
 from ppl_vae.types import Program
 
 KLS = ("auto", "analytic", "sampled")
+GRADIENTS = ("reparameterised", "stl")
 
 
 @configurable
-class ELBO(pyro.infer.ELBO):
+class ELBO(Objective):
     """Evidence lower bound, estimated with K reparameterised particles drawn at once.
 
     Its loss is the negative bound in nats, summed over the batch, as in every `pyro.infer.ELBO`; no value is read back
     from the device. Guide sites without a reparameterised sampler get the score-function gradient, with the other
-    particles' mean as a baseline where K > 1.
+    particles' mean as a baseline where K > 1; those that ask to be enumerated are summed out.
 
     Parameters
     ----------
@@ -39,12 +41,16 @@ class ELBO(pyro.infer.ELBO):
     kl : {"auto", "analytic", "sampled"}
         Whether KL(q || p) of a latent is taken in closed form. ``"auto"`` does so wherever it is valid and known, site
         by site; ``"analytic"`` raises where it is not; ``"sampled"`` never does.
+    gradient : {"reparameterised", "stl"}
+        ``"stl"`` leaves out the direct gradient of log q(z | x), whose mean is zero, so that no noise is left where the
+        guide is the posterior (Roeder et al. 2017, eq. 8). It needs ``kl="sampled"``.
 
     Raises
     ------
     PairError
         With ``kl="analytic"``, for a site whose closed form is unknown, or would be wrong because guide and model do
-        not condition on the same sampled latents. For a site that asks to be enumerated.
+        not condition on the same sampled latents. With ``gradient="stl"``, for a latent that is not reparameterised.
+        For a latent to be enumerated that the data share.
 
     Examples
     --------
@@ -54,32 +60,41 @@ class ELBO(pyro.infer.ELBO):
     #: Its loss reads nothing back, so a step can be recorded.
     recordable = True
 
-    def __init__(self, num_particles: int = 1, kl: Literal["auto", "analytic", "sampled"] = "auto") -> None:
-        num_particles = integer_at_least("num_particles", num_particles, 1)
+    def __init__(
+        self,
+        num_particles: int = 1,
+        kl: Literal["auto", "analytic", "sampled"] = "auto",
+        gradient: Literal["reparameterised", "stl"] = "reparameterised",
+    ) -> None:
+        super().__init__(num_particles)
         if kl not in KLS:
             raise unknown_name("kl", kl, KLS)
-        super().__init__(num_particles=num_particles, max_plate_nesting=1, vectorize_particles=True)
+        if gradient not in GRADIENTS:
+            raise unknown_name("gradient", gradient, GRADIENTS)
+        if gradient == "stl" and kl != "sampled":
+            raise InputError(
+                "gradient 'stl'",
+                expected="kl='sampled', since a KL in closed form has no draws to differentiate through",
+                got=f"kl={kl!r}",
+                hint="ELBO(kl='sampled', gradient='stl')",
+            )
         self.kl = kl
-
-    def loss(self, model: Program, guide: Program, *args: Any, **kwargs: Any) -> Tensor:
-        """Return the negative bound, summed over the batch, in nats."""
-        with torch.no_grad():
-            return self.differentiable_loss(model, guide, *args, **kwargs)
-
-    def loss_and_grads(self, model: Program, guide: Program, *args: Any, **kwargs: Any) -> Tensor:
-        """Return the negative bound, having added its gradient to every parameter's."""
-        loss = self.differentiable_loss(model, guide, *args, **kwargs)
-        if loss.requires_grad:
-            loss.backward()
-        return loss.detach()
+        self.gradient = gradient
 
     def differentiable_loss(self, model: Program, guide: Program, *args: Any, **kwargs: Any) -> Tensor:
         """Return the negative bound as a tensor to differentiate."""
-        model_sites, guide_sites = self._get_trace(model, guide, args, kwargs)
+        leaves = Leaves() if self.gradient == "stl" and torch.is_grad_enabled() else None
+        model_sites, guide_sites = self._get_trace(model, guide, args, kwargs, leaves)
         distortion, rate = self.terms(model_sites, guide_sites)
         terms = [*distortion.values(), *rate.values()]
         loss = add(term.sum() for term in terms) / self.num_particles
-        return loss + self._score_term(model_sites, guide_sites, terms)
+        self._check_gradient(guide_sites)
+        if leaves is None:
+            return loss + self._score_term(model_sites, guide_sites, terms)
+        q = probability(guide_sites)
+        fixed = None if q is None else q.detach()
+        direct = add(self._average(log_prob(guide_sites[name]), fixed).sum() for name in leaves.leaves)
+        return with_value(loss, leaves.path(loss) - direct / self.num_particles)
 
     def halves(self, model: Program, guide: Program, *args: Any, **kwargs: Any) -> dict[str, Tensor]:
         """Return distortion and rate, whose sum is the loss, each summed over the batch, in nats."""
@@ -93,40 +108,65 @@ class ELBO(pyro.infer.ELBO):
         """Return the two halves of the loss by site, each of shape (B,) or (K, B), in nats.
 
         Distortion: -log p(x | z) of each observed site. Rate: log q(z | x) - log p(z), or KL(q || p), of each latent.
+        Sites that depend on a latent which the model sums out are one term.
         """
-        distortion, rate = {}, {}
+        check_sites(model_sites, guide_sites)
+        distortion: dict[str, Tensor] = {}
+        rate: dict[str, Tensor] = {}
+        merged, term = marginal(model_sites, guide_sites)
+        if term is not None:
+            (distortion if term.observed else rate)[", ".join(merged)] = -term.scaled
         for name, site in model_sites.items():
-            if site["is_observed"]:
+            if site["is_observed"] and name not in merged:
                 distortion[name] = -log_prob(site)
-            elif is_enumerated(site) or (name in guide_sites and is_enumerated(guide_sites[name])):
-                raise PairError(
-                    f"site {name!r}",
-                    expected="a latent to be sampled",
-                    got="one to be enumerated",
-                    hint="pyro.infer.TraceEnum_ELBO",
-                )
-            elif name not in guide_sites:
-                raise PairError(
-                    f"site {name!r}", expected="every latent sampled by the guide", got="a guide without it"
-                )
-            elif self.kl != "sampled" and (kl := self._analytic(name, model_sites, guide_sites)) is not None:
+            elif name in guide_sites and (kl := self._analytic(name, model_sites, guide_sites)) is not None:
                 rate[name] = kl
-            else:
-                rate[name] = log_prob(guide_sites[name]) - log_prob(site)
+            elif name in guide_sites:
+                rate[name] = log_prob(guide_sites[name]) - (0.0 if name in merged else log_prob(site))
         for name, site in latents(guide_sites).items():
             if is_auxiliary(site):  # an AutoGuide's joint draw
                 rate[name] = log_prob(site)
-            elif name not in model_sites:
-                raise PairError(f"site {name!r}", expected="only latents of the model in the guide", got="one it lacks")
+        q = probability(guide_sites)
+        for half in (distortion, rate):
+            half.update({name: self._average(term, q) for name, term in half.items()})
         return distortion, rate
 
-    def _get_trace(self, model: Program, guide: Program, args: Any, kwargs: Any) -> tuple[Sites, Sites]:
+    def _get_trace(
+        self, model: Program, guide: Program, args: Any, kwargs: Any, around_guide: Any = None
+    ) -> tuple[Sites, Sites]:
         particles = self.num_particles if self.num_particles > 1 else None
-        return trace_pair(model, guide, args, kwargs, particles)
+        return trace_pair(model, guide, args, kwargs, particles, enumerated=True, around_guide=around_guide)
+
+    def _average(self, term: Tensor, q: Tensor | None) -> Tensor:
+        """Return a term averaged over the latents that the guide enumerates, of probability `q`."""
+        return average(term, q, plates=1 if self.num_particles == 1 else 2)
+
+    def _check_gradient(self, guide_sites: Sites) -> None:
+        """Raise if a latent is drawn in a way that the estimator has no gradient for."""
+        summed = enumerated(guide_sites)
+        scores = unreparameterised(latents(guide_sites).items())
+        if scores and self.gradient == "stl":
+            raise PairError(
+                f"site {scores[0]!r}",
+                expected="a latent with a reparameterised sampler, for gradient='stl'",
+                got=type(guide_sites[scores[0]]["fn"]).__name__,
+                hint="gradient='reparameterised', which takes the score function, or infer={'enumerate': 'parallel'}",
+            )
+        if scores and summed:
+            raise PairError(
+                f"site {scores[0]!r}",
+                expected="a latent that is enumerated too, or reparameterised, beside an enumerated one",
+                got=type(guide_sites[scores[0]]["fn"]).__name__,
+                hint="infer={'enumerate': 'parallel'}",
+            )
+        if self.gradient == "stl":
+            check_enumerated_first(guide_sites, "gradient='reparameterised', or another order in the guide")
 
     def _analytic(self, name: str, model_sites: Sites, guide_sites: Sites) -> Tensor | None:
         """Return KL(q || p) of a latent where it is valid and known, else None; raise if it was asked for."""
         q, p = guide_sites[name], model_sites[name]
+        if self.kl == "sampled" or is_enumerated(q):  # the sum over an enumerated latent is exact already
+            return None
         refusal = ""
         if not conditions_match(name, model_sites, guide_sites):
             refusal = "a model that conditions on latents the guide draws later"
@@ -149,7 +189,7 @@ class ELBO(pyro.infer.ELBO):
 
         The loss is that of the site's own datum where every site belongs to a datum, else that of the whole batch.
         """
-        scores = [site for site in latents(guide_sites).values() if not site["fn"].has_rsample]
+        scores = [guide_sites[name] for name in unreparameterised(latents(guide_sites).items())]
         if not scores:
             return 0.0
         local = all(in_data_plate(site) for site in (model_sites | guide_sites).values())

@@ -14,7 +14,7 @@ from pyro.distributions import Independent, MultivariateNormal, Normal
 from torch import Tensor
 from torch.distributions import kl_divergence
 
-from ppl_vae.traces import Site, Sites, is_auxiliary, is_enumerated, latents
+from ppl_vae.traces import Site, Sites, alike, is_auxiliary, latents
 
 
 def analytic_kl(q: Any, p: Any) -> Tensor | None:
@@ -38,21 +38,12 @@ def conditions_match(name: str, model_sites: Sites, guide_sites: Sites) -> bool:
     """
     if any(is_auxiliary(site) for site in guide_sites.values()):
         return False
-    if is_enumerated(model_sites[name]) or is_enumerated(guide_sites[name]):
-        return False
     return _before(name, latents(model_sites)) <= _before(name, latents(guide_sites))
 
 
 def weights_match(q: Site, p: Site) -> bool:
-    """Tell whether guide and model weigh a latent alike: a KL in closed form has one scale and one mask, not two.
-
-    Tensors count as alike only if they are the same one: looking at their values would read them back from the device.
-    """
-    return q["mask"] is p["mask"] and (q["scale"] is p["scale"] or _equal_numbers(q["scale"], p["scale"]))
-
-
-def _equal_numbers(a: Any, b: Any) -> bool:
-    return isinstance(a, int | float) and isinstance(b, int | float) and a == b
+    """Tell whether guide and model weigh a latent alike: a KL in closed form has one scale and one mask, not two."""
+    return q["mask"] is p["mask"] and alike(q["scale"], p["scale"])
 
 
 def _before(name: str, sites: Sites) -> set[str]:

@@ -6,9 +6,10 @@ that are not finite are counted on the figure in red, and marked where they have
 
 from ppl_vae.plots.bounds import history
 from ppl_vae.plots.features import feature_reconstructions, feature_scatter, marginals
+from ppl_vae.plots.gradients import gradient_noise
 from ppl_vae.plots.images import image_grid, latent_walk, reconstructions, weights_as_images
 from ppl_vae.plots.latents import embed, embedding
-from ppl_vae.plots.likelihoods import estimate_comparison, log_likelihood, pareto_k, posterior_comparison
+from ppl_vae.plots.likelihoods import estimate_comparison, k_curve, log_likelihood, pareto_k, posterior_comparison
 
 __all__ = [
     "embed",
@@ -16,8 +17,10 @@ __all__ = [
     "estimate_comparison",
     "feature_reconstructions",
     "feature_scatter",
+    "gradient_noise",
     "history",
     "image_grid",
+    "k_curve",
     "latent_walk",
     "log_likelihood",
     "marginals",

@@ -1,13 +1,14 @@
-"""log p(x): its values, its diagnostics, and estimates against exact answers."""
+"""log p(x): its values, its diagnostics, its bound as K grows, and estimates against exact answers."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from matplotlib.figure import Figure
 
+from ppl_vae.errors import InputError
 from ppl_vae.plots import canvas
 from ppl_vae.plots.canvas import SERIES, WIDTH, Values, styled
 
@@ -78,6 +79,55 @@ def estimate_comparison(exact: Values, estimate: Values) -> Figure:
     x = canvas.as_array(exact, "exact")
     y = canvas.same_shape(x, estimate, "estimate")
     return canvas.against(x, y, ("exact log p(x) (nats per datum)", "estimate (nats per datum)"), "data", " nats")
+
+
+@styled
+def k_curve(
+    num_particles: Sequence[int],
+    bounds: Values | Mapping[str, Values],
+    standard_errors: Values | Mapping[str, Values] | None = None,
+    *,
+    reference: float | None = None,
+    reference_label: str = "exact log p(x)",
+) -> Figure:
+    """Draw the importance-weighted bound against the number of particles, which is on a logarithmic axis.
+
+    Parameters
+    ----------
+    num_particles : sequence of int
+        K, (P,).
+    bounds : array (P,), or mapping of str to such
+        The bound at each K, nats per datum; or several such under their names.
+    standard_errors : array (P,), or mapping of str to such, optional
+        Of the bounds: bars of two each side.
+    reference : float, optional
+        What the bound cannot pass, drawn as a horizontal line (nats per datum).
+
+    Raises
+    ------
+    InputError
+        If lengths differ, or a K is below one.
+    """
+    K = canvas.as_array(num_particles, "num_particles").ravel()
+    if not (K >= 1).all():
+        raise InputError("num_particles", expected="numbers of particles, 1 or more", got=f"{K.min():g}")
+    series = bounds if isinstance(bounds, Mapping) else {"bound": bounds}
+    errors = standard_errors if isinstance(standard_errors, Mapping) else dict.fromkeys(series, standard_errors)
+    figure = Figure((WIDTH, 3.4), layout="constrained")
+    ax = figure.subplots()
+    ax.set_xscale("log")
+    for index, (name, given) in enumerate(series.items()):
+        values = canvas.same_shape(K, given, name)
+        bars = errors.get(name)
+        if bars is not None:
+            bars = 2 * canvas.same_shape(K, bars, f"standard errors of {name}")
+        ax.errorbar(K, values, bars, label=name, color=SERIES[index % len(SERIES)], marker="o", markersize=3, capsize=2)
+        canvas.flag_not_finite(ax, f"values of {name}", values, at=K)
+    if reference is not None:
+        ax.axhline(reference, color="black", linewidth=1, linestyle="-.", label=reference_label)
+    ax.set(xlabel="particles K", ylabel="nats per datum")
+    ax.legend(loc="lower right")
+    return figure
 
 
 @styled

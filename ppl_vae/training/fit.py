@@ -21,6 +21,7 @@ from ppl_vae.data import Dataset, Split
 from ppl_vae.errors import InputError
 from ppl_vae.objectives import ELBO
 from ppl_vae.pair import as_pair
+from ppl_vae.precision import products_in
 from ppl_vae.runs import Run
 from ppl_vae.training.folder import RunFolder
 from ppl_vae.training.options import DTYPES, Options
@@ -46,6 +47,7 @@ def fit(
     device: str = "auto",
     dtype: str = "float32",
     compile: str = "auto",
+    precision: str = "float32",
     run_dir: str | os.PathLike[str] | None = None,
     resume: bool = False,
     checkpoint_seconds: float = 10.0,
@@ -88,6 +90,9 @@ def fit(
         or the graph fused by Inductor. ``"auto"`` records from 200 steps of a shape on, and compiles from 50,000 on. A
         pair whose structure depends on the data runs eagerly, with one warning. ``run.config["step"]`` tells the path
         taken for each batch size, and the seconds spent on recording and compiling; a resumed fit takes the same paths.
+    precision : {"float32", "tf32", "bf16"}
+        Of matrix products in training steps; see `ppl_vae.precision`. Validation is always in float32, and
+        ``run.config["precision"]`` tells what the lower one does to the bound.
     run_dir : path, optional
         Folder to write to as the fit goes on. It must not hold a run, unless `resume` is set.
     resume : bool
@@ -119,7 +124,7 @@ def fit(
     """
     options = Options(
         epochs, batch_size, lr, optimizer, optimizer_options, schedule, clip_norm,
-        kl_warmup, patience, seed, device, dtype, compile,
+        kl_warmup, patience, seed, device, dtype, compile, precision,
     )  # fmt: skip
     pair = as_pair(pair)
     objective = ELBO() if objective is None else objective
@@ -135,7 +140,7 @@ def fit(
     where, kind = options.torch_device(), DTYPES[dtype]
     pair.to(where, kind)
     folder = RunFolder(run_dir) if run_dir is not None else None
-    with isolated(seed, device=where), folder or nullcontext():
+    with isolated(seed, device=where), products_in("float32"), folder or nullcontext():
         trainer = Trainer(pair, objective, train.to(where, kind), validation and validation.to(where, kind), options)
         config = {
             "pair": runs.describe_pair(pair),
@@ -157,6 +162,8 @@ def fit(
         finally:
             pair.eval()
         config["step"] = {"paths": trainer.step.paths, "seconds": spent + trainer.step.seconds}
+        if precision != "float32":
+            config["precision"] = trainer.effect_of_precision()
         if trainer.best is not None:
             config["kept"] = {name: trainer.best[name] for name in ("epoch", "bound")}
         if folder is not None:

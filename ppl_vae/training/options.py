@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
 import operator
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
@@ -12,8 +13,9 @@ import pyro.optim
 import torch
 
 from ppl_vae.errors import InputError, unknown_name
+from ppl_vae.precision import check_precision
 from ppl_vae.training import schedules
-from ppl_vae.training.step import choose_path
+from ppl_vae.training.gradient import choose_path
 
 #: Optimisers that a step cannot drive: one wants to evaluate the loss itself, the other wants sparse gradients.
 UNFIT = (torch.optim.Optimizer, torch.optim.LBFGS, torch.optim.SparseAdam)
@@ -44,6 +46,7 @@ class Options:
     device: str
     dtype: str
     compile: str
+    precision: str
 
     def __post_init__(self) -> None:
         for name, least in (("epochs", 1), ("batch_size", 1), ("seed", 0)):
@@ -75,6 +78,7 @@ class Options:
         if self.dtype not in DTYPES:
             raise unknown_name("dtype", self.dtype, DTYPES)
         choose_path(self.compile, 0)
+        check_precision(self.precision)
         schedules.learning_rate(self.schedule)
 
     def torch_device(self) -> torch.device:
@@ -87,6 +91,8 @@ class Options:
         given = dict(self.optimizer_options or {})
         if make in (torch.optim.Adam, torch.optim.AdamW, torch.optim.SGD) and "foreach" not in given:
             given.setdefault("fused", True)
+        if parameters[0].is_cuda and "capturable" in inspect.signature(make).parameters:
+            given.setdefault("capturable", True)  # so that a step fits a CUDA graph
         try:
             return make(parameters, lr=self.lr, **given)  # type: ignore[call-arg]
         except (TypeError, ValueError, RuntimeError) as error:

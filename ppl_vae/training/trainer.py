@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 import time
+from collections.abc import Iterable
 from typing import Any
 
 import pyro.infer
@@ -19,6 +20,7 @@ from ppl_vae.data import Split
 from ppl_vae.errors import InputError, NonFiniteError
 from ppl_vae.objectives import ELBO
 from ppl_vae.pair import Pair
+from ppl_vae.precision import products_in
 from ppl_vae.runs import History
 from ppl_vae.training import schedules
 from ppl_vae.training.folder import RunFolder
@@ -65,6 +67,7 @@ class Trainer:
             weighted=options.kl_warmup > 0,
             compile=options.compile,
             planned=_planned(train.size, options),
+            precision=options.precision,
         )
         self.steps_per_epoch = -(-train.size // options.batch_size)
         self.schedule = schedules.learning_rate(options.schedule)
@@ -100,17 +103,18 @@ class Trainer:
     def run_epoch(self, bar: progress.Bar, last_good: dict[str, Any]) -> None:
         """Pass over the data once and add a row to the history."""
         started = time.monotonic()
-        total = torch.zeros((), dtype=torch.float64, device=self.pair.device)
+        self.step.total.zero_()
         self.pair.train()
-        for number, batch in enumerate(self.batches()):
-            lr, weight = self.settings(number)
-            if number == 0 and self.epoch.bit_count() == 1:  # epochs 1, 2, 4, 8, …
-                self.step.check_structure(batch)
-            total += self.step(batch)
-            bar()
-        if not self.finite(total):
+        with products_in(self.options.precision):
+            for number, index in enumerate(self.indices()):
+                lr, weight = self.settings(number)
+                if number == 0 and self.epoch.bit_count() == 1:  # epochs 1, 2, 4, 8, …
+                    self.step.gradient.check_structure({name: value[index] for name, value in self.train.items()})
+                self.step.on(self.train, index)
+                bar()
+        if not self.finite():
             raise NonFiniteError(self.name_culprit(last_good))
-        row = {"epoch": self.epoch + 1, "train_bound": -float(total) / self.train.size}
+        row = {"epoch": self.epoch + 1, "train_bound": -float(self.step.total) / self.train.size}
         if self.validation is not None:
             row |= self.validate(self.validation)
         row |= {"lr": lr, "kl_weight": weight}
@@ -120,11 +124,9 @@ class Trainer:
         self.keep_best(row)
         bar(0, note=f"{row.get('validation_bound', row['train_bound']):.3f} nats per datum")
 
-    def batches(self) -> Any:
-        """Yield the mini-batches of one epoch, drawn on the device."""
-        order = torch.randperm(self.train.size, device=self.pair.device)
-        for index in order.split(self.options.batch_size):
-            yield self.train.draw(index)
+    def indices(self) -> Iterable[Tensor]:
+        """Return the rows of each mini-batch of one epoch, on the device."""
+        return torch.randperm(self.train.size, device=self.pair.device).split(self.options.batch_size)
 
     def settings(self, number: int) -> tuple[float, float]:
         """Set and return the learning rate and the weight of the KL for step `number` of this epoch."""
@@ -142,7 +144,7 @@ class Trainer:
                 batch = self.pair.arguments(
                     {name: value[start : start + self.options.batch_size] for name, value in split.items()}
                 )
-                programs = self.step.programs(len(next(iter(batch.values()))))
+                programs = self.step.gradient.programs(len(next(iter(batch.values()))))
                 for name, value in _bound(self.objective, programs, batch).items():
                     totals[name] = totals.get(name, 0.0) + value
         values = {f"validation_{name}": float(value) / split.size for name, value in totals.items()}
@@ -151,6 +153,17 @@ class Trainer:
                 culprit = first_bad_site(self.pair.programs(), self.pair.arguments(split)) or "the validation bound"
             raise NonFiniteError(f"epoch {self.epoch + 1}, validation: {culprit}; try a smaller lr, or clip_norm")
         return values
+
+    def effect_of_precision(self) -> dict[str, Any]:
+        """Return the bound of some data in the fit's precision and in float32, under the same noise."""
+        split = self.validation or self.train
+        batch = self.pair.arguments(split.take(min(split.size, 1000)))
+        told: dict[str, Any] = {"name": self.options.precision, "data": len(next(iter(batch.values())))}
+        for name in (self.options.precision, "float32"):
+            with isolated(self.options.seed + 1, device=self.pair.device), evaluating(self.pair), products_in(name):
+                programs = self.step.gradient.programs(told["data"], precision=name)
+                told[f"bound_{name}"] = float(_bound(self.objective, programs, batch)["bound"]) / told["data"]
+        return told
 
     # -- early stopping and non-finite values -----------------------------------------------------------------------
 
@@ -177,18 +190,19 @@ class Trainer:
         """Return the parameters the fit stands for: the best epoch's under early stopping, else the last's."""
         return self.best["model"] if self.best is not None else self.pair.state_dict()
 
-    def finite(self, total: Tensor) -> bool:
+    def finite(self) -> bool:
         """Tell whether loss and parameters are finite, with one read-back."""
-        norms = torch.stack(torch._foreach_norm(self.step.parameters, ord=torch.inf))
-        return bool(torch.isfinite(total) & torch.isfinite(norms).all())
+        norms = torch.stack(torch._foreach_norm(self.step.update.parameters, ord=torch.inf))
+        return bool(torch.isfinite(self.step.total) & torch.isfinite(norms).all())
 
     def name_culprit(self, last_good: dict[str, Any]) -> str:
         """Run the epoch again from the last good state, looking at every site, and say where it first went wrong."""
         self.restore(last_good)
         self.pair.train()
         hint = "try a smaller lr, clip_norm, or dtype='float64'"
-        for number, batch in enumerate(self.batches()):
+        for number, index in enumerate(self.indices()):
             self.settings(number)
+            batch = self.train.draw(index)
             arguments = self.pair.arguments(batch)
             where = f"epoch {self.epoch + 1}, step {number + 1}"
             with isolated(device=self.pair.device):
@@ -216,6 +230,7 @@ class Trainer:
             "timing": {name: list(column) for name, column in self.timing.items()},
             "best": self.best,
             "paths": dict(self.step.paths),
+            "pieces": self.step.pieces,
         }
 
     def restore(self, state: dict[str, Any]) -> None:
@@ -228,7 +243,8 @@ class Trainer:
         self.history = {name: list(column) for name, column in state["history"].items()}
         self.timing = {name: list(column) for name, column in state["timing"].items()}
         self.best = state["best"]
-        self.step.paths = dict(state["paths"])
+        self.step.gradient.paths = dict(state["paths"])
+        self.step.pieces = state["pieces"]
 
 
 def _refuse_wrong(objective: pyro.infer.ELBO, shares_latents: bool, options: Options) -> None:

@@ -1,0 +1,110 @@
+"""What a program conditions on, as a vector that networks take: a label by its one-hot code, or numbers flattened."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from pyro import poutine
+from torch import Tensor, nn
+
+from ppl_vae.errors import InputError
+from ppl_vae.shapes import as_shape, batch_size, check_event, integer_at_least
+
+
+class Condition(nn.Module):
+    """Conditions c of one kind: labels, or vectors or images of numbers.
+
+    Parameters
+    ----------
+    c_shape : int or tuple of int, optional
+        Shape of one vector of attributes (a one-hot code, say) or of one image.
+    num_classes : int, optional
+        C, for labels 0..C-1. Exactly one of the two is given.
+
+    Attributes
+    ----------
+    size : int
+        Numbers that one condition becomes: C, or the product of `c_shape`.
+
+    Raises
+    ------
+    InputError
+        If both or neither are given, or a size is below one; when called, if c is missing, not of this kind, or, while
+        Pyro's validation is on, a label out of range.
+    """
+
+    def __init__(self, c_shape: int | Sequence[int] | None = None, num_classes: int | None = None) -> None:
+        super().__init__()
+        if (c_shape is None) == (num_classes is None):
+            raise InputError(
+                "condition",
+                expected="num_classes, for labels, or c_shape, for vectors and images",
+                got="neither" if c_shape is None else "both",
+                hint="num_classes=10",
+            )
+        self.c_shape = () if c_shape is None else as_shape("c_shape", c_shape)
+        classes = 0 if num_classes is None else integer_at_least("num_classes", num_classes, 1)
+        self.size = classes or math.prod(self.c_shape)
+        # Floating, so that the one-hot code has the type that the rest of the program was converted to.
+        self.register_buffer("classes", torch.arange(float(classes)), persistent=False)
+
+    def forward(self, c: Tensor | None) -> Tensor:
+        """Return c (..., *c_shape), or labels c (...), as (..., size)."""
+        given = self._check(c)
+        if self.c_shape:
+            return given.flatten(-len(self.c_shape))
+        if poutine.util.is_validation_enabled():
+            self.check_values(given)
+        # By comparison: an index out of range would stop a GPU, and looking for one first would wait for it.
+        return (given.unsqueeze(-1) == self.classes).to(self.classes.dtype)
+
+    def join(self, h: Tensor, c: Tensor | None) -> Tensor:
+        """Return (h, c), (..., H + size), for h (..., B, H) and c (B, *c_shape), the same for all leading dimensions."""
+        code = self(c)
+        if code.shape[:-1] != h.shape[h.ndim - code.ndim : -1]:
+            raise InputError("c", expected=f"rows {tuple(h.shape[:-1])}, as z or x has", got=str(tuple(code.shape[:-1])))
+        return torch.cat((h, code.expand(*h.shape[:-1], -1)), -1)
+
+    def batch_size(self, c: Tensor | None, x: Tensor | None, x_shape: tuple[int, ...], size: int | None = None) -> int:
+        """Return B, the rows of c, which those of x (..., B, *x_shape) and `size` must agree with where given."""
+        given = self._check(c)
+        if given.ndim == len(self.c_shape):
+            shape = ", ".join(map(str, ("B", *self.c_shape)))
+            raise InputError("c", expected=f"a batch ({shape})", got=str(tuple(given.shape)), hint="c[None]")
+        rows = given.shape[-len(self.c_shape) - 1]
+        if x is not None and (wanted := batch_size(x, x_shape)) != rows:
+            raise InputError("c", expected=f"{wanted} rows, as x has", got=str(rows))
+        if size is not None and size != rows:
+            raise InputError("size", expected=f"{rows}, the rows of c", got=repr(size))
+        return rows
+
+    def check_values(self, c: Tensor | None) -> None:
+        """Raise `InputError` for a label out of range, which a program cannot look for while it is recorded."""
+        given = self._check(c)
+        if self.c_shape:
+            return
+        outside = ((given < 0) | (given >= self.size)).flatten()
+        if bool(outside.any()):
+            row = int(outside.nonzero()[0])
+            got = f"{int(given.flatten()[row])} in row {row}"
+            raise InputError("c", expected=f"labels 0 to {self.size - 1}", got=got, hint="counting classes from 0")
+
+    def extra_repr(self) -> str:
+        """Return the kind, for `repr`."""
+        return f"c_shape={self.c_shape}" if self.c_shape else f"num_classes={self.size}"
+
+    def _check(self, c: Tensor | None) -> Tensor:
+        """Return c, or raise `InputError` unless it is there and of the right type and shape."""
+        if c is None:
+            kind = f"numbers of shape {self.c_shape}" if self.c_shape else f"labels 0 to {self.size - 1}"
+            raise InputError("c", expected=f"{kind} to condition on", got="none", hint="c=…")
+        if self.c_shape:
+            if not c.is_floating_point():
+                raise InputError("c", expected="floating-point numbers", got=str(c.dtype), hint="c.float()")
+            check_event("c", c, self.c_shape)
+        elif c.is_floating_point() or c.dtype == torch.bool:
+            hint = "c.long(), or c_shape=… for vectors of numbers"
+            raise InputError("c", expected="whole-numbered labels", got=str(c.dtype), hint=hint)
+        return c

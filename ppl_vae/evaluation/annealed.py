@@ -1,0 +1,176 @@
+"""log p(x) by annealed importance sampling, for any number of data and particles in a budget of memory."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ppl_vae import progress
+from ppl_vae.evaluation import hmc
+from ppl_vae.evaluation.annealing import AnnealedOptions, Annealer
+from ppl_vae.evaluation.chunks import CACHE, MEMORY, choose_path
+from ppl_vae.evaluation.diagnostics import TailShapes, WeightStream
+from ppl_vae.evaluation.memory import bytes_per_row, even
+from ppl_vae.evaluation.unconstrained import Unconstrained
+from ppl_vae.pair import Pair
+
+__all__ = ["AnnealedOptions", "annealed", "both_ways"]
+
+
+def annealed(
+    pair: Pair,
+    batch: Mapping[str, Tensor],
+    num_particles: int,
+    options: AnnealedOptions | Mapping[str, Any] | None = None,
+    *,
+    memory: int | None = None,
+    compile: str = "auto",
+    show: bool | None = None,
+) -> dict[str, Any]:
+    """Return log p(x) of every datum of `batch` by annealed importance sampling, in nats, with its diagnostics.
+
+    The caller sets the random state and the pair's mode (`ppl_vae.context.isolated` and `evaluating`).
+
+    Parameters
+    ----------
+    pair : Pair
+        Checked; its latents are continuous and each belong to a datum.
+    batch : mapping of str to Tensor
+        The arguments of both programs, N data.
+    num_particles : int
+        K chains per datum.
+    options : AnnealedOptions or mapping, optional
+        How to anneal.
+    memory : int, optional
+        Bytes to work in: by default 64 MiB, on a GPU 2 GiB.
+    compile : {"auto", "off", "graph", "inductor"}
+        How transitions are run.
+    show : bool, optional
+        Whether to show a progress bar; by default on a terminal.
+
+    Returns
+    -------
+    dict
+        ``values``, ``variances``, ``effective_sample_size``, ``pareto_k``, (N,) each; ``non_finite``; and ``details``:
+        the options, acceptance and step sizes as plain values.
+
+    Raises
+    ------
+    InputError
+        For latents that cannot be annealed (see `Unconstrained`), and for options that are wrong.
+    """
+    forward, _, details = both_ways(pair, batch, num_particles, options, memory=memory, compile=compile, show=show)
+    return forward | {"details": details}
+
+
+def both_ways(
+    pair: Pair,
+    batch: Mapping[str, Tensor],
+    num_particles: int,
+    options: AnnealedOptions | Mapping[str, Any] | None,
+    *,
+    latents: Mapping[str, Tensor] | None = None,
+    memory: int | None,
+    compile: str,
+    show: bool | None,
+) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
+    """Return the columns of log w from f_0 to the posterior, of log 1/w from `latents` back, and the details.
+
+    `latents` are draws from the posterior, (N, …) each, where every chain of their datum starts; without them the
+    second is empty. Otherwise as `annealed`.
+    """
+    options = AnnealedOptions.of(options)
+    size, T = len(next(iter(batch.values()))), options.num_distributions
+    target = Unconstrained(pair, batch, options.start)
+    origins: tuple[Mapping[str, Tensor] | None, ...] = (None,) if latents is None else (None, latents)
+    data_chunk, particle_chunk, per_row = _cut(target, batch, num_particles, memory)
+    particle_calls = -(-num_particles // particle_chunk)
+    transitions = -(-size // data_chunk) * (len(origins) * particle_calls * (T - 1) + options.adapting)
+    rows = data_chunk * particle_chunk
+    traffic = per_row * rows * transitions * (options.leapfrog_steps + 1)
+    path = choose_path(compile, transitions, traffic, pair.device.type)
+    annealer = Annealer(target, options, path)
+    columns = [_Columns(num_particles, size) for _ in origins]
+    acceptance = torch.zeros(size, dtype=torch.float64)
+    smallest, largest = torch.inf, 0.0
+    with progress.bar("annealing", transitions * rows, show) as bar:
+        for first in range(0, size, data_chunk):
+            # Chunks are all of one shape, which is recorded once: the last one repeats its last datum.
+            index = torch.arange(first, first + data_chunk, device=pair.device).clamp_max(size - 1)
+            part = _rows(batch, index)
+            step_sizes = annealer.adapt(part, particle_chunk, bar)
+            smallest, largest = min(smallest, float(step_sizes.min())), max(largest, float(step_sizes.max()))
+            own = slice(first, min(first + data_chunk, size))
+            count = own.stop - own.start
+            for column, origin in zip(columns, origins, strict=True):
+                stream = WeightStream(num_particles)
+                for done in range(0, num_particles, particle_chunk):
+                    if origin is None:
+                        u = target.draw(part, particle_chunk)
+                    else:
+                        u = target.flatten(part, _rows(origin, index)).repeat(particle_chunk, 1, 1)
+                    log_weights, accepted = annealer.anneal(u, step_sizes, part, bar, backward=origin is not None)
+                    stream.add(log_weights[: num_particles - done, :count])
+                    acceptance[own] += accepted[:count].to(acceptance) / (len(origins) * particle_calls)
+                column.put(own, stream)
+    accepting = {"mean": acceptance.mean(), "min": acceptance.min(), "max": acceptance.max()}
+    details = asdict(options) | {
+        "acceptance": {name: float(value) for name, value in accepting.items()} if T > 1 else None,
+        "adapted_step_size": {"min": smallest, "max": largest} if T > 1 else None,
+        "path": annealer.path,
+        "seconds_recording": annealer.seconds,
+    }
+    return columns[0].results(), columns[1].results() if latents is not None else {}, details
+
+
+def _rows(tensors: Mapping[str, Tensor], index: Tensor) -> dict[str, Tensor]:
+    return {name: value[index] for name, value in tensors.items()}
+
+
+def _cut(
+    target: Unconstrained, batch: Mapping[str, Tensor], num_particles: int, memory: int | None
+) -> tuple[int, int, float]:
+    """Return how many data and particles a chunk has, each cut into even parts, and the bytes that a row takes.
+
+    What is measured is one gradient, which is all that is held at once of a transition.
+    """
+    one = {name: value[:1] for name, value in batch.items()}
+
+    def measured(num_data: int, count: int) -> None:
+        part = {name: value.expand(num_data, *value.shape[1:]) for name, value in one.items()}
+        hmc.gradient(lambda u: target.log_densities(u, part), target.draw(part, count))
+
+    per_row = bytes_per_row(lambda count: measured(1, count))
+    per_datum = bytes_per_row(lambda count: measured(count, 1))
+    first = next(iter(batch.values()))
+    kind = "cpu" if first.device.type == "cpu" else "cuda"
+    budget = MEMORY[kind] if memory is None else memory
+    budget = min(budget, CACHE) if kind == "cpu" else budget
+    data_chunk = even(len(first), int(budget / (per_datum + (num_particles - 1) * per_row)))
+    return data_chunk, even(num_particles, int(budget / per_row)), per_row
+
+
+class _Columns:
+    """What a stream of log weights tells of each of N data."""
+
+    def __init__(self, num_particles: int, size: int) -> None:
+        names = ("values", "variances", "effective_sample_size")
+        self._columns = {name: torch.empty(size, dtype=torch.float64) for name in names}
+        self._tails = TailShapes(num_particles, size)
+        self._non_finite = 0
+
+    def put(self, rows: slice, stream: WeightStream) -> None:
+        """Take in the stream of the data that stand at `rows`, which follow those before."""
+        self._columns["values"][rows] = stream.estimate()
+        self._columns["variances"][rows] = stream.variance()
+        self._columns["effective_sample_size"][rows] = stream.effective_sample_size()
+        self._tails.add(stream.tail)
+        self._non_finite += stream.non_finite
+
+    def results(self) -> dict[str, Any]:
+        """Return the columns (N,) and the count of log weights that are not finite."""
+        return self._columns | {"pareto_k": self._tails.shapes(), "non_finite": self._non_finite}

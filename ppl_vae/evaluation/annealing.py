@@ -1,0 +1,218 @@
+"""Annealed importance sampling (Neal 2001; Wu et al. 2017): log p(x) by way of T distributions.
+
+    log f_b(z) = (1 - b) log f_0(z) + b log p(x, z),   0 = b_0 < b_1 < ... < b_T = 1,   f_0 = p(z) or q(z | x)
+    log w = sum_t (b_t - b_{t-1}) log [p(x, z_{t-1}) / f_0(z_{t-1})],   z_0 ~ f_0,   z_{t-1} -> z_t by HMC on f_{b_t}
+
+E[w] = p(x) for any transitions z_{t-1} -> z_t that leave f_{b_t} invariant, so log (1/K) sum_k w_k is a lower bound in
+expectation, and T = 1 is plain importance weighting.
+
+A step size that follows the acceptance of the very chains it moves breaks the invariance, and biases w slightly. So
+step sizes are found by a pass before, with chains of its own, one for each datum and rung of a ladder over b, and stay
+as they are in the pass that estimates: given them, E[w] = p(x) holds exactly.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ppl_vae import progress
+from ppl_vae.errors import InputError, unknown_name
+from ppl_vae.evaluation import hmc
+from ppl_vae.evaluation.unconstrained import STARTS, Unconstrained
+from ppl_vae.recording import NotRecordableError, Recording, record
+from ppl_vae.shapes import integer_at_least, positive
+
+SCHEDULES = ("geometric", "linear", "sigmoid")
+
+#: b_1 of the geometric schedule, and how far into its tails the sigmoid goes.
+SMALLEST, REACH = 1e-4, 4.0
+#: Transitions at the first rung before the ladder is climbed, and the rate of `hmc.adapted`: half of it lags behind a
+#: posterior that narrows a hundredfold over a hundred rungs.
+SETTLING, RATE = 40, 0.6
+
+
+@dataclass(frozen=True)
+class AnnealedOptions:
+    """How to anneal.
+
+    Attributes
+    ----------
+    num_distributions : int
+        T, how many steps b takes from 0 to 1; the work grows with it, and the gap to log p(x) falls like 1 / T.
+    schedule : {"sigmoid", "linear", "geometric"}
+        b_t = t / T (linear); b_t = 1e-4^((T - t) / (T - 1)), b_0 = 0 (geometric: one ratio throughout);
+        b_t = [s(4 (2t/T - 1)) - s(-4)] / [s(4) - s(-4)], s the logistic function (sigmoid: small steps at both ends).
+    start : {"prior", "guide"}
+        f_0: the prior, which reaches wherever the posterior does, or the guide, which is nearer to it.
+    leapfrog_steps : int
+        Of each HMC transition.
+    target_acceptance : float
+        What step sizes are adapted to; 0.65 as in Wu et al. (2017).
+    step_size : float
+        Where adaptation starts.
+    rungs : int
+        How many values of b step sizes are adapted at, by chains that take one transition at each: too few, and they
+        lag behind.
+
+    Raises
+    ------
+    InputError
+        For a number out of its range, or a name unknown.
+    """
+
+    num_distributions: int = 1000
+    schedule: str = "sigmoid"
+    start: str = "prior"
+    leapfrog_steps: int = 10
+    target_acceptance: float = 0.65
+    step_size: float = 0.1
+    rungs: int = 100
+
+    def __post_init__(self) -> None:
+        integer_at_least("num_distributions", self.num_distributions, 1, hint="num_distributions=1000")
+        integer_at_least("leapfrog_steps", self.leapfrog_steps, 1, hint="leapfrog_steps=10")
+        integer_at_least("rungs", self.rungs, 1, hint="rungs=100")
+        positive("step_size", self.step_size)
+        if not positive("target_acceptance", self.target_acceptance) < 1:
+            raise InputError("target_acceptance", expected="a number below 1", got=str(self.target_acceptance))
+        if self.schedule not in SCHEDULES:
+            raise unknown_name("schedule", self.schedule, SCHEDULES)
+        if self.start not in STARTS:
+            raise unknown_name("start", self.start, STARTS)
+
+    @property
+    def adapting(self) -> int:
+        """How many transitions the adapting pass takes."""
+        return self.rungs + SETTLING if self.num_distributions > 1 else 0
+
+    @classmethod
+    def of(cls, given: AnnealedOptions | Mapping[str, Any] | None) -> AnnealedOptions:
+        """Return options as they are, from a mapping of names to values, or the defaults for None."""
+        if isinstance(given, cls):
+            return given
+        if given is not None and not isinstance(given, Mapping):
+            raise InputError(
+                "annealing",
+                expected="AnnealedOptions or a mapping",
+                got=type(given).__name__,
+                hint='{"num_distributions": 1000}',
+            )
+        known = [field.name for field in fields(cls)]
+        for name in given or {}:
+            if name not in known:
+                raise unknown_name("annealing option", name, known)
+        return cls(**(given or {}))
+
+
+def schedule(name: str, num_distributions: int) -> Tensor:
+    """Return b_0, ..., b_T, (T + 1,), float64, rising from 0 to 1; see `AnnealedOptions` for the formulas."""
+    T = num_distributions
+    share = torch.arange(T + 1, dtype=torch.float64) / T
+    if name == "linear" or T == 1:
+        return share
+    if name == "sigmoid":
+        curve = torch.sigmoid(REACH * (2 * share - 1))
+        return (curve - curve[0]) / (curve[-1] - curve[0])
+    exponent = (T - torch.arange(T + 1, dtype=torch.float64)) / (T - 1)
+    return torch.where(share == 0, 0.0, SMALLEST**exponent)
+
+
+class Annealer:
+    """Chains that anneal a chunk of B data with K particles each, recorded once for that shape.
+
+    Parameters
+    ----------
+    target : Unconstrained
+        The densities.
+    options : AnnealedOptions
+        How to anneal.
+    path : str
+        ``"eager"``, ``"graph"`` or ``"inductor"``.
+    """
+
+    def __init__(self, target: Unconstrained, options: AnnealedOptions, path: str) -> None:
+        self.target = target
+        self.options = options
+        self.path = path
+        self.seconds = 0.0
+        self.betas = schedule(options.schedule, options.num_distributions)
+        self._recording: Recording | None = None
+
+    def move(self, u: Tensor, step_size: Tensor, beta: Tensor, batch: Mapping[str, Tensor]) -> list[Tensor]:
+        """Take one transition that leaves f_beta invariant: u (K, B, L), its log [p / f_0], and acceptance (K, B)."""
+        names = list(batch)
+
+        def compute(u: Tensor, step_size: Tensor, beta: Tensor, *values: Tensor) -> list[Tensor]:
+            arguments = dict(zip(names, values, strict=True))
+
+            def density(u: Tensor) -> tuple[Tensor, Tensor]:
+                start, weight = self.target.log_densities(u, arguments)
+                return start + beta * weight, weight
+
+            return list(hmc.transition(density, u, step_size, self.options.leapfrog_steps))
+
+        inputs = [u, step_size, beta, *batch.values()]
+        if self.path != "eager" and self._recording is None:
+            try:
+                self._recording = record(compute, inputs, compiled=self.path == "inductor")
+                self.path = self._recording.path
+                self.seconds = self._recording.seconds
+            except NotRecordableError as reason:
+                warnings.warn(f"annealing cannot be recorded and runs eagerly: {reason}", stacklevel=5)
+                self.path = "eager"
+        return compute(*inputs) if self._recording is None else self._recording(*inputs)
+
+    def adapt(self, batch: Mapping[str, Tensor], num_particles: int, bar: progress.Bar) -> Tensor:
+        """Return step sizes of every rung and datum, (rungs, B), found by chains that are then thrown away."""
+        options = self.options
+        u = self.target.draw(batch, num_particles)
+        if options.num_distributions == 1:  # which moves nothing
+            return torch.full_like(u[:1, :, 0], options.step_size)
+        ladder = schedule(options.schedule, options.rungs)[1:].to(u)
+        step_size = torch.full_like(u[0, :, 0], options.step_size)
+        found = []
+        for rung in range(1 - SETTLING, options.rungs):
+            u, _, acceptance = self.move(u, step_size, ladder[max(rung, 0)], batch)
+            step_size = hmc.adapted(step_size, acceptance, options.target_acceptance, RATE)
+            if rung >= 0:
+                found.append(step_size)
+            bar(acceptance.numel())
+        return torch.stack(found)
+
+    def anneal(
+        self,
+        u: Tensor,
+        step_sizes: Tensor,
+        batch: Mapping[str, Tensor],
+        bar: progress.Bar,
+        *,
+        backward: bool = False,
+    ) -> tuple[Tensor, Tensor]:
+        """Anneal u (K, B, L) from f_0 to the posterior, or `backward` from the posterior to f_0.
+
+        Returns
+        -------
+        log_weights : Tensor (K, B)
+            log w in float64; backward, log 1/w: the same increments of b the other way round.
+        acceptance : Tensor (B,)
+            Mean over transitions and chains; NaN where T = 1 has none.
+        """
+        betas = self.betas.flip(0) if backward else self.betas
+        increments, values, T = betas.diff().tolist(), betas.to(u), self.options.num_distributions
+        _, weight = self.target.log_densities(u, batch)
+        log_weights = increments[0] * weight.to(torch.float64)
+        accepted = torch.zeros_like(step_sizes[0])
+        for t in range(1, T):
+            place = T - t if backward else t
+            rung = max(round(place * len(step_sizes) / T) - 1, 0)
+            u, weight, acceptance = self.move(u, step_sizes[rung], values[t], batch)
+            log_weights += increments[t] * weight
+            accepted += acceptance.mean(0)
+            bar(acceptance.numel())
+        return log_weights, accepted / (T - 1) if T > 1 else torch.full_like(accepted, torch.nan)

@@ -1,0 +1,93 @@
+"""What all objectives share: how `pyro.infer.SVI` and the training step call them, and which sites a pair must have."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Iterable
+from typing import Any
+
+import pyro.infer
+import torch
+from torch import Tensor
+
+from ppl_vae.errors import PairError
+from ppl_vae.shapes import integer_at_least
+from ppl_vae.traces import Sites, in_data_plate, is_auxiliary, is_enumerated, latents
+from ppl_vae.types import Program
+
+
+class Objective(pyro.infer.ELBO):
+    """A bound whose loss, in nats and summed over the batch, is a tensor that nothing reads back from the device.
+
+    A concrete class defines `differentiable_loss`: its value is minus the bound, its gradient the estimator's. Without
+    gradients (under `torch.no_grad`) only the value counts.
+    """
+
+    def __init__(self, num_particles: int) -> None:
+        num_particles = integer_at_least("num_particles", num_particles, 1)
+        super().__init__(num_particles=num_particles, max_plate_nesting=1, vectorize_particles=True)
+
+    @abstractmethod
+    def differentiable_loss(self, model: Program, guide: Program, *args: Any, **kwargs: Any) -> Tensor:
+        """Return minus the bound as a tensor to differentiate."""
+
+    def loss(self, model: Program, guide: Program, *args: Any, **kwargs: Any) -> Tensor:
+        """Return minus the bound, summed over the batch, in nats."""
+        with torch.no_grad():
+            return self.differentiable_loss(model, guide, *args, **kwargs)
+
+    def loss_and_grads(self, model: Program, guide: Program, *args: Any, **kwargs: Any) -> Tensor:
+        """Return minus the bound, having added the estimate of its gradient to every parameter's."""
+        loss = self.differentiable_loss(model, guide, *args, **kwargs)
+        if loss.requires_grad:
+            loss.backward()
+        return loss.detach()
+
+
+def with_value(value: Tensor, surrogate: Tensor) -> Tensor:
+    """Return a tensor with the value of the one and the gradient of the sum of both."""
+    return value + surrogate - surrogate.detach()
+
+
+def check_sites(model_sites: Sites, guide_sites: Sites) -> None:
+    """Raise unless the guide draws exactly the model's latents, but for those the model sums out, and these can be.
+
+    Raises
+    ------
+    PairError
+        For a latent that the guide lacks or has too many, and for one to be enumerated that is shared by all data, or
+        one value after another.
+    """
+    for name, site in latents(model_sites).items():
+        if name not in guide_sites and not is_enumerated(site):
+            raise PairError(f"site {name!r}", expected="every latent sampled by the guide", got="a guide without it")
+    for name, site in latents(guide_sites).items():
+        if name not in model_sites and not is_auxiliary(site):
+            raise PairError(f"site {name!r}", expected="only latents of the model in the guide", got="one it lacks")
+    for name, site in (latents(guide_sites) | latents(model_sites)).items():
+        if is_enumerated(site):
+            _check_enumerated(name, site)
+
+
+def _check_enumerated(name: str, site: Any) -> None:
+    how = site["infer"]["enumerate"]
+    if how != "parallel" or site["infer"].get("num_samples"):
+        got = repr(how) if how != "parallel" else "num_samples, which draws it"
+        raise PairError(f"site {name!r}", expected="enumerate='parallel', all values at once", got=got)
+    others = [f.name for f in site["cond_indep_stack"] if f.vectorized and f.name not in ("data", "particles")]
+    if others:
+        raise PairError(
+            f"site {name!r}", expected="a latent to be enumerated in no plate but 'data'", got=f"one in {others[0]!r}"
+        )
+    if not in_data_plate(site):
+        raise PairError(
+            f"site {name!r}",
+            expected="a latent to be enumerated inside pyro.plate('data', B, dim=-1)",
+            got="one shared by all data",
+            hint="pyro.infer.TraceEnum_ELBO",
+        )
+
+
+def unreparameterised(sites: Iterable[tuple[str, Any]]) -> list[str]:
+    """Return the names of the latents that are drawn without a gradient through the draw."""
+    return [name for name, site in sites if not site["fn"].has_rsample and not is_enumerated(site)]
