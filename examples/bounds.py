@@ -105,7 +105,7 @@ def table(curves: dict[str, Curve]) -> str:
 
 def draw(panels: dict[str, dict[str, Curve]]) -> Figure:
     """Draw each panel's curves over K, with their exact log p(x) as lines."""
-    figure = Figure(figsize=(11, 4.4), layout="constrained")
+    figure = Figure(figsize=(11, 4.8), layout="constrained")
     for axes, (title, curves) in zip(figure.subplots(1, len(panels)), panels.items(), strict=True):
         for (name, found), colour in zip(curves.items(), plots.canvas.SERIES, strict=False):
             if found.log_p is not None:
@@ -117,8 +117,9 @@ def draw(panels: dict[str, dict[str, Curve]]) -> Figure:
             if found.elbo is not None:
                 axes.plot(1, found.elbo, "D", color="black", markersize=9, fillstyle="none", label="ELBO, closed form")
         axes.set(xscale="log", xlabel="K", ylabel="nats per datum")
+        axes.xaxis.set_major_formatter("{x:,.0f}")
         axes.set_title(title, fontsize=10)
-        axes.legend(loc="lower right", fontsize=8, frameon=False)
+        axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=2, fontsize=8, frameon=False)
     return figure
 
 

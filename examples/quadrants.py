@@ -1,12 +1,12 @@
-"""Pictures completed by a conditional VAE: the missing quadrants given one, two or three (Sohn et al. 2015, section 5.1).
+"""Pictures completed by a conditional VAE, given one, two or three of their quadrants (Sohn et al. 2015, section 5.1).
 
     c = the picture, its missing pixels filled in by a network trained to guess them (NN, the baseline)
     p(z|c) = N(m(c), diag(s(c))^2),   p(x|z, c) = Bernoulli(decoder(z, c)),   q(z|x, c) Normal
 
 NN has one guess for each pixel. The CVAE has many completions, each a coherent picture. Two measures, per picture:
 
-- *grey*, the published one: sum of -x log p - (1 - x) log(1 - p) over the missing pixels, x grey in [0, 1], for the CVAE
-  inside a bound with 10 particles. It is no likelihood: grey values are outside a Bernoulli's support.
+- *grey*, the published one: sum of -x log p - (1 - x) log(1 - p) over the missing pixels, x grey in [0, 1]; for the
+  CVAE inside a bound with 10 particles. It is no likelihood: grey values are outside a Bernoulli's support.
 - *binary*: the pixels binarised once, and -log p(x|c) of them, a likelihood; NN's exactly, the CVAE's by importance
   weighting with K = 1000 particles and an error bar.
 
@@ -42,6 +42,7 @@ from ppl_vae.data import Dataset, Split
 from ppl_vae.guides import ConditionalNormal
 from ppl_vae.models import CVAE
 from ppl_vae.networks import MLP
+from ppl_vae.runs import Run
 
 #: Negative conditional log-likelihoods that Pyro's tutorial on CVAEs prints for 1, 2, 3 quadrants given, on grey MNIST.
 PUBLISHED = {"NN": (100.4, 61.9, 25.4), "CVAE": (71.8, 51.0, 24.2)}
@@ -98,10 +99,11 @@ class Setting:
     seed: int
     runs: Path | None
     compile: str
+    device: str
 
-    def fit(self, pair: ppl_vae.Pair, data: Dataset, name: str) -> ppl_vae.runs.Run:
+    def fit(self, pair: ppl_vae.Pair, data: Dataset, name: str) -> Run:
         """Train by Adam at 1e-3 in batches of 128 until the validation bound has not risen for `patience` epochs."""
-        return ppl_vae.fit(
+        run = ppl_vae.fit(
             pair,
             data,
             epochs=self.epochs,
@@ -110,22 +112,24 @@ class Setting:
             lr=1e-3,
             seed=self.seed,
             compile=self.compile,
+            device=self.device,
             run_dir=self.runs and self.runs / name,
             resume=self.runs is not None,
         )
+        run.pair.cpu()  # where the data are
+        return run
 
 
-def train_guess(data: Dataset, setting: Setting, name: str) -> ppl_vae.Pair:
-    """Return NN, trained to guess the missing pixels."""
+def train_guess(data: Dataset, setting: Setting, name: str) -> Run:
+    """Return the fit of NN, trained to guess the missing pixels."""
     torch.manual_seed(setting.seed)
     network = MLP(data.train["c"].shape[1], data.spec.x_dim, setting.hidden, "relu")
     pair = ppl_vae.Pair(Guess(network, likelihood(data)), Nothing())
-    setting.fit(pair, data, f"{name}-nn")
-    return pair
+    return setting.fit(pair, data, f"{name}-nn")
 
 
-def train_cvae(data: Dataset, setting: Setting, name: str) -> ppl_vae.Pair:
-    """Return the CVAE, trained on conditions that NN has filled in."""
+def train_cvae(data: Dataset, setting: Setting, name: str) -> Run:
+    """Return the fit of the CVAE, trained on conditions that NN has filled in."""
     torch.manual_seed(setting.seed)
     D, C = data.spec.x_dim, data.train["c"].shape[1]
     networks: dict[str, Any] = {"c_shape": C, "hidden": setting.hidden, "activation": "relu"}
@@ -133,8 +137,7 @@ def train_cvae(data: Dataset, setting: Setting, name: str) -> ppl_vae.Pair:
         CVAE(D, setting.latent_dim, prior="conditional", likelihood=likelihood(data), **networks),
         ConditionalNormal(D, setting.latent_dim, **networks),
     )
-    setting.fit(pair, data, f"{name}-cvae")
-    return pair
+    return setting.fit(pair, data, f"{name}-cvae")
 
 
 def likelihood(data: Dataset) -> likelihoods.Likelihood:
@@ -172,9 +175,7 @@ def completions(pair: ppl_vae.Pair, c: Tensor, count: int) -> Tensor:
     return pair.decode({"z": z}, c=rows)["x"].unflatten(0, (len(c), count))
 
 
-def pictures(
-    data: Dataset, guess: ppl_vae.Pair, cvae: ppl_vae.Pair, filled: Dataset, image_shape: tuple[int, ...], given: int
-) -> Tensor:
+def pictures(data: Dataset, cvae: ppl_vae.Pair, filled: Dataset, image_shape: tuple[int, ...], given: int) -> Tensor:
     """Return rows of pictures, (4, 3 + 7, D): what is given, the truth, NN's guess, and seven completions."""
     chosen = torch.randperm(data.test.size, generator=torch.Generator().manual_seed(1))[:4]
     x, c, c_filled = data.test["x"][chosen], data.test["c"][chosen], filled.test["c"][chosen]
@@ -187,53 +188,59 @@ def pictures(
 
 
 def measured(
-    measure: str, given: int, guess: ppl_vae.Pair, cvae: ppl_vae.Pair, data: Dataset, filled: Dataset, options: Any
+    measure: str, guess: ppl_vae.Pair, cvae: ppl_vae.Pair, data: Dataset, filled: Dataset, options: Any
 ) -> dict[str, Any]:
     """Return what the table says of both networks, nats per picture of the test data, lower is better."""
-    row: dict[str, Any] = {"measure": measure, "given": given}
     if measure == "grey":
         tenfold = ppl_vae.log_likelihood(cvae, filled.test, num_particles=10, seed=options.seed)
         nn = ppl_vae.log_likelihood(guess, data.test, method="exact")
-        return row | {"nn": nn, "bound": -bound(cvae, filled.test, 10, options.seed), "cvae": tenfold}
+        return {"nn": nn, "bound": -bound(cvae, filled.test, 10, options.seed), "cvae": tenfold}
     few = (min(options.num_test, data.test.size), 0)  # the same rows for both
     K = options.num_particles
     cvae_ll = ppl_vae.log_likelihood(cvae, filled.test.take(*few), num_particles=K, seed=options.seed)
-    return row | {"nn": ppl_vae.log_likelihood(guess, data.test.take(*few), method="exact"), "cvae": cvae_ll}
+    return {"nn": ppl_vae.log_likelihood(guess, data.test.take(*few), method="exact"), "cvae": cvae_ll}
+
+
+def told(*runs: Run) -> str:
+    """Return how long fits took."""
+    return ", ".join(f"{len(run.history['epoch'])} epochs in {sum(run.timing['seconds']):,.0f} s" for run in runs)
 
 
 def table(rows: Sequence[dict[str, Any]], name: str) -> str:
     """Return both measures as tables."""
-    lines = ["Nats per datum, that is, per picture's missing pixels; lower is better. \u00b1: standard error."]
+    lines = ["In nats per datum, that is, per picture's missing pixels; lower is better. ±: standard error."]
     grey = [row for row in rows if row["measure"] == "grey"]
     if grey:
         lines += [
             f"\nGrey pixels of {name} ({len(grey[0]['nn'].values):,} test pictures) scored under a Bernoulli: the "
             "tutorial's measure, **no likelihood**.\n",
-            "| given | NN | CVAE, ELBO of 10 particles | CVAE, importance bound of 10 | tutorial's NN, CVAE on MNIST |",
-            "|---|---|---|---|---|",
+            "| given | NN | CVAE, ELBO of 10 particles | CVAE, importance bound of 10 | tutorial's NN, CVAE (MNIST) | "
+            "fits of NN, CVAE |",
+            "|---|---|---|---|---|---|",
         ]
     for row in grey:
         nn, cvae = row["nn"], row["cvae"]
-        printed = " ".join(f"{PUBLISHED[who][row['given'] - 1]}" for who in ("NN", "CVAE"))
-        lines.append(f"| {row['given']} | {-nn.mean:.2f} | {row['bound']:.2f} | {-cvae.mean:.2f} | {printed} |")
+        printed = ", ".join(f"{PUBLISHED[who][row['given'] - 1]}" for who in ("NN", "CVAE"))
+        figures = f"{-nn.mean:.2f} | {row['bound']:.2f} | {-cvae.mean:.2f}"
+        lines.append(f"| {row['given']} | {figures} | {printed} | {row['fits']} |")
     binary = [row for row in rows if row["measure"] == "binary"]
     if binary:
         K, size = binary[0]["cvae"].num_particles, len(binary[0]["nn"].values)
         lines += [
             f"\nPixels of {name} binarised once ({size:,} test pictures): -log p(missing pixels given visible ones), "
             "a likelihood.\n",
-            f"| given | NN, exact (\u00b1 data) | CVAE, importance, K = {K:,} (\u00b1 Monte Carlo, \u00b1 data) | "
-            "CVAE better by (\u00b1) | median ESS |",
-            "|---|---|---|---|---|",
+            f"| given | NN, exact (± data) | CVAE, importance, K = {K:,} (± Monte Carlo, ± data) | "
+            "CVAE better by (±) | median ESS | fits of NN, CVAE |",
+            "|---|---|---|---|---|---|",
         ]
     for row in binary:
         nn, cvae = row["nn"], row["cvae"]
         gain = cvae.values - nn.values
         error = float(gain.std() / len(gain) ** 0.5)
         lines.append(
-            f"| {row['given']} | {-nn.mean:.2f} \u00b1 {nn.data_standard_error:.2f} | {-cvae.mean:.2f} \u00b1 "
-            f"{cvae.standard_error:.2f} \u00b1 {cvae.data_standard_error:.2f} | {float(gain.mean()):.2f} \u00b1 "
-            f"{error:.2f} | {float(cvae.effective_sample_size.median()):.1f} |"
+            f"| {row['given']} | {-nn.mean:.2f} ± {nn.data_standard_error:.2f} | {-cvae.mean:.2f} ± "
+            f"{cvae.standard_error:.2f} ± {cvae.data_standard_error:.2f} | {float(gain.mean()):.2f} ± "
+            f"{error:.2f} | {float(cvae.effective_sample_size.median()):.1f} | {row['fits']} |"
         )
     return "\n".join(lines)
 
@@ -265,6 +272,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--num-test", type=int, default=1000, help="test data for that likelihood")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--compile", default="auto", help="auto, off, graph or inductor")
+    parser.add_argument("--device", default="auto", help="to train on: auto, cpu, cuda")
     parser.add_argument("--runs", type=Path, help="folder for the fits, which go on from there; none are kept without")
     parser.add_argument("--out", type=Path, default=Path("quadrants.png"), help="where the figure goes")
     parser.add_argument("--quick", action="store_true", help="short fits, for a look or a test")
@@ -274,7 +282,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         options.epochs, options.hidden, options.latent_dim, options.num_particles = 2, [50], 8, 20
     setting = Setting(
         tuple(options.hidden), options.latent_dim, options.epochs, options.patience,
-        options.seed, options.runs, options.compile,
+        options.seed, options.runs, options.compile, options.device,
     )  # fmt: skip
 
     rows: list[dict[str, Any]] = []
@@ -286,17 +294,19 @@ def main(argv: Sequence[str] | None = None) -> None:
         assert shape is not None
         for given in options.given:
             data, name = ppl_vae.data.given_quadrants(source, given), f"{measure}-{given}"
-            guess = train_guess(data, setting, name)
-            filled = filled_in(data, guess, shape, given)
+            nn = train_guess(data, setting, name)
+            filled = filled_in(data, nn.pair, shape, given)
             cvae = train_cvae(filled, setting, name)
-            rows.append(measured(measure, given, guess, cvae, data, filled, options))
+            rows.append({"measure": measure, "given": given, "fits": told(nn, cvae)})
+            rows[-1] |= measured(measure, nn.pair, cvae.pair, data, filled, options)
             print(table(rows[-1:], options.data), end="\n\n", flush=True)
             if given not in panels:
-                panels[given] = pictures(data, guess, cvae, filled, shape, given)
+                panels[given] = pictures(data, cvae.pair, filled, shape, given)
     print(table(rows, options.data))
+    spent, device = time.perf_counter() - started, cvae.config["fit"]["device"]
     print(
-        f"\n`python examples/quadrants.py {shlex.join(arguments)}`: {time.perf_counter() - started:,.0f} s, "
-        f"seed {options.seed}, CPU, {torch.get_num_threads()} threads; Python {platform.python_version()}, "
+        f"\n`python examples/quadrants.py {shlex.join(arguments)}`: {spent:,.0f} s, seed {options.seed}, "
+        f"device {device}, {torch.get_num_threads()} threads; Python {platform.python_version()}, "
         f"torch {torch.__version__}, pyro-ppl {pyro.__version__}, ppl_vae {ppl_vae.__version__}."
     )
     options.out.parent.mkdir(parents=True, exist_ok=True)

@@ -5,4 +5,4 @@ from ppl_vae.models.cvae import CVAE
 from ppl_vae.models.ppca import PPCA
 from ppl_vae.models.vae import VAE
 
-__all__ = ["Autoencoder", "CVAE", "PPCA", "VAE"]
+__all__ = ["CVAE", "PPCA", "VAE", "Autoencoder"]

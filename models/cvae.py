@@ -85,9 +85,9 @@ class CVAE(PyroModule):
         inputs = self.latent_dim + self.condition.size
         self.decoder = MLP(inputs, outputs, hidden, activation) if decoder is None else decoder
         if prior == "conditional":
-            default = prior_network is None
-            inputs, outputs = self.condition.size, 2 * self.latent_dim
-            self.prior_network = MLP(inputs, outputs, hidden, activation) if default else prior_network
+            if prior_network is None:
+                prior_network = MLP(self.condition.size, 2 * self.latent_dim, hidden, activation)
+            self.prior_network = prior_network
         elif prior_network is not None:
             raise InputError("prior_network", expected="prior='conditional'", got=f"prior={prior!r}")
         else:

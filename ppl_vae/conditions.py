@@ -35,6 +35,8 @@ class Condition(nn.Module):
         Pyro's validation is on, a label out of range.
     """
 
+    classes: Tensor
+
     def __init__(self, c_shape: int | Sequence[int] | None = None, num_classes: int | None = None) -> None:
         super().__init__()
         if (c_shape is None) == (num_classes is None):
@@ -61,10 +63,11 @@ class Condition(nn.Module):
         return (given.unsqueeze(-1) == self.classes).to(self.classes.dtype)
 
     def join(self, h: Tensor, c: Tensor | None) -> Tensor:
-        """Return (h, c), (..., H + size), for h (..., B, H) and c (B, *c_shape), the same for all leading dimensions."""
+        """Return (h, c), (..., B, H + size), for h (..., B, H) and c (B, *c_shape), one for all leading dimensions."""
         code = self(c)
-        if code.shape[:-1] != h.shape[h.ndim - code.ndim : -1]:
-            raise InputError("c", expected=f"rows {tuple(h.shape[:-1])}, as z or x has", got=str(tuple(code.shape[:-1])))
+        rows = tuple(code.shape[:-1])
+        if rows != h.shape[h.ndim - code.ndim : -1]:
+            raise InputError("c", expected=f"rows {tuple(h.shape[:-1])}, as z or x has", got=str(rows))
         return torch.cat((h, code.expand(*h.shape[:-1], -1)), -1)
 
     def batch_size(self, c: Tensor | None, x: Tensor | None, x_shape: tuple[int, ...], size: int | None = None) -> int:

@@ -190,7 +190,8 @@ class Pair(nn.Module):
                 "latents", expected="a mapping of sites to tensors", got=type(latents).__name__, hint='{"z": z}'
             )
         size = max((len(value) for value in latents.values() if value.dim()), default=1)  # shared latents have one row
-        sites = self._run_model(size, conditions, poutine.condition(self.programs()[0], data=dict(latents)))
+        model = poutine.condition(self.programs()[0], data=self._moved(latents))
+        sites = self._run_model(size, self._moved(conditions), model)
         for name in latents.keys() - sites.keys():
             raise unknown_name("latent", name, traces.latents(sites))
         return _means({name: site for name, site in sites.items() if name not in latents})

@@ -25,6 +25,13 @@ def positive(what: str, value: Any) -> float:
     return float(value)
 
 
+def not_negative(what: str, value: Any, expected: str = "a number, 0 or more") -> float:
+    """Return `value` as a float, or raise `InputError` if it is not a finite number, 0 or more."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:
+        raise InputError(what, expected=expected, got=repr(value))
+    return float(value)
+
+
 def as_shape(what: str, shape: int | Sequence[int]) -> tuple[int, ...]:
     """Return a shape as a tuple of integers >= 1; one integer D means ``(D,)``."""
     sizes = tuple(shape) if isinstance(shape, Sequence) and not isinstance(shape, str) else (shape,)

@@ -126,7 +126,13 @@ def _likelihood(spec: Spec, name: str | None) -> likelihoods.Likelihood:
     return likelihoods.get(name or default, levels=spec.levels)
 
 
-_BUILDERS: dict[str, Builder] = {"autoencoder": autoencoder, "cvae": cvae, "factor-analysis": factor_analysis, "ppca": ppca, "vae": vae}
+_BUILDERS: dict[str, Builder] = {
+    "autoencoder": autoencoder,
+    "cvae": cvae,
+    "factor-analysis": factor_analysis,
+    "ppca": ppca,
+    "vae": vae,
+}
 
 #: Models of real data, which see grey values as they are rather than a binarisation of them.
 REAL_VALUED = ("autoencoder", "factor-analysis", "ppca")

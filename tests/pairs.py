@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from ppl_vae import likelihoods
-from ppl_vae.guides import AmortizedNormal, ConditionalNormal, LinearGaussian
-from ppl_vae.models import CVAE, PPCA, VAE
+from ppl_vae.guides import AmortizedDelta, AmortizedNormal, ConditionalNormal, LinearGaussian
+from ppl_vae.models import CVAE, PPCA, VAE, Autoencoder
 from ppl_vae.networks import ConvDecoder, ConvEncoder
 
 B, C, D, L = 6, 4, 8, 2
@@ -31,6 +31,7 @@ class Case:
     support: str = "real"
     x_shape: tuple[int, ...] = (D,)
     exact: bool = False  # the model knows its log p(x)
+    point: bool = False  # the guide puts z at a point: all particles are one
     num_classes: int | None = None  # it conditions on labels
     c_shape: tuple[int, ...] | None = None  # it conditions on numbers of this shape
 
@@ -101,6 +102,7 @@ PAIRS: dict[str, Case] = {
     "vae-discretized-logistic": Case(lambda: _vae("discretized-logistic"), "grey"),
     "vae-conv-bernoulli": Case(lambda: _conv(likelihoods.Bernoulli()), "binary", _PIXELS),
     "vae-conv-normal-decoder": Case(lambda: _conv(likelihoods.Normal("decoder"), False), "real", _PIXELS),
+    "autoencoder": Case(lambda: (Autoencoder(D, L, hidden=HIDDEN), AmortizedDelta(D, L, hidden=HIDDEN)), point=True),
     "cvae-labels": Case(lambda: _cvae("bernoulli", "standard", num_classes=C), "binary", num_classes=C),
     "cvae-labels-prior": Case(lambda: _cvae("normal-learned", "conditional", num_classes=C), num_classes=C),
     "cvae-image-prior": Case(lambda: _cvae("categorical", "conditional", c_shape=(3, 3)), "grey", c_shape=(3, 3)),

@@ -158,6 +158,28 @@ def test_a_recorded_chunk_that_runs_out_of_memory_is_recorded_anew(monkeypatch):
     assert abs(result.mean - exact) < SE * result.standard_error
 
 
+@pytest.mark.parametrize("memory", [1, 700, 2_000, 9_000, 40_000, 2**26])
+def test_every_datum_gets_its_number_of_particles(memory, monkeypatch):
+    streams = []
+
+    class Watched(log_likelihood.WeightStream):
+        def __init__(self, num_particles):
+            super().__init__(num_particles)
+            self.taken = []
+            streams.append(self)
+
+        def add(self, log_weights):
+            self.taken.append(tuple(log_weights.shape))
+            super().add(log_weights)
+
+    monkeypatch.setattr(log_likelihood, "WeightStream", Watched)
+    log_likelihood.log_likelihood(pair(), batch(11), num_particles=53, memory=memory, compile="off")
+    assert sum(stream.taken[0][1] for stream in streams) == 11
+    for stream in streams:
+        assert sum(rows for rows, _ in stream.taken) == 53
+        assert len({columns for _, columns in stream.taken}) == 1
+
+
 def test_recorded_and_eager_draw_the_same():
     mine, data = pair(), batch(23)
     results = [
@@ -184,9 +206,7 @@ def test_a_program_that_cannot_be_recorded_runs_eagerly_with_one_warning():
     mine = pair()
     decode = mine.model.net.forward
     mine.model.net.forward = lambda z: decode(z) if float(z.sum()) < 1e9 else z
-    with pytest.warns(
-        UserWarning, match="cannot be recorded and runs eagerly: it reads a value"
-    ) as caught:
+    with pytest.warns(UserWarning, match="cannot be recorded and runs eagerly: it reads a value") as caught:
         result = log_likelihood.log_likelihood(mine, batch(23), num_particles=50, memory=30_000, compile="graph")
     assert len([w for w in caught if "recorded" in str(w.message)]) == 1
     assert result.details["path"] == "eager"

@@ -291,7 +291,10 @@ def test_a_broken_third_party_hides_nobody(monkeypatch, capsys):
         ("fit vae --epoch 3", "unknown option: expected one of 'ppl-vae fit'; got '--epoch'; try '--epochs'"),
         ("fit vae --epochs x", "--epochs: expected a valid integer; got 'x'; try 'ppl-vae fit --help'"),
         ("fit vae more", "ppl-vae fit: expected no further argument; got 'more'; try 'ppl-vae fit --help'"),
-        ("fit vaee", "unknown pair: expected one of factor-analysis, ppca, vae; got 'vaee'; try 'vae'"),
+        (
+            "fit vaee",
+            "unknown pair: expected one of autoencoder, cvae, factor-analysis, ppca, vae; got 'vaee'; try 'vae'",
+        ),
         ("fit vae --epochs 0", "--epochs: expected a whole number, 1 or more; got 0"),
         ("fit vae --lr 0", "--lr: expected a positive number; got 0.0; try --lr 1e-3"),
         ("fit vae --latent-dim 0", "--latent-dim: expected an integer >= 1; got 0"),

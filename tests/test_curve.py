@@ -199,6 +199,8 @@ def test_jackknife_from_the_same_draws():
     corrected = log_likelihood(mine, {"x": x}, num_particles=100, correction="jackknife")
     assert torch.equal(plain.effective_sample_size, corrected.effective_sample_size)
     assert (corrected.values > plain.values).all()  # the bias is downwards
+    assert (corrected.variances != plain.variances).all()  # the jackknife's own, which differ by a share of 1 / K
+    torch.testing.assert_close(corrected.variances, plain.variances, rtol=0.1, atol=0)
     torch.testing.assert_close(corrected.values - plain.values, -plain.bias, rtol=0.1, atol=1e-4)
 
 

@@ -19,6 +19,7 @@ from ppl_vae.cli import run as command
 from ppl_vae.conditions import Condition
 from ppl_vae.data import from_tensors, given_labels, given_quadrants, hidden_pixels, whole_pictures
 from ppl_vae.errors import InputError
+from ppl_vae.evaluation.sandwich import sandwich
 from ppl_vae.guides import ConditionalNormal
 from ppl_vae.models import CVAE
 from ppl_vae.networks import MLP, ConvDecoder
@@ -47,10 +48,11 @@ def affine_pair(prior, kind, scale=0.7):
         parameter.data.normal_(std=0.5)
     if prior == "conditional":  # narrower than the guide, for all conditions
         net = pair.model.prior_network.layers[-1]
-        net.weight.data[L:] *= 0.3
+        net.weight.data *= 0.3
         net.bias.data[L:] = -0.5
     last = pair.guide.normal.encoder.layers[-1]
-    last.weight.data.mul_(0.3)
+    last.weight.data[:L] *= 0.3
+    last.weight.data[L:] = 0
     last.bias.data[L:] = 0.3
     return pair
 
@@ -141,6 +143,23 @@ class TestAffine:
         assert (bound < exact_log_marginal(pair, kind, x, c) + SE * error).all()
 
 
+def test_annealing_agrees_with_the_exact_value():
+    """Annealed importance sampling, and its bounds from both sides on data that the model drew."""
+    kind = KINDS["labels"]
+    pair, c = affine_pair("conditional", kind), conditions(kind, 40)
+    x = pair.generate(c=c)["x"]
+    wanted, how = exact_log_marginal(pair, kind, x, c), {"num_distributions": 20, "leapfrog_steps": 2}
+    ais = ppl_vae.log_likelihood(
+        pair, {"x": x, "c": c}, method="ais", num_particles=100, annealing=how, compile="off", seed=1
+    )
+    assert abs(ais.mean - float(wanted.mean())) < SE * ais.standard_error
+    between = sandwich(pair, conditions={"c": c}, annealing=how, compile="off", seed=2)
+    drawn = exact_log_marginal(pair, kind, between.batch["x"], c)
+    error = ((between.lower - drawn).var() / len(c)) ** 0.5, ((between.upper - drawn).var() / len(c)) ** 0.5
+    assert (between.lower - drawn).mean() < SE * error[0]
+    assert (between.upper - drawn).mean() > -SE * error[1]
+
+
 def expected_distortion(pair, kind, x, c, q, scale=0.7):
     """E_q[log p(x|z, c)] of an affine decoder: -1/2 [D log 2 pi s^2 + (|x - W m - U c - b|^2 + tr(W C W')) / s^2]."""
     layer = pair.model.decoder.layers[-1]
@@ -173,6 +192,18 @@ def test_the_prior_is_one_for_all_or_the_condition_s_own():
     own = CVAE(D, L, num_classes=C, prior="conditional").prior(c)
     assert own.batch_shape == (C,)
     assert len(own.mean.unique(dim=0)) == C
+
+
+def test_conditions_and_latents_come_in_the_pair_s_own_type():
+    pair = Pair(CVAE(D, L, c_shape=3, prior="conditional"), ConditionalNormal(D, L, c_shape=3))
+    c, z = torch.randn(B, 3, dtype=F64), torch.randn(B, L, dtype=F64)
+    assert pair.generate(c=c)["x"].dtype == pair.decode({"z": z}, c=c)["x"].dtype == torch.float32
+    torch.testing.assert_close(pair.decode({"z": z}, c=c)["x"], pair.model.decode(z.float(), c.float()).mean)
+
+
+def test_the_guide_reads_the_condition():
+    guide, x = ConditionalNormal(D, L, num_classes=C), torch.zeros(C, D)
+    assert len(guide.posterior(x, torch.arange(C)).mean.unique(dim=0)) == C
 
 
 @pytest.mark.parametrize("likelihood", [*likelihoods.NAMES])

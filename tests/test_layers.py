@@ -22,7 +22,7 @@ FLOORS = (
     # 3: the engine
     {"products"},
     {"capture", "precision", "recording", "traces"},
-    {"handlers", "observations"},
+    {"handlers", "kl_weights", "observations"},
     {"contract"},
     {"pair"},
     {"objectives"},

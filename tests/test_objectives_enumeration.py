@@ -48,12 +48,18 @@ class ClassGuide(PyroModule):
         self.blind = blind
         self.classify, self.encode = nn.Linear(D, C), nn.Linear(D, L)
         self.offset = nn.Parameter(torch.randn(C, L))
+        self.register_buffer("spread", torch.tensor([0.7, 0.4, 1.1]))
 
     def forward(self, x=None, size=None):
         with pyro.plate("data", rows(x, size), dim=-1):
             y = pyro.sample("y", dist.Categorical(logits=self.classify(x)), infer=PARALLEL)
-            loc = self.encode(x) if self.blind else self.encode(x) + self.offset[y]
-            pyro.sample("z", dist.Normal(loc, 0.7).to_event(1))
+            pyro.sample("z", dist.Normal(*self.encoded(x, y)).to_event(1))
+
+    def encoded(self, x, y):
+        """Mean and standard deviation of z; their entropies differ with y."""
+        if self.blind:
+            return self.encode(x), self.spread[0]
+        return self.encode(x) + self.offset[y], self.spread[y].unsqueeze(-1)
 
 
 def classes(blind=False, size=4):
@@ -70,9 +76,9 @@ def by_hand(mine, x, K, bound, seed, beta=1.0):
     noise = torch.empty(shape, dtype=F64).normal_().expand(C, K, len(x), L)
     total = 0
     for y in range(C):
-        loc = guide.encode(x) if guide.blind else guide.encode(x) + guide.offset[y]
-        z = loc + 0.7 * noise[y]
-        rate = log_p[y] + normal(model.mean[y], 1.0).log_prob(z).sum(-1) - normal(loc, 0.7).log_prob(z).sum(-1)
+        loc, spread = guide.encoded(x, torch.tensor(y))
+        z = loc + spread * noise[y]
+        rate = log_p[y] + normal(model.mean[y], 1.0).log_prob(z).sum(-1) - normal(loc, spread).log_prob(z).sum(-1)
         log_w = normal(model.net(z) + model.shift[y], 1.0).log_prob(x).sum(-1) + beta * rate
         total = total + log_q[:, y].exp() * (bound(log_w) - beta * log_q[:, y])
     return total.sum()
@@ -376,11 +382,11 @@ def test_wake_sleep_weighs_values_and_draws_together(blind):
     noise = torch.empty(shape, dtype=F64).normal_().expand(C, K, len(x), L)
     log_w, log_q = [], []
     for y in range(C):
-        loc = guide.encode(x) if blind else guide.encode(x) + guide.offset[y]
-        z = (loc + 0.7 * noise[y]).detach()
+        loc, spread = guide.encoded(x, torch.tensor(y))
+        z = (loc + spread * noise[y]).detach()
         log_p = model.logits.log_softmax(-1)[y] + normal(model.mean[y], 1.0).log_prob(z).sum(-1)
         log_p = log_p + normal(model.net(z) + model.shift[y], 1.0).log_prob(x).sum(-1)
-        own = normal(loc, 0.7).log_prob(z).sum(-1)
+        own = normal(loc, spread).log_prob(z).sum(-1)
         log_w.append(log_p - own.detach())
         log_q.append(own + guide.classify(x).log_softmax(-1)[:, y])
     log_w, log_q = torch.stack(log_w), torch.stack(log_q)

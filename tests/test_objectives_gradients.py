@@ -115,7 +115,7 @@ def test_so_do_those_of_the_other_bounds(family):
 
 
 class WholeDirectPartLeftOut(IWELBO):
-    """The estimator of Roeder et al. (2017, section 5) for K > 1."""
+    """The estimator of Roeder et al. (2017) for K > 1."""
 
     recordable = True
 

@@ -282,6 +282,23 @@ def test_the_legend_fits_and_names_stand_among_the_points_only_where_there_is_ro
     assert len(figure.axes[0].texts) == (count if named else 0)
 
 
+def test_embeddings_stand_side_by_side_in_the_same_colours(rng):
+    labels = np.array([3, 3, 1, 1, 2])
+    panels = {name: rng.normal(size=(5, 2)) for name in ("AE, PCA", "VAE, PCA", "AE, t-SNE")}
+    panels["AE, t-SNE"][0] = np.nan
+    figure = plots.embeddings(panels, torch.tensor(labels), label_name="digit")
+    drawn = [ax for ax in figure.axes if ax.collections]
+    assert [ax.get_title() for ax in drawn] == list(panels)
+    for ax, points in zip(drawn, panels.values(), strict=True):
+        for dots, value in zip(ax.collections, (1, 2, 3), strict=True):
+            assert dots.get_label() == str(value)
+            assert_allclose(dots.get_offsets(), points[labels == value])
+    colours = [[tuple(dots.get_facecolor()[0]) for dots in ax.collections] for ax in drawn]
+    assert colours[0] == colours[1] == colours[2]
+    assert "1 of 5 points not finite" in texts(figure)
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["1", "2", "3"]
+
+
 def test_embedding_gives_numbers_a_colour_bar(rng):
     scale = rng.random(30)
     scale[0] = np.nan
@@ -303,6 +320,11 @@ def test_embedding_gives_numbers_a_colour_bar(rng):
         (lambda: plots.embed(np.ones(5)), "z: expected a matrix with a row per datum; got shape (5,)"),
         (lambda: plots.embedding(np.ones((5, 3))), "points: expected shape (N, 2); got (5, 3); try plots.embed"),
         (lambda: plots.embedding(np.ones((5, 2)), [1, 2]), "labels: expected shape (5,); got (2,)"),
+        (lambda: plots.embeddings({}, [1]), "panels: expected at least one, in at least one column; got 0, 2"),
+        (
+            lambda: plots.embeddings({"AE": np.ones((5, 2))}, [1, 2]),
+            "AE: expected shape (2, 2), a row per label; got (5, 2)",
+        ),
     ],
 )
 def test_latent_space_refuses(draw, message):

@@ -48,7 +48,7 @@ def test_the_exact_value_lies_inside(start, T):
 def test_the_way_back_is_unbiased_too(K):
     """E[1/w'] = 1/p(x): also for the mean of chains that share the one exact draw that they start from.
 
-    Data that say little, as 1/p(x | z) has a variance over the posterior only where that is nearly as wide as the prior.
+    Of data that say little: 1/p(x | z) has a variance over the posterior only where that is about as wide as the prior.
     """
     given = conditions(3000, seed=2)
     given["W"] = 0.25 * given["W"]

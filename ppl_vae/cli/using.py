@@ -50,7 +50,10 @@ def evaluate_command(
             show_default="exact where the model knows it, else importance",
         ),
     ] = None,
-    num_particles: Particles = 1000,
+    num_particles: Annotated[
+        int | None,
+        typer.Option(metavar="K", help="Particles per datum, or chains of ais.", show_default="1000; 16 for ais"),
+    ] = None,
     correction: Annotated[
         str, typer.Option(metavar="none|jackknife", help="Take the first order of the logarithm's bias out.")
     ] = "none",

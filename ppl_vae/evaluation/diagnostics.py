@@ -15,8 +15,8 @@ from torch import Tensor
 
 from ppl_vae.arviz_adapter import pareto_k, tail_length
 
-#: Log weights that wait to be fitted together: 8 MiB.
-NUMBERS_AT_ONCE = 2**20
+#: Log weights that wait to be fitted together: 1 MiB, of which a fit makes some ten.
+NUMBERS_AT_ONCE = 2**17
 
 
 @dataclass

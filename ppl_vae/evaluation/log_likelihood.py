@@ -36,6 +36,9 @@ METHODS = ("exact", "prior", "importance", "ais")
 
 CORRECTIONS = ("none", "jackknife")
 
+#: A chain of annealing is worth many draws.
+USUAL_PARTICLES = {"ais": 16}
+
 #: What a log weight takes while its block is worked on: up to sixteen numbers of float64, as they were counted.
 BYTES_PER_WEIGHT = 128
 
@@ -45,7 +48,7 @@ def log_likelihood(
     data: Dataset | Split | Batch,
     *,
     method: str = "importance",
-    num_particles: int = 1000,
+    num_particles: int | None = None,
     correction: str = "none",
     annealing: AnnealedOptions | Mapping[str, Any] | None = None,
     seed: int = 0,
@@ -66,7 +69,7 @@ def log_likelihood(
         guide (Burda et al. 2016, eq. 8: in expectation a lower bound that rises to log p(x) with K), or annealed
         importance sampling (see `ppl_vae.evaluation.annealed`).
     num_particles : int
-        K, particles per datum; has no part in ``"exact"``.
+        K, particles per datum: 1000, or 16 chains for ``"ais"``; has no part in ``"exact"``.
     correction : {"none", "jackknife"}
         Whether to take the first order of the logarithm's bias out of ``"prior"`` and ``"importance"`` (Nowozin 2018).
         What is left is no lower bound.
@@ -98,7 +101,8 @@ def log_likelihood(
         raise unknown_name("method", method, METHODS)
     if correction not in CORRECTIONS:
         raise unknown_name("correction", correction, CORRECTIONS)
-    num_particles = integer_at_least("num_particles", num_particles, 1, hint="num_particles=1000")
+    usual = USUAL_PARTICLES.get(method, 1000)
+    num_particles = integer_at_least("num_particles", usual if num_particles is None else num_particles, 1, hint=f"num_particles={usual}")
     _check_options(method, num_particles, correction, annealing)
     memory = MEMORY["cuda" if pair.device.type == "cuda" else "cpu"] if memory is None else memory
     split = data.test if isinstance(data, Dataset) else as_split(data)

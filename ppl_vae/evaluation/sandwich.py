@@ -178,7 +178,9 @@ def sandwich(
         data = {name: value for name, value in drawn.items() if pair.takes(name)}
         batch = pair.arguments(given | data)
         batch = {name: value.to(pair.device) for name, value in batch.items()}
-        if pair.check(batch).shares_latents:
+        contract = pair.check(batch)
+        contract.expect_densities(of_guide=False)
+        if contract.shares_latents:
             raise InputError(
                 "pair",
                 expected="latents that each belong to a datum",

@@ -1,6 +1,6 @@
 """A mean of the ELBO and the importance-weighted bound.
 
-L(x) = beta 1/K sum_k log w_k + (1 - beta) log 1/K sum_k w_k        (Rainforth et al. 2018, eq. 17)
+L(x) = beta 1/K sum_k log w_k + (1 - beta) log 1/K sum_k w_k        (Rainforth et al. 2018)
 """
 
 from __future__ import annotations

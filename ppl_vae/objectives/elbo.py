@@ -43,7 +43,7 @@ class ELBO(Objective):
         by site; ``"analytic"`` raises where it is not; ``"sampled"`` never does.
     gradient : {"reparameterised", "stl"}
         ``"stl"`` leaves out the direct gradient of log q(z | x), whose mean is zero, so that no noise is left where the
-        guide is the posterior (Roeder et al. 2017, eq. 8). It needs ``kl="sampled"``.
+        guide is the posterior (Roeder et al. 2017). It needs ``kl="sampled"``.
 
     Raises
     ------

@@ -52,10 +52,10 @@ def average(term: Tensor, probability: Tensor | None, plates: int) -> Tensor:
     return weighted.sum(list(range(weighted.dim() - plates)))
 
 
-def marginal(model_sites: Sites, guide_sites: Sites) -> tuple[set[str], Term | None]:
+def marginal(model_sites: Sites, guide_sites: Sites) -> tuple[list[str], Term | None]:
     """Return the sites that depend on a latent which only the model has, and log of their product summed over it.
 
-    log sum_k p(k) prod_i p(x_i | k, …), of the shape that is left without k's dimension; (empty set, None) where there
+    log sum_k p(k) prod_i p(x_i | k, …), of the shape that is left without k's dimension; ([], None) where there
     is no such latent. The scale stays outside of the logarithm; masks apply inside, but never to p(k), which sums to
     one.
 
@@ -66,7 +66,7 @@ def marginal(model_sites: Sites, guide_sites: Sites) -> tuple[set[str], Term | N
     """
     summed = {name: site for name, site in enumerated(model_sites).items() if name not in guide_sites}
     if not summed:
-        return set(), None
+        return [], None
     dims = [site["infer"]["_enumerate_dim"] for site in summed.values()]
     terms = {
         name: site["fn"].log_prob(site["value"]) if name in summed else log_prob(site, scaled=False)
@@ -88,7 +88,7 @@ def marginal(model_sites: Sites, guide_sites: Sites) -> tuple[set[str], Term | N
             )
     total = add(reached.values())
     log_sum = torch.logsumexp(total, dims)
-    return set(reached), Term(log_sum, scale, any(model_sites[name]["is_observed"] for name in reached))
+    return list(reached), Term(log_sum, scale, any(model_sites[name]["is_observed"] for name in reached))
 
 
 def check_enumerated_first(guide_sites: Sites, hint: str) -> None:

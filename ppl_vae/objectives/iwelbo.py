@@ -67,7 +67,7 @@ class IWELBO(WeightedBound):
         """Return the bound, with VIMCO's gradient for the latents that cannot be reparameterised.
 
         sum_k (L - L_{-k}) dlog q(z_k)/dphi, where L_{-k} is the bound with the geometric mean of the other weights in
-        the place of w_k (Mnih & Rezende 2016, eqs. 9 and 10). K = 1 has no others, and gets the plain score function.
+        the place of w_k (Mnih & Rezende 2016). K = 1 has no others, and gets the plain score function.
         """
         scores = unreparameterised(latents(guide_sites).items())
         if not scores:

@@ -4,7 +4,8 @@ For z_i = f_i(z_<i, noise; phi) and any function F(z_1 … z_L; theta, phi)
 
     dF/dphi = dF/dphi with z held fixed (direct) + sum_i <dF/dz_i, df_i/dphi> (path)
 
-where dF/dz_i is total: it counts what z_i does to the z_j that are drawn from it (Roeder et al. 2017, eq. 5).
+where dF/dz_i is total: it counts what z_i does to the z_j that are drawn from it (Roeder et al. 2017; for several
+layers, Bauer & Mnih 2021).
 """
 
 from __future__ import annotations

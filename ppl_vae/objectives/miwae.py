@@ -1,9 +1,9 @@
 """Means of several importance-weighted bounds.
 
-    MIWAE   L_MK(x) = 1/M sum_m log 1/K sum_k w_mk                                      (Rainforth et al. 2018, eq. 16)
-    PIWAE   the model by log 1/(MK) sum_mk w_mk, the guide by L_MK                      (eq. 18)
+    MIWAE   L_MK(x) = 1/M sum_m log 1/K sum_k w_mk
+    PIWAE   the model by log 1/(MK) sum_mk w_mk, the guide by L_MK
 
-More particles tighten a bound but drown the guide's gradient in noise; more groups do not.
+(Rainforth et al. 2018.) More particles tighten a bound but drown the guide's gradient in noise; more groups do not.
 """
 
 from __future__ import annotations

@@ -164,36 +164,42 @@ def _statistics(
     name: str, pair: Pair, objective: pyro.infer.ELBO, arguments: dict[str, Tensor], draws: int
 ) -> Iterator[GradientStatistics]:
     """Yield the statistics of an estimator for both programs."""
-    draw = _recorded(pair, objective, arguments)
+    draw, reached = _recorded(pair, objective, arguments)
     started = time.perf_counter()
-    mean, squares = {}, {}
-    for count in range(1, draws + 1):
-        for key, gradient in draw().items():  # Welford's sums: those of plain squares would cancel
-            value = gradient.to(torch.float64)
-            before = mean.get(key, torch.zeros_like(value))
-            mean[key] = before + (value - before) / count
-            squares[key] = squares.get(key, torch.zeros_like(value)) + (value - before) * (value - mean[key])
+    mean = squares = torch.zeros((), dtype=torch.float64, device=pair.device)
+    for count in range(1, draws + 1):  # Welford's sums: those of plain squares would cancel
+        value = draw().to(torch.float64)
+        before, mean = mean, mean + (value - mean) / count
+        squares = squares + (value - before) * (value - mean)
     seconds = (time.perf_counter() - started) / draws
-    rounding = 16 * torch.finfo(pair.dtype).eps * max(float(value.abs().max()) for value in mean.values())
+    sizes = {key: parameter.numel() for key, parameter in pair.named_parameters()}
+    rounding = 16 * torch.finfo(pair.dtype).eps * mean.abs().max()
     for part in PARTS:
-        keys = [key for key in mean if key.startswith(f"{part}.")]
-        m = torch.cat([mean[key].flatten() for key in keys]) if keys else torch.zeros(0)
-        v = torch.cat([squares[key].flatten() for key in keys]) / (draws - 1) if keys else torch.zeros(0)
-        noisy = v.sqrt() > rounding
+        own = torch.cat([torch.full((sizes[key],), key.startswith(f"{part}."), device=mean.device) for key in reached])
+        m, v = mean[own], squares[own] / (draws - 1)
+        still = v.sqrt() <= rounding
         yield GradientStatistics(
             objective=name,
             part=part,
             num_parameters=len(m),
             mean_norm=float(m.norm()),
             variance=float(v.sum()),
-            signal_to_noise=float((m.abs() / v.sqrt())[noisy].mean()),
-            noiseless=int((~noisy).sum()),
+            signal_to_noise=float((m.abs() / v.sqrt())[~still].mean()),
+            noiseless=int(still.sum()),
             seconds=seconds,
         )
 
 
-def _recorded(pair: Pair, objective: Any, arguments: dict[str, Tensor]) -> Callable[[], dict[str, Tensor]]:
-    """Return a function that draws the gradient of the mean loss per datum, by parameter; from a graph where it can."""
+def _recorded(pair: Pair, objective: Any, arguments: dict[str, Tensor]) -> tuple[Callable[[], Tensor], list[str]]:
+    """Return a function that draws the gradient of the mean loss per datum, as one vector, and the parameters in it.
+
+    It runs from a graph where it can. The parameters are known once it has run.
+
+    Raises
+    ------
+    InputError
+        When it runs, if the loss depends on no parameter.
+    """
     named = {name: parameter for name, parameter in pair.named_parameters() if parameter.requires_grad}
     size = len(next(iter(arguments.values())))
     reached: list[str] = []
@@ -205,16 +211,18 @@ def _recorded(pair: Pair, objective: Any, arguments: dict[str, Tensor]) -> Calla
         with torch.enable_grad(), stateless._reparametrize_module(pair, swapped, tie_weights=True):
             if hasattr(objective, "differentiable_loss"):
                 loss = objective.differentiable_loss(*pair.programs(), **arguments)
-                loss = loss if isinstance(loss, Tensor) else torch.as_tensor(loss)
                 found = torch.autograd.grad(loss, parameters, allow_unused=True)
             else:
                 objective.loss_and_grads(*pair.programs(), **arguments)
-                found = tuple(parameter.grad for parameter in parameters)
-        reached[:] = [name for name, gradient in zip(named, found, strict=True) if gradient is not None]
-        return [gradient / size for gradient in found if gradient is not None]
+                found = tuple(parameter.grad for parameter in parameters)  # type: ignore[misc]
+        there = {name: gradient.flatten() for name, gradient in zip(named, found, strict=True) if gradient is not None}
+        if not there:
+            raise InputError("pair", expected="a loss that depends on some parameter", got="one that depends on none")
+        reached[:] = there
+        return [torch.cat(list(there.values())) / size]
 
     run: Callable[..., list[Tensor]] = compute
     if "recordable" in vars(type(objective)):
         with contextlib.suppress(NotRecordableError):  # the same numbers, more slowly
             run = record(compute, list(named.values()))
-    return lambda: dict(zip(reached, run(*named.values()), strict=True))
+    return lambda: run(*named.values())[0], reached

@@ -5,11 +5,11 @@ A bound is a function L of the K log weights of a datum. With a_k = dL / d log w
     dL/dtheta = sum_k a_k dlog p(x, z_k)/dtheta                                                               (model)
     dL/dphi   = sum_k a_k dlog w_k/dz_k dz_k/dphi - sum_k a_k dlog q(z_k | x)/dphi, z fixed         (path and direct)
 
-Estimators differ in what they multiply the three parts by, and agree in the mean:
+Estimators differ in what they multiply model, path and direct part by, and agree in the mean:
 
     reparameterised    a, a, a          the total derivative (Kingma & Welling 2014)
     stl                a, a, a - 1/K    less 1/K dlog q(z_k), whose mean is zero (Roeder et al. 2017)
-    dreg               a, a - b, 0      E[a_k dlog q(z_k)] = E[b_k dlog w_k/dz_k dz_k/dphi] (Tucker et al. 2019, eq. 7)
+    dreg               a, a - b, 0      E[a_k dlog q(z_k)] = E[b_k dlog w_k/dz_k dz_k/dphi] (Tucker et al. 2019)
     vimco              a, a, a, and the score function of latents that cannot be reparameterised (`IWELBO`)
 
 For K = 1, ``stl`` is that of the paper. For K > 1 the paper's own, which leaves out the direct part altogether, is

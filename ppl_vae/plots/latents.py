@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from matplotlib import patheffects
@@ -87,6 +88,36 @@ def embedding(
     canvas.flag_not_finite(ax, "points", xy)
     ax.set(xlabel=axis_names[0], ylabel=axis_names[1])
     ax.set_aspect("equal", adjustable="datalim")
+    return figure
+
+
+@styled
+def embeddings(
+    panels: Mapping[str, Values], labels: Values | Sequence[str], *, columns: int = 2, label_name: str = "class"
+) -> Figure:
+    """Scatter several sets of points (N, 2) of the same data side by side, titled by their names and coloured alike.
+
+    `labels` (N,) are classes, at most 50. Axes have no ticks: what compares is which classes lie apart.
+    """
+    if not panels or columns < 1:
+        raise InputError("panels", expected="at least one, in at least one column", got=f"{len(panels)}, {columns}")
+    points = {name: canvas.as_matrix(value, name) for name, value in panels.items()}
+    given = np.asarray(labels.detach().cpu() if isinstance(labels, Tensor) else labels)
+    across = min(columns, len(points))
+    down = math.ceil(len(points) / across)
+    figure = Figure((WIDTH * across * 0.75 + 0.8, 3.8 * down), layout="constrained")
+    grid = figure.subplots(down, across, squeeze=False)
+    for ax in grid.flat[len(points) :]:
+        ax.set_axis_off()
+    for ax, (name, xy) in zip(grid.flat, points.items(), strict=False):
+        if xy.shape != (len(given), 2):
+            raise InputError(name, expected=f"shape ({len(given)}, 2), a row per label", got=str(xy.shape))
+        _scatter_classes(ax, xy, given, float(np.clip(6000 / len(xy), 3, 30)))
+        ax.set(title=name, xticks=[], yticks=[])
+        canvas.flag_not_finite(ax, "points", xy)
+        ax.set_aspect("equal", adjustable="datalim")
+    entries = grid.flat[0].get_legend_handles_labels()
+    figure.legend(*entries, loc="outside lower center", title=label_name, markerscale=2, ncols=10, columnspacing=1)
     return figure
 
 

@@ -43,6 +43,8 @@ class Subject:
         The pair's other arguments, which the model conditions on.
     shares_latents : bool
         Whether some latents are shared by all data.
+    has_prior : bool
+        Whether every latent has a prior; those of an autoencoder have none.
     """
 
     run: Run
@@ -51,6 +53,7 @@ class Subject:
     observed: tuple[str, ...] = ("x",)
     given: dict[str, Tensor] = field(default_factory=dict)
     shares_latents: bool = False
+    has_prior: bool = True
 
     @classmethod
     def of(cls, run: Run, split: Split | None, name: str = "", *, most: int, seed: int) -> Subject:
@@ -66,7 +69,7 @@ class Subject:
         here = split.take(min(most, split.size), seed).to(run.pair.device, run.pair.dtype)
         contract = run.pair.check(here)
         given = {key: value for key, value in run.pair.arguments(here).items() if key not in contract.observed}
-        return cls(run, name, here, contract.observed, given, contract.shares_latents)
+        return cls(run, name, here, contract.observed, given, contract.shares_latents, not contract.without_prior)
 
     def head(self, title: str) -> str:
         """Return the head of a section."""
@@ -245,6 +248,9 @@ def embeddings(report: Report, s: Subject, method: str) -> None:
         for site, z in means.items():
             z, drawn = _flat(z), _flat(prior[site])
             L = z.shape[1]
+            if L == 1 and not s.has_prior:
+                report.text(f"Left out: {site} is one number, and has no prior to be held against.")
+                continue
             if L == 1:
                 figure = plots.marginals(z, drawn, names=[site], labels=(f"guide's mean of {site}", "prior"))
                 caption = (
@@ -258,11 +264,13 @@ def embeddings(report: Report, s: Subject, method: str) -> None:
             names = (f"{site}[0]", f"{site}[1]") if L == 2 else (f"{axes[method]} 1", f"{axes[method]} 2")
             how = "" if L == 2 else f", brought to the plane by {'PCA' if method == 'pca' else 't-SNE'}"
             figure = plots.embedding(plots.embed(z, method=method), labels, axis_names=names)
-            active = int((z.var(0) > 0.01 * drawn.var(0)).sum())
-            caption = (
-                f"The guide's mean of {site} for each of {len(z):,} data{how}. {active} of {L} coordinates are in use: "
-                "over the data their mean has more than 1 % of the prior's variance."
-            )
+            caption = f"The guide's mean of {site} for each of {len(z):,} data{how}."
+            if s.has_prior:
+                active = int((z.var(0) > 0.01 * drawn.var(0)).sum())
+                caption += (
+                    f" {active} of {L} coordinates are in use: over the data their mean has more than 1 % of the "
+                    "prior's variance."
+                )
             if labels is not None and "y" not in s.given and "y" not in s.observed:
                 caption += " The pair never saw the labels: classes that lie apart were told apart without them."
             report.figure(figure, caption, s.figure_name("latent", site))

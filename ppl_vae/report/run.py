@@ -124,9 +124,11 @@ def add_run(
         if subject.shares_latents:
             report.text("Samples and latents are left out: this pair has latents shared by all data.")
             return
-        gallery.samples(report, subject)
+        if subject.has_prior:
+            gallery.samples(report, subject)
         gallery.reconstructions(report, subject)
-        gallery.walks(report, subject)
+        if subject.has_prior:
+            gallery.walks(report, subject)
         gallery.embeddings(report, subject, embedding)
 
 
@@ -135,9 +137,11 @@ def _estimate(
 ) -> list[LogLikelihood]:
     """Return the estimates that the pair allows."""
     few = split.take(most, seed) if split.size > most else split
-    methods = ["exact", "importance"] if hasattr(run.pair.model, "log_marginal") else ["importance"]
-    if run.pair.check(few.to(run.pair.device, run.pair.dtype)).shares_latents:
+    contract = run.pair.check(few.to(run.pair.device, run.pair.dtype))
+    if contract.shares_latents or contract.without_prior:
         return []
+    methods = ["exact"] if hasattr(run.pair.model, "log_marginal") else []
+    methods.append("prior" if contract.points else "importance")
     return [
         log_likelihood(run.pair, few, method=method, num_particles=num_particles, seed=seed, progress=progress)
         for method in methods
@@ -149,6 +153,11 @@ def _summary(report: Report, s: Subject, estimates: Sequence[LogLikelihood]) -> 
     data, settings, history = config["data"], config["fit"], run.history
     spec = data["spec"]
     report.text(s.head("Summary"))
+    if not s.has_prior:
+        report.text(
+            "**There is no log p(x)**, and samples and walks along the latents are left out: the model masks the prior "
+            "of a latent, as an autoencoder does, and so is no probabilistic model of the data."
+        )
     for estimate in estimates:
         report.text(f"{estimate}.")
     epochs = len(next(iter(history.values()), []))
@@ -189,9 +198,10 @@ def _training(report: Report, s: Subject, reference: float | None, label: str) -
     report.text(s.head("Training"))
     with part(report, "the training curve"):
         figure = plots.history(s.run.history, reference=reference, reference_label=label)
+        what = "The bound on log p(x)" if s.has_prior else "log p(x | z), which is no bound on a log p(x),"
         caption = (
-            "The bound on log p(x) over the epochs. It should rise and level off: a curve still rising asks for more "
-            "epochs, a validation curve that falls while the other rises means overfitting."
+            f"{what} over the epochs. It should rise and level off: a curve still rising asks for more epochs, a "
+            "validation curve that falls while the other rises means overfitting."
         )
         if any(weight != 1 for weight in s.run.history.get("kl_weight", [])):
             caption += " Where the KL weight is below 1 the training curve is of the weighted bound, and lies too high."

@@ -157,7 +157,7 @@ class TrainingStep:
         def take(*tensors: Tensor) -> Tensor:
             loss = self.loss(draw(*tensors))
             self.update()
-            self.total += loss
+            self.total += loss.detach()
             return loss
 
         if self._captures and self.gradient.path(rows) != "eager":
