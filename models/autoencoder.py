@@ -59,7 +59,7 @@ class Autoencoder(PyroModule):
         super().__init__()
         self.x_shape = as_shape("x_shape", x_shape)
         self.latent_dim = integer_at_least("latent_dim", latent_dim, 1)
-        self.likelihood = likelihoods.Normal(0.5)
+        self.likelihood = likelihoods.Normal(0.5**0.5)
         self.decoder = MLP(self.latent_dim, math.prod(self.x_shape), hidden, activation) if decoder is None else decoder
         self.register_buffer("start_loc", torch.zeros(self.latent_dim))
         self.register_buffer("start_scale", torch.ones(self.latent_dim))

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from pyro import poutine
@@ -20,6 +20,7 @@ from ppl_vae import progress, traces
 from ppl_vae.context import evaluating, isolated
 from ppl_vae.data import Dataset, Split, as_split
 from ppl_vae.errors import InputError, unknown_name
+from ppl_vae.evaluation.annealed import AnnealedOptions, annealed
 from ppl_vae.evaluation.chunks import MEMORY, Chunks, Sampler
 from ppl_vae.evaluation.curve import CurveSum, Groups
 from ppl_vae.evaluation.diagnostics import TailShapes, WeightStream
@@ -28,9 +29,6 @@ from ppl_vae.evaluation.result import LogLikelihood
 from ppl_vae.pair import Pair, as_pair
 from ppl_vae.shapes import integer_at_least
 from ppl_vae.types import Batch
-
-if TYPE_CHECKING:
-    from ppl_vae.evaluation.annealed import AnnealedOptions
 
 METHODS = ("exact", "prior", "importance", "ais")
 
@@ -112,7 +110,8 @@ def log_likelihood(
         contract = pair.check(here)
         batch = pair.arguments(here)
         if method != "exact":
-            contract.expect_densities(of_guide=method == "importance")
+            from_guide = method == "ais" and AnnealedOptions.of(annealing).start == "guide"
+            contract.expect_densities(of_guide=from_guide or method == "importance")
         if method == "exact":
             columns = _exact(pair, batch)
         elif contract.shares_latents:
@@ -123,8 +122,6 @@ def log_likelihood(
                 hint="the ELBO as a bound",
             )
         elif method == "ais":
-            from ppl_vae.evaluation.annealed import annealed
-
             columns = annealed(pair, batch, num_particles, annealing, memory=memory, compile=compile, show=progress)
         else:
             sampler = _from_prior(pair) if method == "prior" else pair.log_weights
