@@ -131,7 +131,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--epochs", type=int, default=100)
     parser.add_argument("--train-particles", type=int, default=10, help="K of the IWELBO that trains")
     parser.add_argument("--num-particles", type=int, default=1000, help="the largest K of a curve")
-    parser.add_argument("--test-size", type=int, default=100, help="how many test data, drawn at random")
+    parser.add_argument("--test-size", type=int, default=50, help="how many test data, drawn at random")
     parser.add_argument("--out", type=Path, default=Path("bounds.png"), help="where the figure goes")
     parser.add_argument("--quick", action="store_true", help="a short fit, for a look or a test")
     options = parser.parse_args(argv)

@@ -126,8 +126,8 @@ def test_summed_out_by_the_guide(objective, K, bound, blind):
 )
 def test_estimators_share_their_mean_beside_an_enumerated_latent(objective, plain, blind):
     mine, data = classes(blind)
-    losses, got = drawn(mine, objective, data, 6000)
-    values, wanted = drawn(mine, plain, data, 6000)
+    losses, got = drawn(mine, objective, data, 4000)
+    values, wanted = drawn(mine, plain, data, 4000)
     alike(losses, values)
     alike(got, wanted)
 
@@ -159,7 +159,7 @@ def test_agrees_with_pyro():
     R = 400
     reference = torch.stack([theirs.differentiable_loss(*mine.programs(), **data).detach() for _ in range(R)])
     for objective in (ELBO(), ELBO(kl="analytic"), ELBO(kl="sampled"), IWELBO(1)):
-        alike(drawn(mine, objective, data, 6000)[0], reference)
+        alike(drawn(mine, objective, data, 4000)[0], reference)
 
 
 def test_a_mask_leaves_data_out():
@@ -327,7 +327,7 @@ def test_halves_and_estimators_of_a_summed_prior(objective):
     torch.manual_seed(0)
     mine, data = Pair(MixturePrior(), Encoder()).to(F64), {"x": batch(4)["x"].double()}
     plain = ELBO(kl="sampled") if isinstance(objective, ELBO) else IWELBO(3)
-    alike(drawn(mine, objective, data, 6000)[1], drawn(mine, plain, data, 6000)[1])
+    alike(drawn(mine, objective, data, 4000)[1], drawn(mine, plain, data, 4000)[1])
     if isinstance(objective, ELBO):
         torch.manual_seed(0)
         halves = objective.halves(*mine.programs(), **data)
@@ -496,6 +496,6 @@ def test_switch_summed_out_is_the_same_in_every_bound():
     programs = model, config_enumerate(guide)
     exact = once(mine, ELBO(), data, programs=programs)
     torch.testing.assert_close(once(mine, IWELBO(5), data, programs=programs), exact, **SAME)
-    losses, grads = drawn(mine, ELBO(2), data, 6000)  # the score function
+    losses, grads = drawn(mine, ELBO(2), data, 4000)  # the score function
     agree(losses, exact[0])
     agree(grads, exact[1])

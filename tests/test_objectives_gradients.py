@@ -82,7 +82,7 @@ def make(name, size=3):
 )
 def test_estimators_of_one_bound_share_their_mean(name, plain, others):
     mine, data = make(name)
-    R = 6000
+    R = 4000
     values, wanted = drawn(mine, plain, data, R)
     for other in others:
         losses, got = drawn(mine, other, data, R)
@@ -108,7 +108,7 @@ def test_estimators_of_one_bound_share_their_mean(name, plain, others):
 )
 def test_so_do_those_of_the_other_bounds(family):
     mine, data = make("bottom-up")
-    R = 6000
+    R = 4000
     _, wanted = drawn(mine, family("reparameterised"), data, R)
     for gradient in ("stl", "dreg"):
         alike(wanted, drawn(mine, family(gradient), data, R)[1], gradient)
@@ -141,9 +141,9 @@ class NoPathOfLaterDraws(IWELBO):
 @pytest.mark.parametrize("wrong", [WholeDirectPartLeftOut, NoPathOfLaterDraws])
 def test_a_biased_estimator_would_be_seen(wrong):
     mine, data = make("bottom-up")
-    _, wanted = drawn(mine, IWELBO(4), data, 6000)
+    _, wanted = drawn(mine, IWELBO(4), data, 4000)
     with pytest.raises(AssertionError, match=r"\d se"):
-        alike(wanted, drawn(mine, wrong(4, "stl"), data, 6000)[1])
+        alike(wanted, drawn(mine, wrong(4, "stl"), data, 4000)[1])
 
 
 @pytest.mark.parametrize("objective", [ELBO(1, "sampled", "stl"), IWELBO(4, "stl"), IWELBO(4, "dreg")])
@@ -151,7 +151,7 @@ def test_a_weight_on_the_kl_keeps_the_mean(objective):
     mine, data = make("bottom-up")
     plain = ELBO(kl="sampled") if isinstance(objective, ELBO) else IWELBO(4)
     weight = KLWeight(torch.tensor(0.3, dtype=F64))
-    R = 6000
+    R = 4000
     alike(drawn(mine, plain, data, R, weight)[1], drawn(mine, objective, data, R, weight)[1])
 
 
@@ -174,7 +174,7 @@ def test_a_mask_on_the_latents_alone_keeps_the_mean(gradient):
 
     torch.manual_seed(0)
     mine, data = Pair(MaskedModel(), MaskedGuide()).to(F64), {"x": batch(3)["x"].double()}
-    R = 6000
+    R = 4000
     _, wanted = drawn(mine, IWELBO(4), data, R)
     alike(wanted, drawn(mine, IWELBO(4, gradient), data, R)[1])
 
@@ -183,7 +183,7 @@ def test_shared_parameters_follow_every_occurrence():
     """One matrix in model and guide: its gradient is the sum of both parts."""
     mine, data = make("bottom-up")
     mine.guide.second = mine.model.up
-    R = 6000
+    R = 4000
     _, wanted = drawn(mine, IWELBO(4), data, R)
     for gradient in ("stl", "dreg"):
         alike(wanted, drawn(mine, IWELBO(4, gradient), data, R)[1], gradient)
@@ -202,7 +202,7 @@ def test_latents_of_all_data_and_autoguides():
     guide(**data)
     mine = Pair(model, guide.to(F64))
     stl = ELBO(kl="sampled", gradient="stl")
-    alike(drawn(mine, ELBO(kl="sampled"), data, 6000)[1], drawn(mine, stl, data, 6000)[1])
+    alike(drawn(mine, ELBO(kl="sampled"), data, 4000)[1], drawn(mine, stl, data, 4000)[1])
     assert not torch.allclose(once(mine, ELBO(kl="sampled"), data)[1], once(mine, stl, data)[1])
 
 
@@ -288,7 +288,7 @@ def test_vimco_against_enumeration(K):
     torch.manual_seed(0)
     mine, data = Pair(Switch(), SwitchGuide()).to(F64), {"x": torch.tensor([[-1.5], [0.2], [2.0]], dtype=F64)}
     truth = -exact_over_tuples(mine, data["x"], K)
-    losses, grads = drawn(mine, IWELBO(K, "vimco"), data, 6000)
+    losses, grads = drawn(mine, IWELBO(K, "vimco"), data, 4000)
     agree(losses, truth.detach(), "value")
     agree(grads, gradients(mine, truth), "gradient")
     own = part(mine, "guide")
@@ -309,8 +309,8 @@ def test_control_variate_lessens_the_noise():
             score = (bound.detach() * run.log_q).sum()
             return bound.sum() + score - score.detach()
 
-    _, plain = drawn(mine, Plain(6, "vimco"), data, 6000)
-    _, vimco = drawn(mine, IWELBO(6, "vimco"), data, 6000)
+    _, plain = drawn(mine, Plain(6, "vimco"), data, 4000)
+    _, vimco = drawn(mine, IWELBO(6, "vimco"), data, 4000)
     alike(plain, vimco)
     own = part(mine, "guide")
     assert (vimco[:, own].var(0) < 0.2 * plain[:, own].var(0)).all()
@@ -369,7 +369,7 @@ def test_vimco_beside_a_reparameterised_latent():
 
 def test_wake_sleeps_estimators_share_their_mean():
     mine, data = make("bottom-up")
-    R = 6000
+    R = 4000
     _, score = drawn(mine, ReweightedWakeSleep(4), data, R)
     _, dreg = drawn(mine, ReweightedWakeSleep(4, gradient="dreg"), data, R)
     alike(score, dreg)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ppl_vae.data.binarize import binarize
+from ppl_vae.data.dsprites import dsprites
 from ppl_vae.data.images import binarized_mnist, frey, mnist
 from ppl_vae.data.omniglot import omniglot
 from ppl_vae.data.spec import BINARIZATIONS, Binarization
@@ -31,6 +32,7 @@ _ENTRIES = {
         "1797 handwritten digits, 8x8, from scikit-learn; no download", digits, ("fixed", "dynamic", "none")
     ),
     "sprites": _Entry("binary shapes with five known factors, drawn on the fly", sprites, ("none",)),
+    "dsprites": _Entry("real images of dSprites with five known factors, 64x64", dsprites, ("none",)),
     "linear-gaussian": _Entry("synthetic, with the exact log p(x) known", linear_gaussian, ("none",)),
     "mnist": _Entry("70000 handwritten digits, 28x28, grey", mnist, ("dynamic", "fixed", "none")),
     "binarized-mnist": _Entry("MNIST binarised once and for all (Larochelle)", binarized_mnist, ("fixed",)),
@@ -77,7 +79,7 @@ def load(name: str = "digits", *, binarization: str | None = None, seed: int = 0
     seed : int
         Seed of the split, of the draws and of what is synthetic. Published test parts do not depend on it.
     **options
-        ``num_rows`` and ``size`` of sprites; ``num_rows``, ``x_dim``, ``latent_dim`` and ``scale`` of linear-gaussian.
+        ``num_rows`` of dsprites; ``num_rows`` and ``size`` of sprites; ``num_rows``, ``x_dim``, ``latent_dim`` and ``scale`` of linear-gaussian.
 
     Raises
     ------

@@ -100,7 +100,8 @@ def log_likelihood(
     if correction not in CORRECTIONS:
         raise unknown_name("correction", correction, CORRECTIONS)
     usual = USUAL_PARTICLES.get(method, 1000)
-    num_particles = integer_at_least("num_particles", usual if num_particles is None else num_particles, 1, hint=f"num_particles={usual}")
+    wanted = usual if num_particles is None else num_particles
+    num_particles = integer_at_least("num_particles", wanted, 1, hint=f"num_particles={usual}")
     _check_options(method, num_particles, correction, annealing)
     memory = MEMORY["cuda" if pair.device.type == "cuda" else "cpu"] if memory is None else memory
     split = data.test if isinstance(data, Dataset) else as_split(data)

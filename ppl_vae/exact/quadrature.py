@@ -34,7 +34,7 @@ LogLikelihood = Callable[[Tensor, Tensor], Tensor]
 #: Half the width of the first grid, in standard deviations of the prior, which has 2e-19 of its mass outside.
 REACH = 9.0
 #: Points per axis, for L = 1 and 2: of the first grid, of the next ones to begin with, and at most.
-FIRST, NEXT, MOST = (1025, 129), (129, 65), (16385, 513)
+FIRST, NEXT, MOST = (1025, 129), (129, 65), (16385, 1025)
 #: Grids that may go on shrinking or growing before they take more points as well.
 MOST_TURNS = 20
 #: Values of the integrand that are held at once: 32 MiB.

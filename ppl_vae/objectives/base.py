@@ -8,7 +8,7 @@ from typing import Any
 
 import pyro.infer
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ppl_vae.errors import PairError
 from ppl_vae.shapes import integer_at_least
@@ -42,6 +42,12 @@ class Objective(pyro.infer.ELBO):
         if loss.requires_grad:
             loss.backward()
         return loss.detach()
+
+
+def own_module(objective: Any) -> nn.Module:
+    """Return the module that an objective trains beside the pair, its attribute `module`; an empty one without it."""
+    module = getattr(objective, "module", None)
+    return module if isinstance(module, nn.Module) else nn.Module()
 
 
 def with_value(value: Tensor, surrogate: Tensor) -> Tensor:

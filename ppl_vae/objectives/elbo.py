@@ -17,8 +17,9 @@ from ppl_vae.config import configurable
 from ppl_vae.errors import InputError, PairError, unknown_name
 from ppl_vae.objectives.base import Objective, check_sites, unreparameterised, with_value
 from ppl_vae.objectives.enumeration import average, check_enumerated_first, enumerated, marginal, probability
-from ppl_vae.objectives.kl import analytic_kl, conditions_match, weights_match
+from ppl_vae.objectives.kl import analytic_kl, conditions_match, freed, weights_match
 from ppl_vae.objectives.leaves import Leaves
+from ppl_vae.shapes import not_negative
 from ppl_vae.traces import Sites, add, in_data_plate, is_auxiliary, is_enumerated, latents, log_prob, trace_pair
 from ppl_vae.types import Program
 
@@ -44,6 +45,10 @@ class ELBO(Objective):
     gradient : {"reparameterised", "stl"}
         ``"stl"`` leaves out the direct gradient of log q(z | x), whose mean is zero, so that no noise is left where the
         guide is the posterior (Roeder et al. 2017). It needs ``kl="sampled"``.
+    free_bits : float
+        Nats of KL per coordinate of a latent below which there is nothing to gain: the KL becomes
+        sum_j max(free_bits, mean over the batch of KL_j) (Kingma et al. 2016). `halves`, and so what a fit validates
+        by, are without.
 
     Raises
     ------
@@ -65,6 +70,7 @@ class ELBO(Objective):
         num_particles: int = 1,
         kl: Literal["auto", "analytic", "sampled"] = "auto",
         gradient: Literal["reparameterised", "stl"] = "reparameterised",
+        free_bits: float = 0.0,
     ) -> None:
         super().__init__(num_particles)
         if kl not in KLS:
@@ -78,6 +84,9 @@ class ELBO(Objective):
                 got=f"kl={kl!r}",
                 hint="ELBO(kl='sampled', gradient='stl')",
             )
+        self.free_bits = not_negative("free_bits", free_bits, "nats per coordinate, 0 or more")
+        if self.free_bits and kl == "sampled":
+            raise InputError("free_bits", expected="a KL in closed form", got="kl='sampled'", hint="kl='auto'")
         self.kl = kl
         self.gradient = gradient
 
@@ -86,6 +95,8 @@ class ELBO(Objective):
         leaves = Leaves() if self.gradient == "stl" and torch.is_grad_enabled() else None
         model_sites, guide_sites = self._get_trace(model, guide, args, kwargs, leaves)
         distortion, rate = self.terms(model_sites, guide_sites)
+        if self.free_bits:
+            rate = {name: freed(name, model_sites, guide_sites, self.free_bits) for name in rate}
         terms = [*distortion.values(), *rate.values()]
         loss = add(term.sum() for term in terms) / self.num_particles
         self._check_gradient(guide_sites)

@@ -14,6 +14,7 @@ from pyro.distributions import Independent, MultivariateNormal, Normal
 from torch import Tensor
 from torch.distributions import kl_divergence
 
+from ppl_vae.errors import PairError
 from ppl_vae.traces import Site, Sites, alike, is_auxiliary, latents
 
 
@@ -44,6 +45,36 @@ def conditions_match(name: str, model_sites: Sites, guide_sites: Sites) -> bool:
 def weights_match(q: Site, p: Site) -> bool:
     """Tell whether guide and model weigh a latent alike: a KL in closed form has one scale and one mask, not two."""
     return q["mask"] is p["mask"] and alike(q["scale"], p["scale"])
+
+
+def freed(name: str, model_sites: Sites, guide_sites: Sites, free: float) -> Tensor:
+    """Return sum_j max(free, mean of KL_j) as often as there are data (and particles), times the site's scale.
+
+    KL_j = KL(q(z_j|x) || p(z_j)) of a coordinate, in nats; its mean is over the batch (Kingma et al. 2016).
+
+    Raises
+    ------
+    PairError
+        For a latent whose coordinates are not independent, or without a closed form that is valid.
+    """
+    q, p = guide_sites.get(name), model_sites.get(name)
+    if q is not None and p is not None and _is_factorised(q["fn"]) and _is_factorised(p["fn"]):
+        single = isinstance(q["scale"], int | float) or q["scale"].dim() == 0
+        kl = analytic_kl(q["fn"].base_dist, p["fn"].base_dist)
+        valid = conditions_match(name, model_sites, guide_sites) and weights_match(q, p) and q["mask"] is None
+        if kl is not None and valid and single:
+            means = kl.flatten(0, -2).mean(0)
+            return q["scale"] * means.clamp(min=free).sum() * (kl.numel() / len(means))
+    raise PairError(
+        f"site {name!r}",
+        expected="for free bits a latent with a KL in closed form for each coordinate, unmasked",
+        got=type(q["fn"]).__name__ if q is not None else "a sum over its values",
+        hint="free_bits=0.0, or a guide like AmortizedNormal(…, covariance='diagonal')",
+    )
+
+
+def _is_factorised(fn: Any) -> bool:
+    return isinstance(fn, Independent) and fn.reinterpreted_batch_ndims == 1
 
 
 def _before(name: str, sites: Sites) -> set[str]:
