@@ -6,12 +6,13 @@ state and a module's train/eval mode are switched here. (`Pair` keeps Pyro's par
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 import pyro
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from ppl_vae.errors import InputError
 
@@ -37,6 +38,21 @@ def isolated(seed: int | None = None, *, device: torch.device | str | None = Non
             for index in devices:
                 torch.cuda.default_generators[index].manual_seed(seed)
         yield
+
+
+def random_state(device: torch.device) -> dict[str, Tensor | None]:
+    """Return the random state of torch on the CPU and, if it is a GPU, on `device`."""
+    return {
+        "random": torch.get_rng_state(),
+        "random_cuda": torch.cuda.get_rng_state(device) if device.type == "cuda" else None,
+    }
+
+
+def set_random_state(state: Mapping[str, Any], device: torch.device) -> None:
+    """Go back to what `random_state` returned, here or elsewhere."""
+    torch.set_rng_state(state["random"])
+    if state["random_cuda"] is not None and device.type == "cuda":
+        torch.cuda.set_rng_state(state["random_cuda"], device)
 
 
 @contextmanager

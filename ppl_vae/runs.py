@@ -50,6 +50,8 @@ class Run:
         The run folder, if there is one.
     timing : dict of str to list of float
         Seconds per epoch, kept apart because they differ from run to run.
+    writes : bool
+        Whether this process writes to the folder: of several workers that fitted together, the first one alone does.
     """
 
     pair: Pair
@@ -57,6 +59,7 @@ class Run:
     history: History
     directory: Path | None = None
     timing: History = field(default_factory=dict)
+    writes: bool = True
 
     def __repr__(self) -> str:
         epochs = len(self.history.get("epoch", []))
@@ -83,7 +86,8 @@ class Run:
             raise InputError(
                 "run", expected="a run folder to write to", got="a fit without one", hint="fit(…, run_dir=…)"
             )
-        files.write_json(self.directory / "evaluation.json", [*self.evaluation, result.to_json()])
+        if self.writes:
+            files.write_json(self.directory / "evaluation.json", [*self.evaluation, result.to_json()])
 
     @property
     def environment(self) -> dict[str, Any]:

@@ -106,10 +106,10 @@ def out_of_memory_above(step, rows):
     gradient = step.gradient
 
     class Small(type(gradient)):
-        def __call__(self, arguments):
+        def __call__(self, arguments, *shard):
             if len(arguments["x"]) > rows:
                 raise torch.OutOfMemoryError("CUDA out of memory")
-            return super().__call__(arguments)
+            return super().__call__(arguments, *shard)
 
     gradient.__class__ = Small
 

@@ -156,8 +156,8 @@ def test_metrics_of_a_pair_and_its_data():
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: mutual_information_gap(pair(), batch(8)), "factors: expected their values .* got data without 'factors'"),
-        (lambda: mutual_information_gap(pair(), batch(8), torch.zeros(7, 2)), r"a tensor of shape \(8, F\).* got \(7, 2\)"),
+        (lambda: mutual_information_gap(pair(), batch(8)), "expected their values .* got data without 'factors'"),
+        (lambda: mutual_information_gap(pair(), batch(8), torch.zeros(7, 2)), r"of shape \(8, F\).* got \(7, 2\)"),
         (lambda: factor_accuracy(pair(), batch(8), torch.zeros(8, 2)), "factors that vary; got one value in column 0"),
         (lambda: information_gap(torch.zeros(4, 1), torch.ones(4, 1), torch.arange(4)[:, None]), "two coordinates"),
         (lambda: information_gap(torch.zeros(4, 2), torch.ones(4, 2), torch.eye(4), num_draws=1), "num_draws: "),

@@ -13,6 +13,7 @@ FLOORS = (
     # 0: words
     {"errors"},
     {"config", "context", "files", "progress", "shapes", "signature", "types"},
+    {"workers"},
     # 1: parts
     {"arviz_adapter", "conditions", "distributions", "exact", "networks"},
     {"data"},
@@ -22,7 +23,7 @@ FLOORS = (
     # 3: the engine
     {"products"},
     {"capture", "precision", "recording", "traces"},
-    {"handlers", "kl_weights", "observations"},
+    {"handlers", "kl_weights", "observations", "sharing"},
     {"contract"},
     {"pair"},
     {"objectives"},

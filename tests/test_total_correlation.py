@@ -1,4 +1,4 @@
-"""The parts of a KL by the aggregate posterior: against quadrature, against the ELBO, and against a known density ratio."""
+"""The parts of a KL by the aggregate posterior: against quadrature, the ELBO, and a known density ratio."""
 
 from __future__ import annotations
 
@@ -125,9 +125,7 @@ def test_what_cannot_be_taken_apart_is_refused():
     data = batch(4)
     full = Pair(VAE(D, L, likelihood="normal"), AmortizedNormal(D, L, covariance="full"))
     for objective in (BetaTCVAE(9), FactorVAE(L)):
-        with pytest.raises(
-            PairError, match="site 'z': expected for .* one latent per datum, .*; got MultivariateNormal"
-        ):
+        with pytest.raises(PairError, match=r"site 'z': expected for .* one latent per datum.* got Multiv"):
             objective.loss(*full.programs(), **data)
         with pytest.raises(PairError, match="got 2 latents"):
             objective.loss(*Pair(TwoLayers(), BottomUp()).programs(), **data)

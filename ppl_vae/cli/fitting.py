@@ -117,13 +117,14 @@ def fit_command(
     """Fit a pair by stochastic variational inference, into a run folder.
 
     Ctrl-C stops it without loss. The same command with --resume goes on, to the same numbers as if it had never
-    stopped.
+    stopped. Several processes share the work under torchrun: torchrun --nproc-per-node 2 -m ppl_vae fit …
     """
     folder = run_dir or Path("runs") / f"{pair}-{Path(data).stem}"
     with interruptible(lambda: _kept(folder)):
         from ppl_vae import zoo
         from ppl_vae.cli.source import Source
         from ppl_vae.training.fit import fit
+        from ppl_vae.workers import is_first
 
         zoo.options(pair)  # an unknown pair is said before its data are fetched
         given = {
@@ -139,7 +140,8 @@ def fit_command(
         chosen = parse.objective(objective, parse.settings("--objective-option", objective_option))
         dataset = source.load_data()
         built = source.build_pair(dataset.spec, seed)
-        _announce(pair, dataset, folder, chose=binarization is None)
+        if is_first():
+            _announce(pair, dataset, folder, chose=binarization is None)
         run = fit(
             built,
             dataset,
@@ -161,7 +163,8 @@ def fit_command(
             checkpoint_seconds=checkpoint_seconds,
             source=source.to_json() | {"binarization": dataset.spec.binarization},
         )
-    _result(run, folder)
+    if run.writes:
+        _result(run, folder)
 
 
 def _announce(pair: str, dataset: Dataset, folder: Path, *, chose: bool) -> None:

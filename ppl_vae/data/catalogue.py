@@ -79,7 +79,8 @@ def load(name: str = "digits", *, binarization: str | None = None, seed: int = 0
     seed : int
         Seed of the split, of the draws and of what is synthetic. Published test parts do not depend on it.
     **options
-        ``num_rows`` of dsprites; ``num_rows`` and ``size`` of sprites; ``num_rows``, ``x_dim``, ``latent_dim`` and ``scale`` of linear-gaussian.
+        ``num_rows`` of dsprites; ``num_rows`` and ``size`` of sprites; ``num_rows``, ``x_dim``, ``latent_dim`` and
+        ``scale`` of linear-gaussian.
 
     Raises
     ------

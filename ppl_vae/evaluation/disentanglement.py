@@ -206,7 +206,8 @@ def encode(pair: Any, data: Batch) -> tuple[Tensor, Tensor]:
     with torch.no_grad(), isolated(device=pair.device), evaluating(pair):
         for start in range(0, len(next(iter(arguments.values()))), _ROWS_AT_ONCE):
             rows = pair._prepared({name: value[start : start + _ROWS_AT_ONCE] for name, value in arguments.items()})
-            _, guide_sites = trace_pair(*pair.programs(), (), rows)
+            model, guide = pair.programs()
+            _, guide_sites = trace_pair(model, guide, (), rows)
             codes = {name: site["fn"] for name, site in latents(guide_sites).items() if not is_auxiliary(site)}
             base = getattr(next(iter(codes.values()), None), "base_dist", None)
             if len(codes) != 1 or not isinstance(base, torch.distributions.Normal) or base.loc.dim() != 2:

@@ -23,10 +23,11 @@ from ppl_vae.objectives import ELBO
 from ppl_vae.pair import as_pair
 from ppl_vae.precision import products_in
 from ppl_vae.runs import Run
-from ppl_vae.training.folder import RunFolder
-from ppl_vae.training.options import DTYPES, Options
+from ppl_vae.training.folder import RunFolder, first_difference, short
+from ppl_vae.training.options import DTYPES, Options, find_device
 from ppl_vae.training.trainer import Trainer
 from ppl_vae.types import Batch
+from ppl_vae.workers import Workers, joined
 
 
 def fit(
@@ -137,40 +138,60 @@ def fit(
         raise InputError(
             "patience", expected="data with a validation split", got="none", hint="a Dataset, or patience=None"
         )
-    where, kind = options.torch_device(), DTYPES[dtype]
-    pair.to(where, kind)
-    folder = RunFolder(run_dir) if run_dir is not None else None
-    with isolated(seed, device=where), products_in("float32"), folder or nullcontext():
-        trainer = Trainer(pair, objective, train.to(where, kind), validation and validation.to(where, kind), options)
-        config = {
-            "pair": runs.describe_pair(pair),
-            "objective": _describe_objective(objective),
-            "data": _describe_data(train, validation),
-            "fit": options.to_json() | {"device": str(where)},
-        } | ({} if source is None else {"source": dict(source)})
-        spent = 0.0
-        if folder is not None:
-            state = folder.start(config, runs.environment(where), resume=resume)
-            if state is not None:
-                trainer.restore(state)
-                spent = folder.seconds
-                if trainer.epoch > epochs:
-                    raise InputError("epochs", expected=f"at least the {trainer.epoch} that are done", got=str(epochs))
+    with joined() as workers:
+        where, kind = find_device(workers.device(device)), DTYPES[dtype]
+        pair.to(where, kind)
+        folder = RunFolder(run_dir, workers) if run_dir is not None else None
+        with isolated(seed, device=where), products_in("float32"), folder or nullcontext():
+            seen = train.to(where, kind), validation and validation.to(where, kind)
+            trainer = Trainer(pair, objective, *seen, options, workers)
+            config = {
+                "pair": runs.describe_pair(pair),
+                "objective": _describe_objective(objective),
+                "data": _describe_data(train, validation),
+                "fit": options.to_json(),
+            } | ({} if source is None else {"source": dict(source)})
+            _agree(workers, config)
+            config["fit"] |= {"device": str(where), "workers": workers.count}
+            spent = 0.0
+            if folder is not None:
+                state = folder.start(config, runs.environment(where), resume=resume)
+                if state is not None:
+                    trainer.restore(state)
+                    spent = folder.seconds
+                    if trainer.epoch > epochs:
+                        done = f"at least the {trainer.epoch} that are done"
+                        raise InputError("epochs", expected=done, got=str(epochs))
+                    folder.update_config(config)
+            try:
+                trainer.run(folder, checkpoint_seconds, progress)
+            finally:
+                pair.eval()
+            config["step"] = {"paths": trainer.step.paths, "seconds": spent + trainer.step.seconds}
+            if precision != "float32":
+                config["precision"] = trainer.effect_of_precision()
+            if trainer.best is not None:
+                config["kept"] = {name: trainer.best[name] for name in ("epoch", "bound")}
+            if folder is not None:
                 folder.update_config(config)
-        try:
-            trainer.run(folder, checkpoint_seconds, progress)
-        finally:
-            pair.eval()
-        config["step"] = {"paths": trainer.step.paths, "seconds": spent + trainer.step.seconds}
-        if precision != "float32":
-            config["precision"] = trainer.effect_of_precision()
-        if trainer.best is not None:
-            config["kept"] = {name: trainer.best[name] for name in ("epoch", "bound")}
-        if folder is not None:
-            folder.update_config(config)
-    pair.load_state_dict(trainer.result())
-    pair.eval()
-    return Run(pair, config, trainer.history, folder.path if folder else None, trainer.timing)
+        pair.load_state_dict(trainer.result())
+        pair.eval()
+        where_to = folder.path if folder else None
+        return Run(pair, config, trainer.history, where_to, trainer.timing, workers.is_first)
+
+
+def _agree(workers: Workers, config: dict[str, Any]) -> None:
+    """Raise, on all workers, unless all of them fit the same pair to the same data in the same way."""
+    configs = workers.gather(config)
+    for rank, theirs in enumerate(configs):
+        if theirs != configs[0]:
+            where, first, other = first_difference("", configs[0], theirs)
+            raise InputError(
+                f"worker {rank}",
+                expected=f"{where.strip()} {short(first)} as worker 0 has",
+                got=short(other),
+                hint="the same program, settings and data for all workers",
+            )
 
 
 def _describe_objective(objective: pyro.infer.ELBO) -> dict[str, Any]:

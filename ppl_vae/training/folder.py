@@ -15,13 +15,18 @@ from torch import Tensor
 from ppl_vae import files
 from ppl_vae.errors import InputError, RunError
 from ppl_vae.runs import read_config, write_columns
+from ppl_vae.workers import Workers
 
 
 class RunFolder:
-    """The files of a run while it is being written; a context that keeps the folder to one fit at a time."""
+    """The files of a run while it is being written; a context that keeps the folder to one fit at a time.
 
-    def __init__(self, directory: str | os.PathLike[str]) -> None:
+    Of several workers the first one reads and writes; the others get what it reads, and its errors.
+    """
+
+    def __init__(self, directory: str | os.PathLike[str], workers: Workers | None = None) -> None:
         self.path = Path(directory)
+        self.workers = workers or Workers()
         self.seconds = 0.0  # that were spent on recording before
         self._lock: int | None = None
 
@@ -44,6 +49,10 @@ class RunFolder:
         RunError
             If it cannot be written to or its files are broken.
         """
+        state, self.seconds = self.workers.first(lambda: (self._enter(config, environment, resume), self.seconds))
+        return state
+
+    def _enter(self, config: dict[str, Any], environment: dict[str, Any], resume: bool) -> dict[str, Any] | None:
         if self.path.exists() and not self.path.is_dir():
             raise RunError(f"{self.path}: expected a folder; got a file; try another run_dir")
         present = (self.path / "config.json").exists()
@@ -80,20 +89,20 @@ class RunFolder:
 
     def update_config(self, config: dict[str, Any]) -> None:
         """Write the settings of a resumed run (its number of epochs may have grown)."""
-        files.write_json(self.path / "config.json", config)
+        self.workers.first(lambda: files.write_json(self.path / "config.json", config))
 
     def _same(self, old: dict[str, Any], new: dict[str, Any]) -> None:
         """Raise, naming the first setting that differs; the number of epochs may, unless the schedule spans them."""
         for section in ("pair", "objective", "data", "fit"):
             before, after = old[section], new[section]
-            free = ("epochs", "device") if new["fit"]["schedule"] == "constant" else ("device",)
+            free = {"device", "workers"} | ({"epochs"} if new["fit"]["schedule"] == "constant" else set())
             for name in after:
                 if before.get(name) != after[name] and not (section == "fit" and name in free):
-                    where, was, now = _first_difference(f"{section} {name}", before.get(name), after[name])
+                    where, was, now = first_difference(f"{section} {name}", before.get(name), after[name])
                     raise InputError(
                         f"run_dir {self.path}",
-                        expected=f"{where} {_short(was)} as in its config.json",
-                        got=_short(now),
+                        expected=f"{where} {short(was)} as in its config.json",
+                        got=short(now),
                         hint="the same settings, or another folder",
                     )
 
@@ -112,16 +121,17 @@ class RunFolder:
             ) from error
 
 
-def _first_difference(where: str, was: Any, now: Any) -> tuple[str, Any, Any]:
+def first_difference(where: str, was: Any, now: Any) -> tuple[str, Any, Any]:
     """Return the innermost setting in which two descriptions differ, and its two values."""
     if isinstance(was, dict) and isinstance(now, dict):
         for name in [*was, *now]:
             if was.get(name) != now.get(name):
                 plain = where if name in ("description", "arguments", "state") else f"{where} {name}"
-                return _first_difference(plain, was.get(name), now.get(name))
+                return first_difference(plain, was.get(name), now.get(name))
     return where, was, now
 
 
-def _short(value: Any) -> str:
+def short(value: Any) -> str:
+    """Return `value` as it can stand in a line."""
     text = str(value)
     return text if len(text) <= 80 else text[:77] + "…"

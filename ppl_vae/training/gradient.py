@@ -21,8 +21,10 @@ from ppl_vae.handlers import GlobalScale, KLWeight
 from ppl_vae.pair import Pair
 from ppl_vae.precision import check_precision, in_precision
 from ppl_vae.recording import MODES, NotRecordableError, Recording, record
+from ppl_vae.sharing import Sharing
 from ppl_vae.traces import trace_pair
 from ppl_vae.types import Batch
+from ppl_vae.workers import Shard
 
 #: Steps of one batch shape from which recording (about a second) and compiling (some ten) pay.
 WORTH_RECORDING = 200
@@ -43,6 +45,9 @@ def choose_path(mode: str, steps: int) -> str:
 
 class Gradient:
     """Callable that returns the loss of a batch and leaves the gradient of its mean per datum in the parameters.
+
+    It may be given a shard of a batch: then the loss is that of the shard, the mean that over the whole batch, and the
+    sum over all shards is what one would have got for the batch at once.
 
     Parameters are those of `TrainingStep`, and so are the attributes ``paths``, ``recordings`` and ``seconds``.
     """
@@ -84,52 +89,55 @@ class Gradient:
             self.paths[rows] = choose_path(self.compile, steps)
         return self.paths[rows]
 
-    def __call__(self, arguments: dict[str, Tensor]) -> Tensor:
-        """Return the loss, summed over the batch, in nats."""
-        rows = len(next(iter(arguments.values())))
-        if self.path(rows) != "eager":
+    def __call__(self, arguments: dict[str, Tensor], shard: Shard | None = None) -> Tensor:
+        """Return the loss, summed over the rows in `arguments`, in nats; they are a whole batch, or `shard` of one."""
+        shard = shard or Shard.whole(len(next(iter(arguments.values()))))
+        if self.path(shard.total) != "eager":
             try:
-                return self._run_recorded(arguments, rows)
+                return self._run_recorded(arguments, shard)
             except NotRecordableError as reason:
                 self._give_up(reason)
-        return self._run_eager(arguments, rows)
+        return self._run_eager(arguments, shard)
 
     def programs(
-        self, batch_size: int, *, kl_weight: Tensor | None = None, precision: str = "float32"
+        self, shard: Shard, *, kl_weight: Tensor | None = None, precision: str = "float32"
     ) -> tuple[Any, Any]:
-        """Return the model and the guide as the objective sees them for a batch of `batch_size`."""
+        """Return the model and the guide as the objective sees them for a shard of a batch."""
         programs = self.pair.programs()
+        if shard.size < shard.total:
+            sharing = Sharing(shard)
+            programs = sharing(programs[0]), sharing(programs[1])
         if self.data_size is not None:
-            scale = GlobalScale(batch_size / self.data_size)
+            scale = GlobalScale(shard.size / self.data_size)
             programs = scale(programs[0]), scale(programs[1])
         if kl_weight is not None:
             weight = KLWeight(kl_weight)
             programs = weight(programs[0]), weight(programs[1])
         return in_precision(programs[0], precision), in_precision(programs[1], precision)
 
-    def _programs(self, size: int, kl_weight: Tensor) -> tuple[Any, Any]:
-        return self.programs(size, kl_weight=kl_weight if self.weighted else None, precision=self.precision)
+    def _programs(self, shard: Shard, kl_weight: Tensor) -> tuple[Any, Any]:
+        return self.programs(shard, kl_weight=kl_weight if self.weighted else None, precision=self.precision)
 
-    def _run_eager(self, arguments: dict[str, Tensor], size: int) -> Tensor:
+    def _run_eager(self, arguments: dict[str, Tensor], shard: Shard) -> Tensor:
         parameters = list(self.named.values())
         for parameter in parameters:
             parameter.grad = None
-        programs = self._programs(size, self.kl_weight)
+        programs = self._programs(shard, self.kl_weight)
         loss: Any = self.objective.loss_and_grads(*programs, **arguments)
         gradients = [p.grad for p in parameters if p.grad is not None]
         if not gradients:
             raise InputError("pair", expected="a loss that depends on some parameter", got="one that depends on none")
-        torch._foreach_mul_(gradients, 1.0 / size)
+        torch._foreach_mul_(gradients, 1.0 / shard.total)
         loss = loss[0] if isinstance(loss, tuple) else loss  # wake-sleep objectives return (wake, sleep)
         return loss if isinstance(loss, Tensor) else torch.tensor(loss, device=self.pair.device)
 
-    def _run_recorded(self, arguments: dict[str, Tensor], size: int) -> Tensor:
+    def _run_recorded(self, arguments: dict[str, Tensor], shard: Shard) -> Tensor:
         buffers = [home[name] for home, name in self.buffers.values()]  # a program may put a new tensor in their place
         arguments = {name: value.contiguous() for name, value in arguments.items()}  # as they were recorded
         inputs = [*self.named.values(), *buffers, self.kl_weight, *arguments.values()]
-        key = tuple((name, value.shape, value.dtype) for name, value in arguments.items())
+        key = shard, *((name, value.shape, value.dtype) for name, value in arguments.items())
         if key not in self._recorded:
-            self._recorded[key] = self._record(arguments, size, inputs)
+            self._recorded[key] = self._record(arguments, shard, inputs)
         recording, reached = self._recorded[key]
         loss, *results = recording(*inputs)
         for name, parameter in self.named.items():
@@ -139,14 +147,14 @@ class Gradient:
         return loss
 
     def _record(
-        self, arguments: dict[str, Tensor], size: int, inputs: list[Tensor]
+        self, arguments: dict[str, Tensor], shard: Shard, inputs: list[Tensor]
     ) -> tuple[Recording, dict[str, int]]:
         """Return the recorded step for batches like `arguments`, and where in its results each gradient stands."""
         reached: dict[str, int] = {}
-        compute = self._computation(list(arguments), size, reached)
-        recording = record(compute, inputs, compiled=self.paths[size] == "inductor")
+        compute = self._computation(list(arguments), shard, reached)
+        recording = record(compute, inputs, compiled=self.paths[shard.total] == "inductor")
         self.structure = self.structure or structure(self.pair, arguments)
-        self.paths[size] = recording.path
+        self.paths[shard.total] = recording.path
         self.recordings += 1
         self.seconds += recording.seconds
         return recording, reached
@@ -165,7 +173,7 @@ class Gradient:
         self.paths = dict.fromkeys(self.paths, "eager")
         warnings.warn(f"the step cannot be recorded and runs eagerly: {reason}", stacklevel=3)
 
-    def _computation(self, names: list[str], size: int, reached: dict[str, int]) -> Any:
+    def _computation(self, names: list[str], shard: Shard, reached: dict[str, int]) -> Any:
         """Return the step up to the gradient as a function of tensors: parameters, buffers, KL weight, batch.
 
         Its results are the loss, the gradients of the mean per datum, and the buffers if any of them changed. `reached`
@@ -179,11 +187,11 @@ class Gradient:
             buffers = [value.clone() for value in groups[1]]
             before = [value._version for value in buffers]
             swapped = dict(zip([*self.named, *self.buffers], [*parameters, *buffers], strict=True))
-            programs = self._programs(size, groups[2][0])
+            programs = self._programs(shard, groups[2][0])
             with torch.enable_grad(), stateless._reparametrize_module(self.pair, swapped, tie_weights=True):
                 arguments = dict(zip(names, groups[3], strict=True))
                 loss = self.objective.differentiable_loss(*programs, **arguments)
-                gradients = torch.autograd.grad(loss / size, parameters, allow_unused=True)
+                gradients = torch.autograd.grad(loss / shard.total, parameters, allow_unused=True)
                 after = [value for _, value in self.pair.named_buffers()]
             changed = any(
                 new is not old or new._version != was for new, old, was in zip(after, buffers, before, strict=True)

@@ -17,6 +17,7 @@ from ppl_vae.pair import Pair
 from ppl_vae.training.gradient import Gradient
 from ppl_vae.training.update import Update
 from ppl_vae.types import Batch
+from ppl_vae.workers import GradientSum, Shard, Workers
 
 
 class TrainingStep:
@@ -46,6 +47,9 @@ class TrainingStep:
         How many steps of each batch size there will be; without it every size counts as worth recording.
     precision : {"float32", "tf32", "bf16"}
         Of matrix products; see `ppl_vae.precision`.
+    workers : Workers, optional
+        Who takes the step together: all get the same batch, and each works on rows of its own. A step of several is
+        never captured in a CUDA graph.
 
     Attributes
     ----------
@@ -78,8 +82,10 @@ class TrainingStep:
         compile: str = "auto",
         planned: Mapping[int, int] | None = None,
         precision: str = "float32",
+        workers: Workers | None = None,
     ) -> None:
         self.pair = pair
+        self.workers = workers or Workers()
         self.gradient = Gradient(
             pair,
             objective,
@@ -94,7 +100,9 @@ class TrainingStep:
         self.pieces = 1
         self.total = torch.zeros((), dtype=torch.float64, device=pair.device)
         self._captured: dict[Any, Captured] = {}
-        self._captures = pair.device.type == "cuda" and all(g.get("capturable") for g in optimizer.param_groups)
+        self._sum = GradientSum(self.workers, self.update.parameters) if self.workers.count > 1 else None
+        capturable = all(group.get("capturable") for group in optimizer.param_groups)
+        self._captures = pair.device.type == "cuda" and capturable and self._sum is None
         # A tensor where steps are captured, so that a replay sees each new value.
         self._lr = torch.zeros((), device=pair.device) if self._captures else None
         if self._captures:
@@ -143,13 +151,29 @@ class TrainingStep:
         RunError
             If the memory does not hold one datum.
         """
+        arguments, shard = self.own(batch)
+        if self._sum is None:
+            return self._own_loss(arguments, shard)
+        if shard.size:
+            return self._sum(self._own_loss(arguments, shard))
+        for parameter in self.update.parameters:  # fewer data than workers
+            parameter.grad = None
+        return self._sum(0.0)
+
+    def own(self, batch: Batch) -> tuple[dict[str, Tensor], Shard]:
+        """Return this worker's rows of what the programs take of `batch`, and which rows these are."""
         arguments = self.pair.arguments(batch)
-        rows = len(next(iter(arguments.values())))
+        shard = self.workers.shard(len(next(iter(arguments.values()))))
+        if shard.size < shard.total:
+            arguments = {name: value[shard.start : shard.stop] for name, value in arguments.items()}
+        return arguments, shard
+
+    def _own_loss(self, arguments: dict[str, Tensor], shard: Shard) -> Tensor:
         while True:
             try:
-                return self.gradient(arguments) if self.pieces == 1 else self._loss_of_pieces(arguments, rows)
+                return (self.gradient if self.pieces == 1 else self._loss_of_pieces)(arguments, shard)
             except torch.OutOfMemoryError as error:
-                self._cut(rows, error)
+                self._cut(shard.size, error)
 
     def _step(self, draw: Callable[..., Batch], key: Any, inputs: list[Tensor], rows: int) -> Tensor:
         """Take one step on the batch that `draw` makes of `inputs`, by a replay where it is captured."""
@@ -170,19 +194,19 @@ class TrainingStep:
                 warnings.warn(f"the step does not fit a CUDA graph and is launched op by op: {reason}", stacklevel=3)
         return take(*inputs)
 
-    def _loss_of_pieces(self, arguments: dict[str, Tensor], rows: int) -> Tensor:
-        """Return the loss, and leave the gradient, of a batch taken piece by piece."""
+    def _loss_of_pieces(self, arguments: dict[str, Tensor], shard: Shard) -> Tensor:
+        """Return the loss, and leave the gradient, of a shard taken piece by piece."""
         total = torch.zeros((), device=self.pair.device, dtype=self.pair.dtype)
         sums: dict[Tensor, Tensor] = {}
-        length = -(-rows // self.pieces)
-        for start in range(0, rows, length):
+        length = -(-shard.size // self.pieces)
+        for start in range(0, shard.size, length):
             piece = {name: value[start : start + length] for name, value in arguments.items()}
-            size = min(length, rows - start)
-            self.paths.setdefault(size, self.gradient.path(rows))
+            size = min(length, shard.size - start)
+            self.paths.setdefault(size, self.gradient.path(shard.total))
             total += self.gradient(piece)
             for parameter in self.update.parameters:
                 if parameter.grad is not None:
-                    part = parameter.grad * (size / rows)
+                    part = parameter.grad * (size / shard.total)
                     sums[parameter] = sums[parameter] + part if parameter in sums else part
         for parameter, gradient in sums.items():
             parameter.grad = gradient

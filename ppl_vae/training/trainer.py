@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from ppl_vae import progress
-from ppl_vae.context import evaluating, isolated
+from ppl_vae.context import evaluating, isolated, random_state, set_random_state
 from ppl_vae.data import Split
 from ppl_vae.errors import InputError, NonFiniteError
 from ppl_vae.objectives import ELBO
@@ -27,13 +27,20 @@ from ppl_vae.training.folder import RunFolder
 from ppl_vae.training.nonfinite import first_bad_parameter, first_bad_site
 from ppl_vae.training.options import Options
 from ppl_vae.training.step import TrainingStep
+from ppl_vae.workers import Shard, WorkerLostError, Workers
 
 
 class Trainer:
     """State of one fit, epoch by epoch."""
 
     def __init__(
-        self, pair: Pair, objective: pyro.infer.ELBO, train: Split, validation: Split | None, options: Options
+        self,
+        pair: Pair,
+        objective: pyro.infer.ELBO,
+        train: Split,
+        validation: Split | None,
+        options: Options,
+        workers: Workers | None = None,
     ) -> None:
         contract = pair.check(train)
         if contract.latent_dim >= train.size:
@@ -58,6 +65,7 @@ class Trainer:
             validation,
             options,
         )
+        self.workers = workers or Workers()
         self.step = TrainingStep(
             pair,
             objective,
@@ -68,6 +76,7 @@ class Trainer:
             compile=options.compile,
             planned=_planned(train.size, options),
             precision=options.precision,
+            workers=self.workers,
         )
         self.steps_per_epoch = -(-train.size // options.batch_size)
         self.schedule = schedules.learning_rate(options.schedule)
@@ -78,27 +87,32 @@ class Trainer:
     # -- the loop ---------------------------------------------------------------------------------------------------
 
     def run(self, folder: RunFolder | None, checkpoint_seconds: float, show: bool | None) -> None:
-        """Run the epochs that are left, checkpointing to `folder`."""
+        """Run the epochs that are left, checkpointing to `folder`; of several workers, the first one does."""
+        self.workers.align([*self.pair.parameters(), *self.pair.buffers()], self.pair.device)
         saved = time.monotonic()
         last_good = self.snapshot()
-        if folder is not None and self.epoch == 0:  # so that a resumed fit starts from the very same parameters
-            folder.checkpoint(last_good, self.result())
+
+        def save(seconds: float) -> None:
+            nonlocal saved
+            if folder is not None and self.workers.is_first and time.monotonic() - saved >= seconds:
+                folder.checkpoint(last_good, self.result())
+                saved = time.monotonic()
+
+        if self.epoch == 0:  # so that a resumed fit starts from the very same parameters
+            self.workers.first(lambda: save(0))
+        show = show if self.workers.is_first else False
         with progress.bar("fit", self.options.epochs * self.steps_per_epoch, show) as bar:
             bar(self.epoch * self.steps_per_epoch)
             try:
                 while self.epoch < self.options.epochs and not self.exhausted:
                     self.run_epoch(bar, last_good)
                     last_good = self.snapshot()
-                    if folder is not None and time.monotonic() - saved >= checkpoint_seconds:
-                        folder.checkpoint(last_good, self.result())
-                        saved = time.monotonic()
-            except (KeyboardInterrupt, NonFiniteError):
+                    self.workers.first(lambda: save(checkpoint_seconds))
+            except (KeyboardInterrupt, NonFiniteError, WorkerLostError):
                 self.restore(last_good)
-                if folder is not None:
-                    folder.checkpoint(last_good, self.result())
+                save(0)
                 raise
-        if folder is not None:
-            folder.checkpoint(last_good, self.result())
+        self.workers.first(lambda: save(0))
 
     def run_epoch(self, bar: progress.Bar, last_good: dict[str, Any]) -> None:
         """Pass over the data once and add a row to the history."""
@@ -114,6 +128,7 @@ class Trainer:
                 bar()
         if not self.finite():
             raise NonFiniteError(self.name_culprit(last_good))
+        self.workers.align(list(self.pair.buffers()), self.pair.device)
         row = {"epoch": self.epoch + 1, "train_bound": -float(self.step.total) / self.train.size}
         if self.validation is not None:
             row |= self.validate(self.validation)
@@ -141,13 +156,13 @@ class Trainer:
         totals: dict[str, Any] = {}
         with isolated(self.options.seed + 1, device=self.pair.device), evaluating(self.pair):
             for start in range(0, split.size, self.options.batch_size):
-                batch = self.pair.arguments(
-                    {name: value[start : start + self.options.batch_size] for name, value in split.items()}
-                )
-                programs = self.step.gradient.programs(len(next(iter(batch.values()))))
-                for name, value in _bound(self.objective, programs, batch).items():
-                    totals[name] = totals.get(name, 0.0) + value
-        values = {f"validation_{name}": float(value) / split.size for name, value in totals.items()}
+                rows = {name: value[start : start + self.options.batch_size] for name, value in split.items()}
+                batch, shard = self.step.own(rows)
+                if shard.size:
+                    for name, value in _bound(self.objective, self.step.gradient.programs(shard), batch).items():
+                        totals[name] = totals.get(name, 0.0) + value
+        parts = self.workers.gather({name: float(value) for name, value in totals.items()})
+        values = {f"validation_{name}": sum(part.get(name, 0.0) for part in parts) / split.size for name in parts[0]}
         if not all(torch.isfinite(torch.tensor(value)) for value in values.values()):
             with isolated(self.options.seed + 1, device=self.pair.device), evaluating(self.pair):
                 culprit = first_bad_site(self.pair.programs(), self.pair.arguments(split)) or "the validation bound"
@@ -161,7 +176,7 @@ class Trainer:
         told: dict[str, Any] = {"name": self.options.precision, "data": len(next(iter(batch.values())))}
         for name in (self.options.precision, "float32"):
             with isolated(self.options.seed + 1, device=self.pair.device), evaluating(self.pair), products_in(name):
-                programs = self.step.gradient.programs(told["data"], precision=name)
+                programs = self.step.gradient.programs(Shard.whole(told["data"]), precision=name)
                 told[f"bound_{name}"] = float(_bound(self.objective, programs, batch)["bound"]) / told["data"]
         return told
 
@@ -203,11 +218,9 @@ class Trainer:
         for number, index in enumerate(self.indices()):
             self.settings(number)
             batch = self.train.draw(index)
-            arguments = self.pair.arguments(batch)
             where = f"epoch {self.epoch + 1}, step {number + 1}"
-            with isolated(device=self.pair.device):
-                if culprit := first_bad_site(self.pair.programs(), arguments):
-                    return f"{where}: {culprit}; {hint}"
+            if culprit := self._bad_site(batch):
+                return f"{where}: {culprit}; {hint}"
             self.step.loss(batch)
             if culprit := first_bad_parameter(self.pair, gradient=True):
                 return f"{where}: the gradient of {culprit} is NaN or infinite; {hint}"
@@ -216,16 +229,21 @@ class Trainer:
                 return f"{where}: parameter {culprit} became NaN or infinite; {hint}"
         return f"epoch {self.epoch + 1}: the loss is NaN or infinite, though every site is finite; {hint}"
 
+    def _bad_site(self, batch: dict[str, Tensor]) -> str | None:
+        """Describe the first site of `batch` that is not finite, the first worker's before the others'."""
+        arguments, shard = self.step.own(batch)
+        with isolated(device=self.pair.device):
+            bad = first_bad_site(self.step.gradient.programs(shard), arguments) if shard.size else None
+        return next(filter(None, self.workers.gather(bad)), None)
+
     # -- state ------------------------------------------------------------------------------------------------------
 
     def snapshot(self) -> dict[str, Any]:
         """Return everything needed to go on from here to the same numbers."""
-        device = self.pair.device
         return {
             "model": _clone(self.pair.state_dict()),
             "optimizer": copy.deepcopy(self.step.optimizer.state_dict()),
-            "random": torch.get_rng_state(),
-            "random_cuda": torch.cuda.get_rng_state(device) if device.type == "cuda" else None,
+            **random_state(self.pair.device),
             "history": {name: list(column) for name, column in self.history.items()},
             "timing": {name: list(column) for name, column in self.timing.items()},
             "best": self.best,
@@ -237,9 +255,7 @@ class Trainer:
         """Go back to a `snapshot`, this fit's own or one read from a checkpoint."""
         self.pair.load_state_dict(state["model"])
         self.step.optimizer.load_state_dict(copy.deepcopy(state["optimizer"]))
-        torch.set_rng_state(state["random"])
-        if state["random_cuda"] is not None and self.pair.device.type == "cuda":
-            torch.cuda.set_rng_state(state["random_cuda"], self.pair.device)
+        set_random_state(state, self.pair.device)
         self.history = {name: list(column) for name, column in state["history"].items()}
         self.timing = {name: list(column) for name, column in state["timing"].items()}
         self.best = state["best"]

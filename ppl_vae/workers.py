@@ -1,0 +1,341 @@
+"""Several processes that fit together, as `torchrun` starts them: who has which rows, one sum a step, one that writes.
+
+    loss = sum_r loss_r,   gradient = sum_r gradient_r      over workers r, each with its rows of the batch
+
+All workers hold the same parameters and the same random state, and so decide alike without a word.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import signal
+import sys
+import threading
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from datetime import timedelta
+from typing import Any, NamedTuple, TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from ppl_vae.context import random_state, set_random_state
+from ppl_vae.errors import InputError, PplVaeError, RunError
+
+T = TypeVar("T")
+
+#: Steps between two looks at whether a worker was told to stop, where a look makes the device wait.
+STEPS_PER_LOOK = 64
+
+
+class WorkerLostError(RunError):
+    """A worker is gone, and the others cannot go on."""
+
+
+class Shard(NamedTuple):
+    """The rows of a batch that one worker has."""
+
+    start: int
+    stop: int
+    total: int
+
+    @classmethod
+    def whole(cls, total: int) -> Shard:
+        """Return all rows."""
+        return cls(0, total, total)
+
+    @property
+    def size(self) -> int:
+        """How many there are."""
+        return self.stop - self.start
+
+
+class Workers:
+    """The workers of a fit, seen from one of them; by default one that is alone.
+
+    Attributes
+    ----------
+    rank, count : int
+        Which one this is, and how many there are.
+    stop : signal.Signals, optional
+        What this worker was sent and has not followed yet.
+    """
+
+    def __init__(self, rank: int = 0, count: int = 1) -> None:
+        self.rank, self.count = rank, count
+        self.stop: signal.Signals | None = None
+
+    @property
+    def is_first(self) -> bool:
+        """Whether this is the one that writes and speaks."""
+        return self.rank == 0
+
+    def shard(self, total: int) -> Shard:
+        """Return this worker's rows of a batch of `total`: as many as the others have, the first ones one more."""
+        size, more = divmod(total, self.count)
+        start = self.rank * size + min(self.rank, more)
+        return Shard(start, start + size + (self.rank < more), total)
+
+    def device(self, name: str) -> str:
+        """Return the device that `name` stands for here: with ``"auto"`` and ``"cuda"`` each worker has a GPU.
+
+        Raises
+        ------
+        InputError
+            If there are fewer GPUs than workers, or all would share one.
+        """
+        if self.count == 1 or not name.startswith(("auto", "cuda")) or not torch.cuda.is_available():
+            return name
+        here, gpus = int(os.environ.get("LOCAL_WORLD_SIZE", self.count)), torch.cuda.device_count()
+        if name in ("auto", "cuda") and here <= gpus:
+            return f"cuda:{os.environ.get('LOCAL_RANK', self.rank % gpus)}"
+        raise InputError(
+            "device",
+            expected=f"a GPU for each of the {here} workers on this machine",
+            got=f"{name!r} and {gpus}",
+            hint=f"torchrun --nproc-per-node {gpus} with device='auto', or device='cpu'",
+        )
+
+    def sum(self, tensor: Tensor) -> Tensor:
+        """Replace `tensor` by its sum over the workers, and return it."""
+        if self.count > 1:
+            with self._together():
+                dist.all_reduce(tensor)
+        return tensor
+
+    def gather(self, value: T) -> list[T]:
+        """Return what each worker gives, by rank."""
+        if self.count == 1:
+            return [value]
+        values: list[Any] = [None] * self.count
+        with self._together():
+            dist.all_gather_object(values, value)
+        return values
+
+    def first(self, make: Callable[[], T]) -> T:
+        """Return to all workers what the first one makes; an error of its is raised by all.
+
+        Tensors in it should be on the CPU.
+        """
+        if self.count == 1:
+            return make()
+        box: list[Any] = [None]
+        if self.is_first:
+            try:
+                box = [(make(), None)]
+            except PplVaeError as error:
+                box = [(None, error)]
+        with self._together():
+            dist.broadcast_object_list(box, src=0)
+        value, error = box[0]
+        if error is not None:
+            raise error
+        return value
+
+    def align(self, tensors: Sequence[Tensor], device: torch.device) -> None:
+        """Put the workers in step: random state and `tensors` of the first one become those of all.
+
+        Raises
+        ------
+        KeyboardInterrupt
+            On all workers, if one was told to stop.
+        """
+        if self.count == 1:
+            return
+        state, values = self.first(lambda: (random_state(device), [tensor.detach().cpu() for tensor in tensors]))
+        set_random_state(state, device)
+        with torch.no_grad():
+            for tensor, value in zip(tensors, values, strict=True):
+                tensor.copy_(value)
+        self.follow()
+
+    def follow(self) -> None:
+        """Stop, all workers at once, if one was told to.
+
+        Raises
+        ------
+        KeyboardInterrupt
+            On all of them.
+        """
+        if any(self.gather(self.stop)):
+            self.interrupt()
+
+    def interrupt(self) -> None:
+        """Do what a worker was told to."""
+        self.stop = None
+        raise KeyboardInterrupt
+
+    @contextmanager
+    def _together(self) -> Iterator[None]:
+        """Run something that needs all workers."""
+        try:
+            yield
+        except RuntimeError as error:
+            raise WorkerLostError(
+                f"workers: expected all {self.count}; got one that is gone; "
+                "try the same fit with resume=True, from its last checkpoint"
+            ) from error
+
+
+class GradientSum:
+    """Sums a loss and the gradients of `parameters` over the workers, in one call on one flat buffer.
+
+    A parameter that has a gradient on some workers alone counts as zero on the others; one that never had a gradient on
+    any keeps none. Nothing is read back from a GPU but, every 64th time, whether a worker was told to stop, and, as
+    long as some parameter never had a gradient, which ones have one now.
+    """
+
+    def __init__(self, workers: Workers, parameters: Sequence[Tensor]) -> None:
+        self.workers, self.parameters = workers, parameters
+        sizes = [p.numel() for p in parameters]
+        # Gradients, loss, request to stop, and for each parameter how many workers have a gradient.
+        self.flat = torch.zeros(sum(sizes) + 2 + len(sizes), dtype=parameters[0].dtype, device=parameters[0].device)
+        *slices, self.loss, self.stop, self.having = self.flat.split([*sizes, 1, 1, len(sizes)])
+        self.slices = [part.view_as(p) for part, p in zip(slices, parameters, strict=True)]
+        self.reached = [False] * len(parameters)
+        self.calls = 0
+
+    def __call__(self, loss: Tensor | float) -> Tensor:
+        """Leave the sum of the gradients in the parameters, and return that of `loss`.
+
+        Raises
+        ------
+        KeyboardInterrupt
+            On all workers, if one was told to stop.
+        WorkerLostError
+            If one is gone.
+        """
+        given = [p.grad is not None for p in self.parameters]
+        if not all(given):
+            self.flat.zero_()
+        if any(given):
+            torch._foreach_copy_(
+                [part for part, there in zip(self.slices, given, strict=True) if there],
+                [p.grad for p in self.parameters if p.grad is not None],
+            )
+        self.loss.fill_(loss)
+        self.stop.fill_(self.workers.stop is not None)
+        settled = all(self.reached)
+        if not settled:
+            self.having.copy_(torch.tensor(given))
+        self.workers.sum(self.flat[: -len(given)] if settled else self.flat)
+        if not settled:
+            self.reached = [was or now > 0 for was, now in zip(self.reached, self.having.tolist(), strict=True)]
+        for p, part, reached in zip(self.parameters, self.slices, self.reached, strict=True):
+            p.grad = part if reached else None
+        self.calls += 1
+        if (self.flat.device.type == "cpu" or self.calls % STEPS_PER_LOOK == 0) and bool(self.stop):
+            self.workers.interrupt()
+        return self.loss[0].clone()
+
+
+def promised() -> int:
+    """Return how many workers the environment promises."""
+    return int(os.environ.get("WORLD_SIZE") or 1)
+
+
+@contextmanager
+def joined() -> Iterator[Workers]:
+    """Join the other workers, where `torchrun` (or the program itself, in `torch.distributed`) has started several.
+
+    A process group that is there is used as it is; one that is not is made, and taken down in the end. With several
+    workers, SIGINT and SIGTERM stop all of them at the same step, warnings are the first one's alone, and handlers and
+    filters are put back after.
+
+    Raises
+    ------
+    InputError
+        If the environment promises several workers, and does not tell where they meet.
+    RunError
+        If they do not meet.
+    """
+    there = dist.is_available() and dist.is_initialized()
+    if not there and promised() == 1:
+        yield Workers()
+        return
+    hook = sys.excepthook  # torch puts one of its own in its place, around the last one
+    if not there:
+        _meet(promised())
+    try:
+        workers = Workers(dist.get_rank(), dist.get_world_size())
+        with _stoppable(workers), _quiet(workers):
+            yield workers
+    finally:
+        if not there:
+            dist.destroy_process_group()
+            sys.excepthook = hook
+
+
+#: Numbers the groups of this process, so that no two meet at the same place.
+_meetings = itertools.count()
+
+
+def _meet(count: int) -> None:
+    """Make the process group that the environment describes."""
+    missing = [name for name in ("RANK", "MASTER_ADDR", "MASTER_PORT") if name not in os.environ]
+    if missing:
+        raise InputError(
+            f"WORLD_SIZE={count}",
+            expected="RANK, MASTER_ADDR and MASTER_PORT beside it in the environment",
+            got=f"no {', '.join(missing)}",
+            hint="torchrun --nproc-per-node 2 …, or no WORLD_SIZE",
+        )
+    gpus = torch.cuda.is_available() and dist.is_nccl_available()
+    try:
+        store, rank, _ = next(dist.rendezvous("env://"))
+        store = dist.PrefixStore(f"ppl_vae/{next(_meetings)}", store)
+        dist.init_process_group("cpu:gloo,cuda:nccl" if gpus else "gloo", store=store, rank=rank, world_size=count)
+    except (RuntimeError, ValueError) as error:
+        raise RunError(
+            f"workers: expected {count} to meet; got {' '.join(str(error).split())[:160]}; try torchrun --standalone"
+        ) from error
+
+
+def _quiet(workers: Workers) -> AbstractContextManager[Any]:
+    """Leave warnings to the first worker."""
+    return nullcontext() if workers.is_first else warnings.catch_warnings(action="ignore")
+
+
+@contextmanager
+def _stoppable(workers: Workers) -> Iterator[None]:
+    """Note SIGINT and SIGTERM in `workers` rather than stop at once; hand on what came too late to be followed."""
+    if workers.count == 1 or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def note(number: int, _: Any) -> None:
+        workers.stop = signal.Signals(number)
+
+    before = {number: signal.signal(number, note) or signal.SIG_DFL for number in (signal.SIGINT, signal.SIGTERM)}
+    ahead = False
+    try:
+        yield
+    except WorkerLostError:
+        ahead = workers.stop is None and "TORCHELASTIC_RUN_ID" in os.environ
+        raise
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        if ahead:  # torchrun is about to end the others for this very loss: once, so that they can still say so
+            signal.signal(signal.SIGTERM, lambda *_: signal.signal(signal.SIGTERM, before[signal.SIGTERM]) and None)
+    if workers.stop is not None:
+        signal.raise_signal(workers.stop)
+
+
+def is_first() -> bool:
+    """Tell whether this process is the first that `torchrun` started, or alone."""
+    return promised() == 1 or os.environ.get("RANK", "0") == "0"
+
+
+def is_first_to_say(line: str) -> bool:
+    """Tell whether no other worker under `torchrun` has said `line` yet, so that a mistake of all is told of once."""
+    if promised() == 1 or os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
+        return True
+    try:
+        store, *_ = next(dist.rendezvous("env://", timeout=timedelta(seconds=10)))
+        return store.add(f"ppl_vae/said/{line}", 1) == 1
+    except (RuntimeError, ValueError):  # the place to meet is gone already
+        return True
