@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
-FIGURES = {"autoencoder", "bounds", "cvae", "estimators", "linear_gaussian_1d", "ppca", "quadrants", "vae"}
+FIGURES = {"autoencoder", "beta_vae", "bounds", "cvae", "estimators", "linear_gaussian_1d", "ppca", "quadrants", "vae"}
 
 
 def run(name, *arguments):

@@ -643,7 +643,7 @@ def test_the_analytic_kl_stands_warm_up_with_shared_latents():
 
 
 def test_a_weight_that_would_be_wrong_is_refused():
-    with pytest.raises(InputError, match="kl_warmup: expected 0 with TraceEnum_ELBO"):
+    with pytest.raises(InputError, match="kl_weight: expected 1 throughout with TraceEnum_ELBO"):
         fit(kl_warmup=2, objective=TraceEnum_ELBO())
     message = r"objective: expected one that keeps scales out of its logarithm, .* got RenyiELBO"
     with pytest.raises(InputError, match=message):

@@ -35,8 +35,22 @@ def fit_command(
     clip_norm: Annotated[
         float | None, typer.Option(help="Largest norm of the gradient.", show_default=False, rich_help_panel="Training")
     ] = None,
+    kl_weight: Annotated[
+        str,
+        typer.Option(
+            metavar="NUMBER|RULE",
+            help="Weight of the KL: a number, or capacity, constrained, cyclical, normalised or warmup.",
+            rich_help_panel="Training",
+        ),
+    ] = "1",
+    kl_weight_option: Annotated[
+        list[str],
+        typer.Option(
+            metavar="KEY=VALUE", help="Of that rule, such as delta=20.", show_default=False, rich_help_panel="Training"
+        ),
+    ] = [],  # noqa: B006 (typer copies it)
     kl_warmup: Annotated[
-        float, typer.Option(help="Epochs over which the KL's weight rises to 1.", rich_help_panel="Training")
+        float, typer.Option(help="Epochs over which the KL's weight rises from 0.", rich_help_panel="Training")
     ] = 0,
     patience: Annotated[
         int | None,
@@ -138,6 +152,7 @@ def fit_command(
         options |= parse.settings("--pair-option", pair_option)
         source = Source(pair, data, options, binarization, data_seed, parse.settings("--data-option", data_option))
         chosen = parse.objective(objective, parse.settings("--objective-option", objective_option))
+        weight = parse.kl_weight(kl_weight, parse.settings("--kl-weight-option", kl_weight_option))
         dataset = source.load_data()
         built = source.build_pair(dataset.spec, seed)
         if is_first():
@@ -152,6 +167,7 @@ def fit_command(
             optimizer=optimizer,
             schedule=schedule,
             clip_norm=clip_norm,
+            kl_weight=weight,
             kl_warmup=kl_warmup,
             patience=patience,
             seed=seed,

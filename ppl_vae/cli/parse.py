@@ -53,13 +53,45 @@ def objective(name: str, options: dict[str, Any]) -> Any:
     InputError
         For an unknown name or option.
     """
-    table = objectives()
+    return _built("objective", name, objectives(), options)
+
+
+def kl_weight(text: str, options: dict[str, Any]) -> Any:
+    """Return a number as it is, and the name of a rule of `ppl_vae.kl_weights` as that rule, built with `options`.
+
+    Raises
+    ------
+    InputError
+        For an unknown name or option, an option that is missing, and options beside a number.
+    """
+    from ppl_vae import kl_weights
+
+    value = _value(text)
+    if not isinstance(value, str):
+        if options:
+            raise InputError(
+                "--kl-weight-option", expected="none beside a number", got=", ".join(options), hint="--kl-weight RULE"
+            )
+        return value
+    rules = {name.lower(): rule for name, rule in vars(kl_weights).items() if _is_rule(rule, kl_weights.KLRule)}
+    return _built("kl_weight", text, rules, options)
+
+
+def _is_rule(value: Any, base: type) -> bool:
+    return isinstance(value, type) and issubclass(value, base) and value is not base
+
+
+def _built(kind: str, name: str, table: dict[str, Any], options: dict[str, Any]) -> Any:
+    """Return the object called `name` in `table`, in whatever case, built with `options`."""
     if name.lower() not in table:
-        raise unknown_name("objective", name, table)
+        raise unknown_name(kind, name, table)
     known = inspect.signature(table[name.lower()]).parameters
     for option in options:
         if option not in known:
             raise unknown_name(f"option of {name}", option, known)
+    for parameter in known.values():
+        if parameter.default is parameter.empty and parameter.name not in options:
+            raise InputError(f"{kind} {name}", expected=f"its option {parameter.name}", got="none")
     return table[name.lower()](**options)
 
 

@@ -17,8 +17,8 @@ UsageError: Any = typer.BadParameter.__mro__[1]
 #: Arguments of the library that are options here, so that a line which names one names it as it is typed.
 _OPTIONS = (
     "architecture", "batch_size", "binarization", "clip_norm", "compile", "covariance", "device", "dtype", "epochs",
-    "hidden", "kl_warmup", "latent_dim", "likelihood", "lr", "method", "num_particles", "objective", "optimizer",
-    "out", "patience", "resume", "run_dir", "schedule", "seed", "split",
+    "hidden", "kl_warmup", "kl_weight", "latent_dim", "likelihood", "lr", "method", "num_particles", "objective",
+    "optimizer", "out", "patience", "resume", "run_dir", "schedule", "seed", "split",
 )  # fmt: skip
 _SETTING = re.compile(rf"\b({'|'.join(_OPTIONS)})=(['\"]?)([^\s,;'\"()]+)\2")
 _WORD = re.compile(rf"(?<!')\b({'|'.join(name for name in _OPTIONS if '_' in name)})\b")

@@ -19,7 +19,9 @@ from ppl_vae.config import describe
 from ppl_vae.context import isolated
 from ppl_vae.data import Dataset, Split
 from ppl_vae.errors import InputError
+from ppl_vae.kl_weights import KLRule
 from ppl_vae.objectives import ELBO
+from ppl_vae.objectives.base import own_module
 from ppl_vae.pair import as_pair
 from ppl_vae.precision import products_in
 from ppl_vae.runs import Run
@@ -42,6 +44,7 @@ def fit(
     optimizer_options: Mapping[str, Any] | None = None,
     schedule: str | Callable[[float], float] = "constant",
     clip_norm: float | None = None,
+    kl_weight: float | KLRule = 1.0,
     kl_warmup: float = 0,
     patience: int | None = None,
     seed: int = 0,
@@ -76,8 +79,11 @@ def fit(
         function of the share of the fit that is done, in [0, 1).
     clip_norm : float, optional
         Largest norm of the gradient of the mean loss per datum.
+    kl_weight : float or KLRule
+        Weight beta of the KL, in both programs, or a rule for it; see `ppl_vae.kl_weights`. What validation reports is
+        unweighted.
     kl_warmup : float
-        Epochs over which the weight of the KL rises linearly to 1.
+        Epochs over which that weight rises linearly from 0.
     patience : int, optional
         Stop when the validation bound has not risen for so many epochs, and return the best epoch's parameters.
     seed : int
@@ -125,7 +131,7 @@ def fit(
     """
     options = Options(
         epochs, batch_size, lr, optimizer, optimizer_options, schedule, clip_norm,
-        kl_warmup, patience, seed, device, dtype, compile, precision,
+        kl_weight, kl_warmup, patience, seed, device, dtype, compile, precision,
     )  # fmt: skip
     pair = as_pair(pair)
     objective = ELBO() if objective is None else objective
@@ -141,6 +147,7 @@ def fit(
     with joined() as workers:
         where, kind = find_device(workers.device(device)), DTYPES[dtype]
         pair.to(where, kind)
+        own_module(objective).to(where, kind)
         folder = RunFolder(run_dir, workers) if run_dir is not None else None
         with isolated(seed, device=where), products_in("float32"), folder or nullcontext():
             seen = train.to(where, kind), validation and validation.to(where, kind)

@@ -12,12 +12,14 @@ from typing import Any
 
 import pyro.infer
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.utils import stateless
 
 from ppl_vae.context import evaluating, isolated
 from ppl_vae.errors import InputError, unknown_name
 from ppl_vae.handlers import GlobalScale, KLWeight
+from ppl_vae.kl_weights import Constant, KLRule
+from ppl_vae.objectives.base import own_module
 from ppl_vae.pair import Pair
 from ppl_vae.precision import check_precision, in_precision
 from ppl_vae.recording import MODES, NotRecordableError, Recording, record
@@ -59,6 +61,7 @@ class Gradient:
         *,
         data_size: int | None = None,
         weighted: bool = False,
+        rule: KLRule | None = None,
         compile: str = "auto",
         planned: Mapping[int, int] | None = None,
         precision: str = "float32",
@@ -69,13 +72,17 @@ class Gradient:
         self.data_size = data_size
         # A tensor, so that a recording sees each new value without being made again.
         self.kl_weight = torch.ones((), device=pair.device, dtype=pair.dtype)
-        self.weighted = weighted
+        self.rule = rule or Constant()
+        self.kl = torch.zeros_like(self.kl_weight)
+        self.weighted = weighted or self.rule.measures
         # The class itself must say so: a subclass may do more in `loss_and_grads` than its parent's graph does.
         self.compile = compile if "recordable" in vars(type(objective)) else "off"
         self.planned = planned
         self.precision = check_precision(precision)
-        self.named = {name: p for name, p in pair.named_parameters() if p.requires_grad}
-        self.buffers = {name: _home(pair, name) for name, _ in pair.named_buffers()}
+        # An objective may have a module of its own, which is trained with the pair.
+        self.modules = nn.ModuleList([pair, own_module(objective)])
+        self.named = {name: p for name, p in self.modules.named_parameters() if p.requires_grad}
+        self.buffers = {name: _home(self.modules, name) for name, _ in self.modules.named_buffers()}
         self.paths: dict[int, str] = {}
         self.recordings = 0
         self.seconds = 0.0
@@ -90,7 +97,10 @@ class Gradient:
         return self.paths[rows]
 
     def __call__(self, arguments: dict[str, Tensor], shard: Shard | None = None) -> Tensor:
-        """Return the loss, summed over the rows in `arguments`, in nats; they are a whole batch, or `shard` of one."""
+        """Return the loss, summed over the rows in `arguments`, in nats; they are a whole batch, or `shard` of one.
+
+        The KL is added to `kl` where the rule for its weight asks for it.
+        """
         shard = shard or Shard.whole(len(next(iter(arguments.values()))))
         if self.path(shard.total) != "eager":
             try:
@@ -99,9 +109,7 @@ class Gradient:
                 self._give_up(reason)
         return self._run_eager(arguments, shard)
 
-    def programs(
-        self, shard: Shard, *, kl_weight: Tensor | None = None, precision: str = "float32"
-    ) -> tuple[Any, Any]:
+    def programs(self, shard: Shard, *, kl_weight: Tensor | None = None, precision: str = "float32") -> tuple[Any, Any]:
         """Return the model and the guide as the objective sees them for a shard of a batch."""
         programs = self.pair.programs()
         if shard.size < shard.total:
@@ -118,12 +126,24 @@ class Gradient:
     def _programs(self, shard: Shard, kl_weight: Tensor) -> tuple[Any, Any]:
         return self.programs(shard, kl_weight=kl_weight if self.weighted else None, precision=self.precision)
 
+    def _measured(self, shard: Shard, setting: Tensor, arguments: dict[str, Tensor]) -> tuple[Any, Tensor]:
+        """Return the loss to differentiate and the KL, which is the loss's slope in the weight."""
+        weight = self.rule.weight(setting).detach().requires_grad_()
+        loss = self.objective.differentiable_loss(*self._programs(shard, weight), **arguments)
+        (kl,) = torch.autograd.grad(loss, weight, create_graph=True)
+        return self.rule.loss(loss, kl, setting, shard.size), kl
+
     def _run_eager(self, arguments: dict[str, Tensor], shard: Shard) -> Tensor:
         parameters = list(self.named.values())
         for parameter in parameters:
             parameter.grad = None
-        programs = self._programs(shard, self.kl_weight)
-        loss: Any = self.objective.loss_and_grads(*programs, **arguments)
+        if self.rule.measures:
+            loss, kl = self._measured(shard, self.kl_weight, arguments)
+            loss.backward()
+            loss = loss.detach()
+            self.kl += kl.detach()
+        else:
+            loss = self.objective.loss_and_grads(*self._programs(shard, self.kl_weight), **arguments)
         gradients = [p.grad for p in parameters if p.grad is not None]
         if not gradients:
             raise InputError("pair", expected="a loss that depends on some parameter", got="one that depends on none")
@@ -139,7 +159,9 @@ class Gradient:
         if key not in self._recorded:
             self._recorded[key] = self._record(arguments, shard, inputs)
         recording, reached = self._recorded[key]
-        loss, *results = recording(*inputs)
+        loss, kl, *results = recording(*inputs)
+        if self.rule.measures:
+            self.kl += kl
         for name, parameter in self.named.items():
             parameter.grad = results[reached[name]] if name in reached else None
         if len(results) > len(reached):
@@ -176,8 +198,9 @@ class Gradient:
     def _computation(self, names: list[str], shard: Shard, reached: dict[str, int]) -> Any:
         """Return the step up to the gradient as a function of tensors: parameters, buffers, KL weight, batch.
 
-        Its results are the loss, the gradients of the mean per datum, and the buffers if any of them changed. `reached`
-        is filled with the parameters that have a gradient and where among the gradients each one's stands.
+        Its results are the loss, the KL (0 where no rule asks for it), the gradients of the mean per datum, and the
+        buffers if any of them changed. `reached` is filled with the parameters that have a gradient and where among the
+        gradients each one's stands.
         """
 
         def compute(*inputs: Tensor) -> list[Tensor]:
@@ -187,26 +210,29 @@ class Gradient:
             buffers = [value.clone() for value in groups[1]]
             before = [value._version for value in buffers]
             swapped = dict(zip([*self.named, *self.buffers], [*parameters, *buffers], strict=True))
-            programs = self._programs(shard, groups[2][0])
-            with torch.enable_grad(), stateless._reparametrize_module(self.pair, swapped, tie_weights=True):
+            setting, kl = groups[2][0], torch.zeros(())
+            with torch.enable_grad(), stateless._reparametrize_module(self.modules, swapped, tie_weights=True):
                 arguments = dict(zip(names, groups[3], strict=True))
-                loss = self.objective.differentiable_loss(*programs, **arguments)
+                if self.rule.measures:
+                    loss, kl = self._measured(shard, setting, arguments)
+                else:
+                    loss = self.objective.differentiable_loss(*self._programs(shard, setting), **arguments)
                 gradients = torch.autograd.grad(loss / shard.total, parameters, allow_unused=True)
-                after = [value for _, value in self.pair.named_buffers()]
+                after = [value for _, value in self.modules.named_buffers()]
             changed = any(
                 new is not old or new._version != was for new, old, was in zip(after, buffers, before, strict=True)
             )
             there = [name for name, gradient in zip(self.named, gradients, strict=True) if gradient is not None]
             reached.update({name: i for i, name in enumerate(there)})
-            return [loss.detach(), *(g for g in gradients if g is not None), *(after if changed else [])]
+            return [loss.detach(), kl.detach(), *(g for g in gradients if g is not None), *(after if changed else [])]
 
         return compute
 
 
-def _home(pair: Pair, buffer: str) -> tuple[dict[str, Any], str]:
+def _home(root: nn.Module, buffer: str) -> tuple[dict[str, Any], str]:
     """Return the mapping that holds a buffer, and its name there."""
     module, _, name = buffer.rpartition(".")
-    return pair.get_submodule(module)._buffers, name
+    return root.get_submodule(module)._buffers, name
 
 
 #: Name and event shape of every site of both programs.

@@ -12,7 +12,9 @@ from typing import Any
 import pyro.optim
 import torch
 
+from ppl_vae.config import describe
 from ppl_vae.errors import InputError, unknown_name
+from ppl_vae.kl_weights import Constant, KLRule, WarmUp, as_rule
 from ppl_vae.precision import check_precision
 from ppl_vae.training import schedules
 from ppl_vae.training.gradient import choose_path
@@ -40,6 +42,7 @@ class Options:
     optimizer_options: Mapping[str, Any] | None
     schedule: str | Callable[[float], float]
     clip_norm: float | None
+    kl_weight: float | KLRule
     kl_warmup: float
     patience: int | None
     seed: int
@@ -60,6 +63,13 @@ class Options:
                 raise InputError(name, expected="a positive number", got=repr(value), hint=f"{name}=1e-3")
         if not (_is_number(self.kl_warmup) and 0 <= self.kl_warmup < float("inf")):
             raise InputError("kl_warmup", expected="a number of epochs, 0 or more", got=repr(self.kl_warmup))
+        if not isinstance(as_rule(self.kl_weight), Constant) and self.kl_warmup:
+            raise InputError(
+                "kl_warmup",
+                expected="0 beside a rule for the KL's weight",
+                got=f"{self.kl_warmup}",
+                hint="kl_weight alone",
+            )
         if not isinstance(self.optimizer, str | type) and isinstance(
             self.optimizer, torch.optim.Optimizer | pyro.optim.PyroOptim
         ):
@@ -80,6 +90,11 @@ class Options:
         choose_path(self.compile, 0)
         check_precision(self.precision)
         schedules.learning_rate(self.schedule)
+
+    def kl_rule(self) -> KLRule:
+        """Return the rule for the weight of the KL."""
+        rule = as_rule(self.kl_weight)
+        return WarmUp(self.kl_warmup, rule.beta) if self.kl_warmup and isinstance(rule, Constant) else rule
 
     def torch_device(self) -> torch.device:
         """Return the device, as `find_device` finds it."""
@@ -144,6 +159,8 @@ def _name(value: Any) -> Any:
         return [_name(item) for item in value]
     if value is None or isinstance(value, bool | int | float | str):
         return value
+    if (described := describe(value)) is not None:
+        return described
     name = getattr(value, "__qualname__", type(value).__qualname__)
     code = getattr(value, "__code__", None)
     if code is None:

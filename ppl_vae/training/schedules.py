@@ -1,4 +1,4 @@
-"""How the learning rate and the weight of the KL move over a fit."""
+"""How the learning rate moves over a fit."""
 
 from __future__ import annotations
 
@@ -23,8 +23,3 @@ def learning_rate(schedule: str | Callable[[float], float]) -> Callable[[float],
     if schedule not in LEARNING_RATE:
         raise unknown_name("learning-rate schedule", schedule, LEARNING_RATE)
     return LEARNING_RATE[schedule]
-
-
-def kl_weight(step: int, warmup_steps: int) -> float:
-    """Return the weight of the KL at `step`: up linearly to 1 over `warmup_steps` (Bowman et al. 2016)."""
-    return min(1.0, (step + 1) / warmup_steps) if warmup_steps else 1.0

@@ -13,6 +13,7 @@ from torch import Tensor
 from ppl_vae.capture import Captured, CaptureError
 from ppl_vae.data import Split
 from ppl_vae.errors import RunError
+from ppl_vae.kl_weights import KLRule
 from ppl_vae.pair import Pair
 from ppl_vae.training.gradient import Gradient
 from ppl_vae.training.update import Update
@@ -39,6 +40,8 @@ class TrainingStep:
         N, where the pair has latents that the data share: a batch of B then carries B/N of their terms.
     weighted : bool
         Whether the KL carries a weight other than one during the fit.
+    rule : KLRule, optional
+        What the weight is a rule of, where it looks at the KL; others are for the caller to follow, by `set`.
     compile : {"auto", "off", "graph", "inductor"}
         Programs as they are, the recorded graph, or the graph fused by Inductor (the graph where there is no compiler).
         ``"auto"`` goes by `planned`; see `choose_path`. On a GPU a recorded step is also captured in a CUDA graph, from
@@ -79,6 +82,7 @@ class TrainingStep:
         clip_norm: float | None = None,
         data_size: int | None = None,
         weighted: bool = False,
+        rule: KLRule | None = None,
         compile: str = "auto",
         planned: Mapping[int, int] | None = None,
         precision: str = "float32",
@@ -91,6 +95,7 @@ class TrainingStep:
             objective,
             data_size=data_size,
             weighted=weighted,
+            rule=rule,
             compile=compile,
             planned=planned,
             precision=precision,
@@ -123,11 +128,11 @@ class TrainingStep:
         """Seconds spent recording and compiling."""
         return self.gradient.seconds
 
-    def set(self, *, lr: float, kl_weight: float = 1.0) -> None:
-        """Set the learning rate and the weight of the KL for the steps to come."""
+    def set(self, *, lr: float, kl_weight: float | None = 1.0) -> None:
+        """Set the learning rate and the weight of the KL for the steps to come; None leaves it to its rule."""
         for group in self.optimizer.param_groups:
             group["lr"] = lr if self._lr is None else self._lr.fill_(lr)
-        if self.gradient.weighted:
+        if self.gradient.weighted and kl_weight is not None:
             self.gradient.kl_weight.fill_(kl_weight)
 
     def __call__(self, batch: Batch) -> Tensor:
@@ -153,12 +158,24 @@ class TrainingStep:
         """
         arguments, shard = self.own(batch)
         if self._sum is None:
-            return self._own_loss(arguments, shard)
-        if shard.size:
-            return self._sum(self._own_loss(arguments, shard))
-        for parameter in self.update.parameters:  # fewer data than workers
-            parameter.grad = None
-        return self._sum(0.0)
+            loss = self._own_loss(arguments, shard)
+        elif shard.size:
+            loss = self._sum(self._own_loss(arguments, shard))
+        else:
+            self.gradient.kl.zero_()
+            for parameter in self.update.parameters:  # fewer data than workers
+                parameter.grad = None
+            loss = self._sum(0.0)
+        if self.gradient.rule.measures:
+            self._follow_kl(shard.total)
+        return loss
+
+    def _follow_kl(self, rows: int) -> None:
+        """Set the weight of the KL by that of the batch, of all workers."""
+        kl, setting = self.gradient.kl, self.gradient.kl_weight
+        if self._sum is not None:
+            self.workers.sum(kl)
+        setting.copy_(self.gradient.rule.after(setting, kl / rows))
 
     def own(self, batch: Batch) -> tuple[dict[str, Tensor], Shard]:
         """Return this worker's rows of what the programs take of `batch`, and which rows these are."""
@@ -170,6 +187,7 @@ class TrainingStep:
 
     def _own_loss(self, arguments: dict[str, Tensor], shard: Shard) -> Tensor:
         while True:
+            self.gradient.kl.zero_()  # of what an attempt without memory has left
             try:
                 return (self.gradient if self.pieces == 1 else self._loss_of_pieces)(arguments, shard)
             except torch.OutOfMemoryError as error:

@@ -18,7 +18,9 @@ from ppl_vae import progress
 from ppl_vae.context import evaluating, isolated, random_state, set_random_state
 from ppl_vae.data import Split
 from ppl_vae.errors import InputError, NonFiniteError
+from ppl_vae.kl_weights import Constant
 from ppl_vae.objectives import ELBO
+from ppl_vae.objectives.base import own_module
 from ppl_vae.pair import Pair
 from ppl_vae.precision import products_in
 from ppl_vae.runs import History
@@ -26,6 +28,7 @@ from ppl_vae.training import schedules
 from ppl_vae.training.folder import RunFolder
 from ppl_vae.training.nonfinite import first_bad_parameter, first_bad_site
 from ppl_vae.training.options import Options
+from ppl_vae.training.refusals import check_measures, check_scales
 from ppl_vae.training.step import TrainingStep
 from ppl_vae.workers import Shard, WorkerLostError, Workers
 
@@ -52,8 +55,13 @@ class Trainer:
             )
         if validation is not None:
             pair.check(validation)
-        _refuse_wrong(objective, contract.shares_latents, options)
-        parameters = [parameter for parameter in pair.parameters() if parameter.requires_grad]
+        data_dim = sum(train[name][0].numel() for name in contract.observed)
+        self.rule = options.kl_rule().on(data_dim, contract.latent_dim)
+        weighted = not (isinstance(self.rule, Constant) and self.rule.beta == 1.0)
+        check_scales(objective, weighted=weighted, shares_latents=contract.shares_latents)
+        check_measures(self.rule, objective, pair, train, contract, workers=workers.count if workers else 1)
+        self.module = own_module(objective)
+        parameters = [p for p in [*pair.parameters(), *self.module.parameters()] if p.requires_grad]
         if not parameters:
             raise InputError(
                 "pair", expected="parameters to fit", got="none", hint="nn.Parameter or PyroParam in model or guide"
@@ -72,7 +80,8 @@ class Trainer:
             options.make_optimizer(parameters),
             clip_norm=options.clip_norm,
             data_size=train.size if contract.shares_latents else None,
-            weighted=options.kl_warmup > 0,
+            weighted=weighted,
+            rule=self.rule,
             compile=options.compile,
             planned=_planned(train.size, options),
             precision=options.precision,
@@ -88,7 +97,8 @@ class Trainer:
 
     def run(self, folder: RunFolder | None, checkpoint_seconds: float, show: bool | None) -> None:
         """Run the epochs that are left, checkpointing to `folder`; of several workers, the first one does."""
-        self.workers.align([*self.pair.parameters(), *self.pair.buffers()], self.pair.device)
+        held = [*self.pair.parameters(), *self.pair.buffers(), *self.module.parameters()]
+        self.workers.align(held, self.pair.device)
         saved = time.monotonic()
         last_good = self.snapshot()
 
@@ -132,7 +142,7 @@ class Trainer:
         row = {"epoch": self.epoch + 1, "train_bound": -float(self.step.total) / self.train.size}
         if self.validation is not None:
             row |= self.validate(self.validation)
-        row |= {"lr": lr, "kl_weight": weight}
+        row |= {"lr": lr, self.rule.column: float(self.step.gradient.kl_weight) if weight is None else weight}
         for name, value in row.items():
             self.history.setdefault(name, []).append(value)
         self.timing.setdefault("seconds", []).append(time.monotonic() - started)
@@ -143,11 +153,11 @@ class Trainer:
         """Return the rows of each mini-batch of one epoch, on the device."""
         return torch.randperm(self.train.size, device=self.pair.device).split(self.options.batch_size)
 
-    def settings(self, number: int) -> tuple[float, float]:
-        """Set and return the learning rate and the weight of the KL for step `number` of this epoch."""
+    def settings(self, number: int) -> tuple[float, float | None]:
+        """Set and return the learning rate and the KL rule's setting for step `number` of this epoch."""
         step = self.epoch * self.steps_per_epoch + number
         lr = self.options.lr * self.schedule(step / (self.options.epochs * self.steps_per_epoch))
-        weight = schedules.kl_weight(step, round(self.options.kl_warmup * self.steps_per_epoch))
+        weight = self.rule.at(step, self.steps_per_epoch)
         self.step.set(lr=lr, kl_weight=weight)
         return lr, weight
 
@@ -242,6 +252,8 @@ class Trainer:
         """Return everything needed to go on from here to the same numbers."""
         return {
             "model": _clone(self.pair.state_dict()),
+            "objective": _clone(self.module.state_dict()),
+            "kl_weight": self.step.gradient.kl_weight.clone(),
             "optimizer": copy.deepcopy(self.step.optimizer.state_dict()),
             **random_state(self.pair.device),
             "history": {name: list(column) for name, column in self.history.items()},
@@ -254,6 +266,8 @@ class Trainer:
     def restore(self, state: dict[str, Any]) -> None:
         """Go back to a `snapshot`, this fit's own or one read from a checkpoint."""
         self.pair.load_state_dict(state["model"])
+        self.module.load_state_dict(state["objective"])
+        self.step.gradient.kl_weight.copy_(state["kl_weight"])
         self.step.optimizer.load_state_dict(copy.deepcopy(state["optimizer"]))
         set_random_state(state, self.pair.device)
         self.history = {name: list(column) for name, column in state["history"].items()}
@@ -261,23 +275,6 @@ class Trainer:
         self.best = state["best"]
         self.step.gradient.paths = dict(state["paths"])
         self.step.pieces = state["pieces"]
-
-
-def _refuse_wrong(objective: pyro.infer.ELBO, shares_latents: bool, options: Options) -> None:
-    """Raise for objectives of Pyro's that would be wrong, or break, under a scale."""
-    if options.kl_warmup and isinstance(objective, pyro.infer.TraceEnum_ELBO):
-        raise InputError(
-            "kl_warmup",
-            expected="0 with TraceEnum_ELBO, which takes one scale for all sites",
-            got=f"{options.kl_warmup}",
-        )
-    if isinstance(objective, pyro.infer.RenyiELBO) and (options.kl_warmup or shares_latents):
-        raise InputError(
-            "objective",
-            expected="one that keeps scales out of its logarithm, for a KL weight or latents shared by all data",
-            got="RenyiELBO, which takes them inside",
-            hint="ppl_vae.objectives.ELBO()",
-        )
 
 
 def _planned(data_size: int, options: Options) -> dict[int, int]:
