@@ -7,6 +7,7 @@ All workers hold the same parameters and the same random state, and so decide al
 
 from __future__ import annotations
 
+import importlib
 import itertools
 import os
 import signal
@@ -60,12 +61,14 @@ class Workers:
     ----------
     rank, count : int
         Which one this is, and how many there are.
+    ours : bool
+        Whether the process group is ours, or one that the program made as it wanted it.
     stop : signal.Signals, optional
         What this worker was sent and has not followed yet.
     """
 
-    def __init__(self, rank: int = 0, count: int = 1) -> None:
-        self.rank, self.count = rank, count
+    def __init__(self, rank: int = 0, count: int = 1, *, ours: bool = True) -> None:
+        self.rank, self.count, self.ours = rank, count, ours
         self.stop: signal.Signals | None = None
 
     @property
@@ -80,18 +83,20 @@ class Workers:
         return Shard(start, start + size + (self.rank < more), total)
 
     def device(self, name: str) -> str:
-        """Return the device that `name` stands for here: with ``"auto"`` and ``"cuda"`` each worker has a GPU.
+        """Return the device that `name` stands for here: with ``"auto"`` and ``"cuda"`` each worker has its own GPU.
 
         Raises
         ------
         InputError
-            If there are fewer GPUs than workers, or all would share one.
+            If there are fewer GPUs than workers, or all would have the same.
         """
         if self.count == 1 or not name.startswith(("auto", "cuda")) or not torch.cuda.is_available():
             return name
         here, gpus = int(os.environ.get("LOCAL_WORLD_SIZE", self.count)), torch.cuda.device_count()
         if name in ("auto", "cuda") and here <= gpus:
             return f"cuda:{os.environ.get('LOCAL_RANK', self.rank % gpus)}"
+        if name not in ("auto", "cuda") and not self.ours:
+            return name
         raise InputError(
             "device",
             expected=f"a GPU for each of the {here} workers on this machine",
@@ -130,9 +135,9 @@ class Workers:
                 box = [(None, error)]
         with self._together():
             dist.broadcast_object_list(box, src=0)
-        value, error = box[0]
-        if error is not None:
-            raise error
+        value, failure = box[0]
+        if failure is not None:
+            raise failure
         return value
 
     def align(self, tensors: Sequence[Tensor], device: torch.device) -> None:
@@ -260,7 +265,7 @@ def joined() -> Iterator[Workers]:
     if not there:
         _meet(promised())
     try:
-        workers = Workers(dist.get_rank(), dist.get_world_size())
+        workers = Workers(dist.get_rank(), dist.get_world_size(), ours=not there)
         with _stoppable(workers), _quiet(workers):
             yield workers
     finally:
@@ -283,6 +288,9 @@ def _meet(count: int) -> None:
             got=f"no {', '.join(missing)}",
             hint="torchrun --nproc-per-node 2 …, or no WORLD_SIZE",
         )
+    # Its functions have the group as a default argument. Imported by a recording while there is one, they would keep it
+    # and its threads beyond the interpreter's end, which ends in an abort.
+    importlib.import_module("torch.distributed.nn.functional")
     gpus = torch.cuda.is_available() and dist.is_nccl_available()
     try:
         store, rank, _ = next(dist.rendezvous("env://"))

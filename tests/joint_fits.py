@@ -1,8 +1,8 @@
 """Fits that `torchrun` starts several of: ``joint_fits.py FOLDER TASK …``. Each worker leaves what it got, by rank.
 
-    equal             the fits of `FITS`: FOLDER/NAME-RANK.pt
-    trouble           what goes wrong in `TROUBLE`, and what then is as before: FOLDER/trouble-RANK.json
-    killed RANK       a fit into FOLDER/run, whose worker RANK kills itself in the middle
+equal             the fits of `FITS`: FOLDER/NAME-RANK.pt
+trouble           what goes wrong in `TROUBLE`, and what then is as before: FOLDER/trouble-RANK.json
+killed RANK       a fit into FOLDER/run, whose worker RANK kills itself in the middle
 """
 
 import json
@@ -69,7 +69,11 @@ FITS = {
     "normal": (pair, lambda: batch(SIZE), {"clip_norm": 0.5, "kl_warmup": 2, "schedule": "cosine"}),
     "normal recorded": (pair, lambda: batch(SIZE), {"compile": "graph", "kl_warmup": 2}),
     "double": (pair, lambda: batch(SIZE), {"dtype": "float64", "optimizer": "sgd"}),
-    "full covariance": (of("ppca-amortized-full"), lambda: PAIRS["ppca-amortized-full"].batch(SIZE), {"compile": "graph"}),
+    "full covariance": (
+        of("ppca-amortized-full"),
+        lambda: PAIRS["ppca-amortized-full"].batch(SIZE),
+        {"compile": "graph"},
+    ),
     "dynamic binarisation": (of("vae-bernoulli"), grey, {"patience": 3}),
     "particles": (of("vae-bernoulli"), grey, {"objective": ELBO(num_particles=3), "compile": "graph"}),
     "importance-weighted": (pair, lambda: batch(SIZE), {"objective": IWELBO(3, gradient="dreg"), "compile": "graph"}),
@@ -84,7 +88,11 @@ FITS = {
 def fit(name, **options):
     make, data, settings = FITS[name]
     settings = {"epochs": EPOCHS, "batch_size": BATCH, "lr": 0.02} | WHERE | settings | options
-    return ppl_vae.fit(seeded(make), data(), **settings)
+    made = seeded(make)
+    if RANK:  # a program that forgot to seed: the first worker's parameters are what counts
+        for parameter in made.parameters():
+            parameter.data += 0.1
+    return ppl_vae.fit(made, data(), **settings)
 
 
 class Gamma(pyro.nn.PyroModule):
@@ -104,6 +112,26 @@ class GammaGuide(pyro.nn.PyroModule):
     def forward(self, x=None, size=None):
         with pyro.plate("data", len(x), dim=-1):
             pyro.sample("z", dist.Gamma(self.net(x).exp(), 1.0).to_event(1))
+
+
+def gamma():
+    return ppl_vae.Pair(Gamma(), GammaGuide())
+
+
+def positive():
+    return {"x": batch(48)["x"][:, :3].abs().clone()}
+
+
+class Seeing(ELBO):
+    """The bound, which remembers the data that it was trained on."""
+
+    def __init__(self):
+        super().__init__()
+        self.rows = []
+
+    def differentiable_loss(self, model, guide, x):
+        self.rows.append(x[:, 0].clone())
+        return super().differentiable_loss(model, guide, x=x)
 
 
 class Counting(ELBO):
@@ -155,7 +183,7 @@ TROUBLE = {
     "other data": lambda folder: joint(given=batch(48, seed=RANK)),
     "other seed": lambda folder: joint(seed=RANK),
     "run there": lambda folder: [joint(folder / "there", epochs=1), joint(folder / "there", epochs=1)],
-    "too few epochs": lambda folder: joint(folder / "there", epochs=1, resume=True, lr=0.5),
+    "other settings": lambda folder: joint(folder / "there", epochs=1, resume=True, lr=0.5),
     "not finite": lambda folder: joint(folder / "bad", given=bad_row(), mine=ppl_vae.Pair(Model(), Fragile())),
     "terminated": lambda folder: joint(folder / "terminated", objective=Counting(8, signal.SIGTERM)),
     "interrupted": lambda folder: joint(folder / "interrupted", objective=Counting(8, signal.SIGINT, rank=0)),
@@ -164,29 +192,39 @@ TROUBLE = {
 }
 
 
+def handlers():
+    return [*map(signal.getsignal, (signal.SIGINT, signal.SIGTERM)), sys.excepthook, list(warnings.filters)]
+
+
+def threads():
+    folder = Path("/proc/self/task")
+    return [(path / "comm").read_text() for path in folder.iterdir()] if folder.exists() else []
+
+
 def equal(folder):
     for name in FITS:
-        if RANK == 1:
-            torch.manual_seed(7)  # whatever state a worker is in, the first one's is what counts
         run = fit(name, run_dir=folder / name)
         kept = {"history": run.history, "state": run.pair.state_dict(), "writes": run.writes, "config": run.config}
         torch.save(kept, folder / f"{name}-{RANK}.pt")
-    torch.manual_seed(0)
-    made = ppl_vae.Pair(Gamma(), GammaGuide())
-    run = joint(given={"x": batch(48)["x"][:, :3].abs().clone()}, mine=made)
-    torch.save(run.pair.state_dict(), folder / f"gamma-{RANK}.pt")
+    seen = Seeing()
+    run = joint(given=positive(), mine=seeded(gamma), objective=seen)
+    torch.save({"state": run.pair.state_dict(), "seen": seen.rows}, folder / f"gamma-{RANK}.pt")
 
 
 def trouble(folder):
-    handlers = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    before = handlers()
     found = {}
     for name, act in TROUBLE.items():
         try:
             found[name] = str(act(folder))
         except (ppl_vae.PplVaeError, KeyboardInterrupt) as error:
             found[name] = f"{type(error).__name__}: {error}"
-    found["handlers"] = handlers == [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
-    found["group"] = torch.distributed.is_initialized()
+    found["handlers"] = handlers() == before
+    found["threads"] = [name for name in threads() if "gloo" in name]
+    torch.distributed.init_process_group("gloo")
+    found["group of the program's own"] = float(joint().history["train_bound"][-1])
+    found["still there"] = torch.distributed.is_initialized()
+    torch.distributed.destroy_process_group()
     (folder / f"trouble-{RANK}.json").write_text(json.dumps(found))
 
 

@@ -160,7 +160,7 @@ def test_fit_passes_every_option_on(tmp_path, capsys):
         "optimizer": "sgd", "clip_norm": 5.0, "kl_warmup": 1.0, "patience": 1, "compile": "off",
     }  # fmt: skip
     assert fit.items() <= config["fit"].items()
-    assert config["objective"]["description"]["arguments"] == {"num_particles": 2, "kl": "sampled"}
+    assert {"num_particles": 2, "kl": "sampled"}.items() <= config["objective"]["description"]["arguments"].items()
     assert config["data"]["size"] == {"train": 160, "validation": 20}
     guide = config["pair"]["guide"]["description"]["arguments"]
     assert (guide["covariance"], guide["hidden"], guide["activation"]) == ("full", [4, 3], "relu")
@@ -302,7 +302,7 @@ def test_a_broken_third_party_hides_nobody(monkeypatch, capsys):
         ("fit vae --device cuda:77", "--device: … got 'cuda:77'; try --device auto or --device cpu"),
         ("fit vae --dtype float16", "unknown dtype: … got 'float16'; try 'float64'"),
         ("fit vae --schedule cosin", "unknown learning-rate schedule: … got 'cosin'; try 'cosine'"),
-        ("fit vae --objective elb", "unknown objective: expected one of elbo; got 'elb'; try 'elbo'"),
+        ("fit vae --objective elb", "unknown objective: … got 'elb'; try 'elbo'"),
         ("fit vae --objective-option particles=2", "unknown option of elbo: … got 'particles'; try 'num_particles'"),
         ("fit ppca --hidden 20", "unknown option of ppca: expected one of latent_dim; got 'hidden'"),
         ("fit vae --pair-option foo", "--pair-option: expected KEY=VALUE; got 'foo'; try --pair-option KEY=VALUE"),

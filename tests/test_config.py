@@ -75,7 +75,7 @@ def test_values_survive():
 def test_defaults_are_told_too():
     assert describe(Shape(1)) == describe(Shape(sizes=1, scale=1.0))
     assert describe(Shape(1)) != describe(Shape(sizes=1, scale=3))
-    arguments = {"num_particles": 2, "kl": "auto"}
+    arguments = {"num_particles": 2, "kl": "auto", "gradient": "reparameterised", "free_bits": 0.0}
     assert describe(ELBO(2)) == {"class": "ppl_vae.objectives.elbo.ELBO", "arguments": arguments}
 
 
