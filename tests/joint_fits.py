@@ -20,6 +20,7 @@ from pairs import PAIRS
 from torch import nn
 
 import ppl_vae
+from ppl_vae.kl_weights import Constrained
 from ppl_vae.objectives import ELBO, IWELBO, ReweightedWakeSleep
 
 RANK = int(os.environ.get("RANK", "0"))
@@ -80,6 +81,7 @@ FITS = {
     "wake and sleep": (pair, lambda: batch(SIZE), {"objective": ReweightedWakeSleep(3, insomnia=0.5)}),
     "shared latents": (lambda: ppl_vae.Pair(Shared(), SharedGuide()), lambda: batch(SIZE), {"compile": "graph"}),
     "discrete": (switch, lambda: {"x": batch(SIZE)["x"][:, :1].clone()}, {"objective": ELBO(num_particles=2)}),
+    "constrained": (pair, lambda: batch(SIZE), {"kl_weight": Constrained(0.5, rate=0.3), "compile": "graph"}),
     "dropout": (dropping, lambda: batch(SIZE), {"compile": "graph"}),
     "Pyro's own": (pair, lambda: batch(SIZE), {"objective": pyro.infer.Trace_ELBO(num_particles=2)}),
 }
@@ -193,7 +195,8 @@ TROUBLE = {
 
 
 def handlers():
-    return [*map(signal.getsignal, (signal.SIGINT, signal.SIGTERM)), sys.excepthook, list(warnings.filters)]
+    ignored = [each for each in warnings.filters if each[:3] == ("ignore", None, Warning)]
+    return [*map(signal.getsignal, (signal.SIGINT, signal.SIGTERM)), sys.excepthook, ignored]
 
 
 def threads():

@@ -14,7 +14,8 @@ from own_pairs import pair
 
 import ppl_vae
 from ppl_vae.errors import InputError, RunError
-from ppl_vae.workers import GradientSum, Shard, WorkerLostError, Workers, _stoppable, joined
+from ppl_vae.training.gradient_sum import GradientSum
+from ppl_vae.workers import Shard, WorkerLostError, Workers, _stoppable, joined
 
 pytestmark = pytest.mark.skipif(not torch.distributed.is_gloo_available(), reason="torch without gloo")
 
@@ -252,7 +253,7 @@ def test_workers_that_do_not_meet(monkeypatch):
     environment = {"WORLD_SIZE": "2", "RANK": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "no port"}
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
-    with pytest.raises(RunError, match="workers: expected 2 to meet; got .*; try torchrun --standalone"), joined():
+    with pytest.raises(RunError, match=r"workers: expected 2 to meet; got .*; try torchrun --standalone"), joined():
         pass
 
 

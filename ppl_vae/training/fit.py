@@ -58,7 +58,7 @@ def fit(
     source: Mapping[str, Any] | None = None,
     progress: bool | None = None,
 ) -> Run:
-    """Fit a pair by stochastic variational inference.
+    """Fit a pair by stochastic variational inference; under ``torchrun``, by several workers to the result of one.
 
     Parameters
     ----------
@@ -69,7 +69,7 @@ def fit(
     objective : pyro.infer.ELBO
         One of ours or of Pyro's; `ELBO()` by default.
     epochs, batch_size : int
-        Passes over the data, and data per step. A short last batch counts in full.
+        Passes over the data, and data per step, of all workers together. A short last batch counts in full.
     lr : float
         Learning rate, for the gradient of the mean loss per datum.
     optimizer : str, class or callable
@@ -89,7 +89,8 @@ def fit(
     seed : int
         Seed of batches, noise and binarisation. The process's own random state is left alone.
     device : str
-        ``"auto"`` (a GPU if there is one), ``"cpu"``, ``"cuda"``, ``"cuda:1"``.
+        ``"auto"`` (a GPU if there is one), ``"cpu"``, ``"cuda"``, ``"cuda:1"``. With several workers ``"auto"`` and
+        ``"cuda"`` give each its own.
     dtype : {"float32", "float64"}
         Floating type of parameters and data.
     compile : {"auto", "off", "graph", "inductor"}
@@ -127,7 +128,18 @@ def fit(
         When a value is NaN or infinite: names the first such site. The last good checkpoint stays, and the pair gets it
         back.
     RunError
-        When the run folder cannot be read or written.
+        When the run folder cannot be read or written; when a worker is lost. The last checkpoint stays.
+
+    Notes
+    -----
+    Where `torchrun` (or `torch.distributed`) has started several workers, each works on its rows of every batch, and
+    their gradients are added up in one call. All hold all the data, draw the same batches, and share the noise, so that
+    histories and parameters are those of one process up to rounding (see `ppl_vae.sharing` for the samplers that cannot
+    be shared: they give a fit of the same law). Statistics over a batch, as batch norm takes them, are over a worker's
+    rows; its running averages are the first worker's. An objective whose loss is no sum over the data is summed over
+    the workers all the same. The first worker alone writes the folder, shows the bar and warns; the others return the
+    same run, which does not write. A fit may go on with another number of workers. SIGTERM stops all of them as Ctrl-C
+    does, with a checkpoint.
     """
     options = Options(
         epochs, batch_size, lr, optimizer, optimizer_options, schedule, clip_norm,

@@ -16,9 +16,10 @@ from ppl_vae.errors import RunError
 from ppl_vae.kl_weights import KLRule
 from ppl_vae.pair import Pair
 from ppl_vae.training.gradient import Gradient
+from ppl_vae.training.gradient_sum import GradientSum
 from ppl_vae.training.update import Update
 from ppl_vae.types import Batch
-from ppl_vae.workers import GradientSum, Shard, Workers
+from ppl_vae.workers import Shard, Workers
 
 
 class TrainingStep:

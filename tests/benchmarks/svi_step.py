@@ -5,7 +5,8 @@
 
 The VAE is 784-200-200-50-200-200-784, tanh, Bernoulli, Adam; PPCA is 64 to 8, on digits. With one particle the bound is
 the ELBO with an analytic KL, with more it is the importance-weighted one. NumPyro is timed where it is installed.
-Compilation is not part of a step; its seconds are printed apart, cold (nothing kept from an earlier run) and warm.
+Compilation is not part of a step; its seconds are printed apart, cold (nothing kept from an earlier run) and warm. With
+`--device cuda` our recorded steps are captured in a CUDA graph, and a hand-written step that is captured stands beside.
 """
 
 import argparse
@@ -46,7 +47,7 @@ class HandWritten(nn.Module):
         mean, log_scale = self.encoder(x).chunk(2, -1)
         scale = log_scale.exp()
         if self.K > 1:
-            noise = torch.randn(self.K, *mean.shape)
+            noise = torch.randn(self.K, *mean.shape, device=mean.device)
             z = mean + scale * noise
             log_ratio = (0.5 * (noise**2 - z**2) + log_scale).sum(-1)
             logits = self.decoder(z)
@@ -91,10 +92,25 @@ def by_hand(module, x, compiled=False, **options):
     return step
 
 
+def captured(module, x):
+    """Return a step of a module whose forward is the loss, replayed from a CUDA graph."""
+    step = by_hand(module, x, fused=True, capturable=True)
+    stream = torch.cuda.Stream()
+    with torch.cuda.stream(stream):
+        for _ in range(3):
+            step()
+    torch.cuda.synchronize()
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        step()
+    return graph.replay
+
+
 def ours(make, x, path, objective=None):
     """Return our step on the given path, and the seconds to the end of the first one."""
     pair = make()
-    step = TrainingStep(pair, objective or ELBO(), torch.optim.Adam(pair.parameters(), 1e-3, fused=True), compile=path)
+    adam = torch.optim.Adam(pair.parameters(), 1e-3, fused=True, capturable=x.is_cuda)
+    step = TrainingStep(pair, objective or ELBO(), adam, compile=path)
     started = time.perf_counter()
     step({"x": x})
     return (lambda: step({"x": x})), time.perf_counter() - started
@@ -182,6 +198,7 @@ def main():
     parser.add_argument("--batch-size", type=int, default=20)
     parser.add_argument("--num-particles", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=30)
+    parser.add_argument("--device", default="cpu")
     parser.add_argument("--first-step", choices=("off", "graph", "inductor"), help="print its seconds and nothing else")
     options = parser.parse_args()
     B, K = options.batch_size, options.num_particles
@@ -189,24 +206,24 @@ def main():
     torch.manual_seed(0)
     with isolated(0):
         if options.model == "vae":
-            x = (torch.rand(B, D) < 0.2).float()
+            x = (torch.rand(B, D) < 0.2).float().to(options.device)
             layers = [(B, D, H), (B, H, H), (B, H, 2 * L), (K * B, L, H), (K * B, H, H), (K * B, H, D)]
 
             def make():
-                return ppl_vae.Pair(VAE(D, L), AmortizedNormal(D, L))
+                return ppl_vae.Pair(VAE(D, L), AmortizedNormal(D, L)).to(options.device)
 
             def hand():
-                return HandWritten(K)
+                return HandWritten(K).to(options.device)
         else:
             data = ppl_vae.data.load("digits", binarization="none")
-            x = data.train["x"][:B]
+            x = data.train["x"][:B].to(options.device)
             layers = [(B, 64, 8), (B, 8, 8), (B, 8, 64)]
 
             def make():
-                return ppl_vae.Pair(PPCA(64, 8), LinearGaussian(64, 8))
+                return ppl_vae.Pair(PPCA(64, 8), LinearGaussian(64, 8)).to(options.device)
 
             def hand():
-                return HandWrittenPPCA(64, 8)
+                return HandWrittenPPCA(64, 8).to(options.device)
 
         if options.first_step:
             print(ours(make, x, options.first_step, objective)[1])
@@ -217,16 +234,24 @@ def main():
             "hand-written, torch.compile": by_hand(hand(), x, compiled=True),
             "hand-written, torch.compile, fused Adam": by_hand(hand(), x, compiled=True, fused=True),
         }
+        if x.is_cuda:
+            ways["hand-written, CUDA graph"] = captured(hand(), x)
         for path in ("off", "graph", "inductor"):
             ways[f"ours, {path}"] = ours(make, x, path, objective)[0]
         ways["stock Pyro"] = stock_pyro(make, x, K)
-        if options.model == "vae" and (step := numpyro_vae(x, K)) is not None:
+        if options.model == "vae" and not x.is_cuda and (step := numpyro_vae(x, K)) is not None:
             ways["NumPyro, jitted loop"] = step
-        ways["matrix products alone"] = multiply_adds(layers)
+        ways["matrix products alone"] = multiply_adds(layers, x.device)
         times = interleave(ways, rounds=options.rounds, calls=20 if K == 1 else 5)
     print(machine())
     print(f"{options.model}, batch {B}, {K} particles\n")
-    references = ("hand-written, eager", "hand-written, torch.compile", "stock Pyro", "NumPyro, jitted loop")
+    references = (
+        "hand-written, eager",
+        "hand-written, CUDA graph",
+        "hand-written, torch.compile",
+        "stock Pyro",
+        "NumPyro, jitted loop",
+    )
     print(table(times, [*references, "matrix products alone"]))
     seconds = first_steps()
     told = (

@@ -9,15 +9,18 @@ import torch
 
 def interleave(ways, rounds=30, calls=20, warm_up=10):
     """Return the milliseconds per call of each way in each round; every round runs all of them in turn."""
+    wait = torch.cuda.synchronize if torch.cuda.is_available() else lambda: None
     for way in ways.values():
         for _ in range(warm_up):
             way()
     times = {name: [] for name in ways}
     for _ in range(rounds):
         for name, way in ways.items():
+            wait()
             started = time.perf_counter()
             for _ in range(calls):
                 way()
+            wait()
             times[name].append((time.perf_counter() - started) / calls * 1e3)
     return times
 
@@ -46,10 +49,12 @@ def machine():
             model = next(line.split(":")[1].strip() for line in file if line.startswith("model name"))
     except (OSError, StopIteration):
         model = platform.processor()
+    if torch.cuda.is_available():
+        model = f"{torch.cuda.get_device_name()}, {model}"
     return f"{model}, {torch.get_num_threads()} threads, torch {torch.__version__}, Python {platform.python_version()}"
 
 
-def multiply_adds(layers):
+def multiply_adds(layers, device="cpu"):
     """Return a function that does the matrix products of a training step of an MLP, and nothing else: the floor.
 
     A layer of `rows` rows takes one product forwards and two backwards, the first one backwards: its input needs no
@@ -57,7 +62,7 @@ def multiply_adds(layers):
     """
     products = []
     for i, (rows, n, m) in enumerate(layers):
-        x, w, g = torch.randn(rows, n), torch.randn(m, n), torch.randn(rows, m)
+        x, w, g = (torch.randn(shape, device=device) for shape in ((rows, n), (m, n), (rows, m)))
         products += [(x, w.T), (g.T, x)] + ([(g, w)] if i else [])
     fastest = [min(_ways(a, b), key=_time) for a, b in products]
 
@@ -71,7 +76,7 @@ def multiply_adds(layers):
 def _ways(a, b):
     """Return the ways to take one product."""
     ways = [lambda: a @ b]
-    if torch.backends.mkldnn.is_available():
+    if torch.backends.mkldnn.is_available() and a.device.type == "cpu":
         ways.append(lambda: torch.ops.mkldnn._linear_pointwise(a, b.T, None, "none", [], ""))
     return ways
 
