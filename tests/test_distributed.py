@@ -14,7 +14,9 @@ from own_pairs import pair
 
 import ppl_vae
 from ppl_vae.errors import InputError, RunError
+from ppl_vae.objectives import ELBO, BetaTCVAE
 from ppl_vae.training.gradient_sum import GradientSum
+from ppl_vae.training.refusals import check_sums
 from ppl_vae.workers import Shard, WorkerLostError, Workers, _stoppable, joined
 
 pytestmark = pytest.mark.skipif(not torch.distributed.is_gloo_available(), reason="torch without gloo")
@@ -276,3 +278,14 @@ def test_too_few_gpus(monkeypatch, name, gpus):
         InputError, match=f"device: expected a GPU for each of the 2 workers .*; got '{name}' and {gpus}"
     ):
         Workers(0, 2).device(name)
+
+
+@pytest.mark.parametrize(
+    ("objective", "got"), [(ELBO(free_bits=0.1), "ELBO with free bits"), (BetaTCVAE(33), "BetaTCVAE")]
+)
+def test_what_looks_at_a_whole_batch_takes_one_worker(objective, got):
+    check_sums(objective, 1)
+    with pytest.raises(
+        InputError, match=f"one whose loss is a sum over the data; got {got}; try one worker"
+    ):
+        check_sums(objective, 2)

@@ -64,7 +64,7 @@ class Split(Mapping[str, Tensor]):
                 tensor = self._tensors[name].detach().cpu()
                 tensor = tensor.to(torch.float32 if tensor.is_floating_point() else torch.int64).flatten()
                 digest.update(f"{name}{tuple(self._tensors[name].shape)}".encode())
-                digest.update(tensor.numpy().data)
+                digest.update(tensor.contiguous().numpy().data)
             self._digest = digest.hexdigest()
         return self._digest
 

@@ -11,7 +11,7 @@ from ppl_vae.contract import Contract
 from ppl_vae.data import Split
 from ppl_vae.errors import InputError, PairError
 from ppl_vae.kl_weights import Capacity, KLRule
-from ppl_vae.objectives import ELBO
+from ppl_vae.objectives import ELBO, BetaTCVAE, FactorVAE
 from ppl_vae.objectives.base import unreparameterised
 from ppl_vae.pair import Pair
 from ppl_vae.traces import latents, trace_pair
@@ -32,6 +32,18 @@ def check_scales(objective: pyro.infer.ELBO, *, weighted: bool, shares_latents: 
             expected="one that keeps scales out of its logarithm, for a KL weight or latents shared by all data",
             got="RenyiELBO, which takes them inside",
             hint="ppl_vae.objectives.ELBO()",
+        )
+
+
+def check_sums(objective: Any, workers: int) -> None:
+    """Raise for objectives that look at a batch as a whole, where a worker sees its own rows of it alone."""
+    free_bits = isinstance(objective, ELBO) and objective.free_bits > 0
+    if workers > 1 and (free_bits or isinstance(objective, BetaTCVAE | FactorVAE)):
+        raise InputError(
+            "objective",
+            expected="with several workers, one whose loss is a sum over the data",
+            got="ELBO with free bits" if free_bits else type(objective).__name__,
+            hint="one worker",
         )
 
 

@@ -28,7 +28,7 @@ from ppl_vae.training import schedules
 from ppl_vae.training.folder import RunFolder
 from ppl_vae.training.nonfinite import first_bad_parameter, first_bad_site
 from ppl_vae.training.options import Options
-from ppl_vae.training.refusals import check_measures, check_scales
+from ppl_vae.training.refusals import check_measures, check_scales, check_sums
 from ppl_vae.training.step import TrainingStep
 from ppl_vae.workers import Shard, WorkerLostError, Workers
 
@@ -59,7 +59,9 @@ class Trainer:
         self.rule = options.kl_rule().on(data_dim, contract.latent_dim)
         weighted = not (isinstance(self.rule, Constant) and self.rule.beta == 1.0)
         check_scales(objective, weighted=weighted, shares_latents=contract.shares_latents)
-        check_measures(self.rule, objective, pair, train, contract, workers=workers.count if workers else 1)
+        count = workers.count if workers else 1
+        check_sums(objective, count)
+        check_measures(self.rule, objective, pair, train, contract, workers=count)
         self.module = own_module(objective)
         parameters = [p for p in [*pair.parameters(), *self.module.parameters()] if p.requires_grad]
         if not parameters:
