@@ -285,7 +285,5 @@ def test_too_few_gpus(monkeypatch, name, gpus):
 )
 def test_what_looks_at_a_whole_batch_takes_one_worker(objective, got):
     check_sums(objective, 1)
-    with pytest.raises(
-        InputError, match=f"one whose loss is a sum over the data; got {got}; try one worker"
-    ):
+    with pytest.raises(InputError, match=f"one whose loss is a sum over the data; got {got}; try one worker"):
         check_sums(objective, 2)
