@@ -20,13 +20,28 @@ import torch
 from torch import Tensor
 from torch.fx.experimental.proxy_tensor import make_fx
 
-from ppl_vae.errors import PplVaeError
+from ppl_vae.errors import PplVaeError, unknown_name
 from ppl_vae.products import hand_over
 
 #: What ``compile=`` may ask for: the programs as they are (``"off"``), the graph, the graph fused, or a rule's choice.
 MODES = ("auto", "off", "graph", "inductor")
 
 Computation = Callable[..., list[Tensor]]
+
+
+def path_of(mode: str, *, worth_recording: bool, worth_compiling: bool) -> str:
+    """Return the path that a mode stands for, ``"eager"``, ``"graph"`` or ``"inductor"``; ``"auto"`` what pays.
+
+    Raises
+    ------
+    InputError
+        If `mode` is none of `MODES`.
+    """
+    if mode not in MODES:
+        raise unknown_name("compile", mode, MODES)
+    if mode == "auto":
+        return "inductor" if worth_compiling else "graph" if worth_recording else "eager"
+    return "eager" if mode == "off" else mode
 
 
 class NotRecordableError(PplVaeError, RuntimeError):

@@ -32,6 +32,13 @@ def not_negative(what: str, value: Any, expected: str = "a number, 0 or more") -
     return float(value)
 
 
+def share(what: str, value: Any) -> float:
+    """Return `value` as a float, or raise `InputError` if it is not a number from 0 to 1."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
+        raise InputError(what, expected="a number from 0 to 1", got=repr(value), hint=f"{what}=0.5")
+    return float(value)
+
+
 def as_shape(what: str, shape: int | Sequence[int]) -> tuple[int, ...]:
     """Return a shape as a tuple of integers >= 1; one integer D means ``(D,)``."""
     sizes = tuple(shape) if isinstance(shape, Sequence) and not isinstance(shape, str) else (shape,)

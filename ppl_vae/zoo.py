@@ -58,10 +58,7 @@ def vae(
     if architecture not in ARCHITECTURES:
         raise unknown_name("architecture", architecture, ARCHITECTURES)
     if architecture == "mlp":
-        networks: dict[str, Any] = {
-            "hidden": as_shape("hidden", hidden) if hidden != () else (),
-            "activation": activation,
-        }
+        networks = _networks(hidden, activation)
         return Pair(
             VAE(spec.x_shape, latent_dim, likelihood=chosen, **networks),
             AmortizedNormal(spec.x_shape, latent_dim, covariance=covariance, **networks),
@@ -95,11 +92,7 @@ def cvae(
     """
     if spec.num_classes is None:
         raise InputError("pair 'cvae'", expected="data with labels y", got=spec.name, hint="vae, or {'x': x, 'y': y}")
-    networks: dict[str, Any] = {
-        "num_classes": spec.num_classes,
-        "hidden": as_shape("hidden", hidden) if hidden != () else (),
-        "activation": activation,
-    }
+    networks = _networks(hidden, activation) | {"num_classes": spec.num_classes}
     return Pair(
         CVAE(spec.x_shape, latent_dim, prior=prior, likelihood=_likelihood(spec, likelihood), **networks),
         ConditionalNormal(spec.x_shape, latent_dim, covariance=covariance, **networks),
@@ -110,14 +103,16 @@ def autoencoder(
     spec: Spec, *, latent_dim: int = 8, hidden: Sequence[int] = (200, 200), activation: str = "tanh"
 ) -> Pair:
     """Autoencoder by squared error, the guide a point: no prior, no KL and no log p(x)."""
-    networks: dict[str, Any] = {
-        "hidden": as_shape("hidden", hidden) if hidden != () else (),
-        "activation": activation,
-    }
+    networks = _networks(hidden, activation)
     return Pair(
         Autoencoder(spec.x_shape, latent_dim, **networks),
         AmortizedDelta(spec.x_shape, latent_dim, **networks),
     )
+
+
+def _networks(hidden: Sequence[int], activation: str) -> dict[str, Any]:
+    """Return the arguments of an MLP; no hidden layers make it affine."""
+    return {"hidden": as_shape("hidden", hidden) if hidden != () else (), "activation": activation}
 
 
 def _likelihood(spec: Spec, name: str | None) -> likelihoods.Likelihood:

@@ -13,7 +13,7 @@ from ppl_vae import progress
 from ppl_vae.evaluation import hmc
 from ppl_vae.evaluation.annealing import AnnealedOptions, Annealer
 from ppl_vae.evaluation.chunks import CACHE, MEMORY, choose_path
-from ppl_vae.evaluation.diagnostics import TailShapes, WeightStream
+from ppl_vae.evaluation.diagnostics import Columns, WeightStream
 from ppl_vae.evaluation.memory import bytes_per_row, even
 from ppl_vae.evaluation.unconstrained import Unconstrained
 from ppl_vae.pair import Pair
@@ -94,7 +94,7 @@ def both_ways(
     traffic = per_row * rows * transitions * (options.leapfrog_steps + 1)
     path = choose_path(compile, transitions, traffic, pair.device.type)
     annealer = Annealer(target, options, path)
-    columns = [_Columns(num_particles, size) for _ in origins]
+    columns = [Columns(num_particles, size) for _ in origins]
     acceptance = torch.zeros(size, dtype=torch.float64)
     smallest, largest = torch.inf, 0.0
     with progress.bar("annealing", transitions * rows, show) as bar:
@@ -116,7 +116,7 @@ def both_ways(
                     log_weights, accepted = annealer.anneal(u, step_sizes, part, bar, backward=origin is not None)
                     stream.add(log_weights[: num_particles - done, :count])
                     acceptance[own] += accepted[:count].to(acceptance) / (len(origins) * particle_calls)
-                column.put(own, stream)
+                column.put(own, stream, stream.estimate(), stream.variance())
     accepting = {"mean": acceptance.mean(), "min": acceptance.min(), "max": acceptance.max()}
     details = asdict(options) | {
         "acceptance": {name: float(value) for name, value in accepting.items()} if T > 1 else None,
@@ -152,25 +152,3 @@ def _cut(
     budget = min(budget, CACHE) if kind == "cpu" else budget
     data_chunk = even(len(first), int(budget / (per_datum + (num_particles - 1) * per_row)))
     return data_chunk, even(num_particles, int(budget / per_row)), per_row
-
-
-class _Columns:
-    """What a stream of log weights tells of each of N data."""
-
-    def __init__(self, num_particles: int, size: int) -> None:
-        names = ("values", "variances", "effective_sample_size")
-        self._columns = {name: torch.empty(size, dtype=torch.float64) for name in names}
-        self._tails = TailShapes(num_particles, size)
-        self._non_finite = 0
-
-    def put(self, rows: slice, stream: WeightStream) -> None:
-        """Take in the stream of the data that stand at `rows`, which follow those before."""
-        self._columns["values"][rows] = stream.estimate()
-        self._columns["variances"][rows] = stream.variance()
-        self._columns["effective_sample_size"][rows] = stream.effective_sample_size()
-        self._tails.add(stream.tail)
-        self._non_finite += stream.non_finite
-
-    def results(self) -> dict[str, Any]:
-        """Return the columns (N,) and the count of log weights that are not finite."""
-        return self._columns | {"pareto_k": self._tails.shapes(), "non_finite": self._non_finite}

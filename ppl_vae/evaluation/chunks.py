@@ -14,10 +14,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ppl_vae.errors import InputError, unknown_name
+from ppl_vae.errors import InputError
 from ppl_vae.evaluation.memory import bytes_per_row, even
 from ppl_vae.progress import Bar
-from ppl_vae.recording import MODES, NotRecordableError, record
+from ppl_vae.recording import NotRecordableError, path_of, record
 
 #: Log weights of shape (k, B) for a batch, k fresh particles each.
 Sampler = Callable[[dict[str, Tensor], int], Tensor]
@@ -36,12 +36,8 @@ WORTH_COMPILING = {"cpu": 2e11, "cuda": 1e14}
 
 def choose_path(mode: str, calls: int, traffic: float, device: str = "cpu") -> str:
     """Return how so many calls of one shape, which move `traffic` bytes in all, are to be run on a kind of device."""
-    if mode not in MODES:
-        raise unknown_name("compile", mode, MODES)
-    if mode == "auto":
-        worth_compiling = WORTH_COMPILING.get(device, WORTH_COMPILING["cpu"])
-        return "inductor" if traffic >= worth_compiling else "graph" if calls >= WORTH_RECORDING else "eager"
-    return "eager" if mode == "off" else mode
+    least = WORTH_COMPILING.get(device, WORTH_COMPILING["cpu"])
+    return path_of(mode, worth_recording=calls >= WORTH_RECORDING, worth_compiling=traffic >= least)
 
 
 class Chunks:

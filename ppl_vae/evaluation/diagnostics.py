@@ -9,6 +9,7 @@ The variance is that of the logarithm by the delta method; the logarithm's bias 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -110,3 +111,27 @@ class TailShapes:
             fitted = pareto_k(self._waiting[: self._filled].numpy(), self.num_particles)
             self._shapes[self._fitted : self._fitted + self._filled] = torch.from_numpy(fitted)
             self._fitted, self._filled = self._fitted + self._filled, 0
+
+
+class Columns:
+    """What streams of log weights tell of each of N data.
+
+    Filled in place: results that lived on one by one would pin the heap between chunks, and it would grow with N.
+    """
+
+    def __init__(self, num_particles: int, size: int) -> None:
+        names = ("values", "variances", "effective_sample_size")
+        self._columns = {name: torch.empty(size, dtype=torch.float64) for name in names}
+        self._tails = TailShapes(num_particles, size)
+        self._non_finite = 0
+
+    def put(self, rows: slice, stream: WeightStream, values: Tensor, variances: Tensor) -> None:
+        """Take in the stream of the data that stand at `rows`, which follow those before, and what it estimates."""
+        self._columns["values"][rows], self._columns["variances"][rows] = values, variances
+        self._columns["effective_sample_size"][rows] = stream.effective_sample_size()
+        self._tails.add(stream.tail)
+        self._non_finite += stream.non_finite
+
+    def results(self) -> dict[str, Any]:
+        """Return the columns (N,) and the count of log weights that are not finite."""
+        return self._columns | {"pareto_k": self._tails.shapes(), "non_finite": self._non_finite}

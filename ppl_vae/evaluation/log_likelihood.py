@@ -23,7 +23,7 @@ from ppl_vae.errors import InputError, unknown_name
 from ppl_vae.evaluation.annealed import AnnealedOptions, annealed
 from ppl_vae.evaluation.chunks import MEMORY, Chunks, Sampler
 from ppl_vae.evaluation.curve import CurveSum, Groups
-from ppl_vae.evaluation.diagnostics import TailShapes, WeightStream
+from ppl_vae.evaluation.diagnostics import Columns, WeightStream
 from ppl_vae.evaluation.jackknife import jackknife
 from ppl_vae.evaluation.result import LogLikelihood
 from ppl_vae.pair import Pair, as_pair
@@ -218,12 +218,7 @@ def _estimate(
             hint=f"memory={num_particles * BYTES_PER_WEIGHT}",
         )
     block = torch.empty(particle_block, data_block, dtype=torch.float64, device=device)
-    # Filled in place: results that lived on one by one would pin the heap between chunks, and it would grow with N.
-    columns = {
-        name: torch.empty(size, dtype=torch.float64) for name in ("values", "variances", "effective_sample_size")
-    }
-    tails, curve = TailShapes(num_particles, size), CurveSum(num_particles)
-    non_finite = 0
+    columns, curve = Columns(num_particles, size), CurveSum(num_particles)
     with progress.bar("log p(x)", size * num_particles, show) as bar:
         for start in range(0, size, data_block):
             part = {name: value[start : start + data_block] for name, value in batch.items()}
@@ -238,13 +233,5 @@ def _estimate(
             curve.add(groups, values, variances)
             if correction == "jackknife":
                 values, variances = jackknife(drawn)
-            columns["values"][rows], columns["variances"][rows] = values, variances
-            columns["effective_sample_size"][rows] = stream.effective_sample_size()
-            tails.add(stream.tail)
-            non_finite += stream.non_finite
-    return columns | {
-        "pareto_k": tails.shapes(),
-        "non_finite": non_finite,
-        "curve": curve.curve(),
-        "details": chunks.told(),
-    }
+            columns.put(rows, stream, values, variances)
+    return columns.results() | {"curve": curve.curve(), "details": chunks.told()}

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from ppl_vae.config import configurable
-from ppl_vae.errors import InputError
 from ppl_vae.objectives.weighted import WeightedBound
+from ppl_vae.shapes import share
 
 
 @configurable
@@ -46,9 +46,7 @@ class CIWAE(WeightedBound):
         gradient: Literal["reparameterised", "stl", "dreg"] = "reparameterised",
     ) -> None:
         super().__init__(num_particles, gradient)
-        if isinstance(beta, bool) or not isinstance(beta, int | float) or not 0 <= beta <= 1:
-            raise InputError("beta", expected="a number from 0 to 1", got=repr(beta), hint="beta=0.5")
-        self.beta = float(beta)
+        self.beta = share("beta", beta)
 
     def bound(self, log_w: Tensor) -> Tensor:
         """Return beta mean_k log w_k + (1 - beta) log mean_k w_k, (…, B)."""

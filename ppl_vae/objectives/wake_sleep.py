@@ -19,12 +19,13 @@ from pyro import poutine
 from torch import Tensor
 
 from ppl_vae.config import configurable
-from ppl_vae.errors import InputError, PairError
+from ppl_vae.errors import PairError
 from ppl_vae.objectives.base import with_value
 from ppl_vae.objectives.enumeration import enumerated
 from ppl_vae.objectives.leaves import Leaves
 from ppl_vae.objectives.weighing import Weighed, common_scale
 from ppl_vae.objectives.weighted import Coefficients, WeightedBound, surrogate, weight_of_log_q
+from ppl_vae.shapes import share
 from ppl_vae.traces import Sites, add, alike, latents, log_prob, sample_sites
 from ppl_vae.types import Program
 
@@ -61,9 +62,7 @@ class ReweightedWakeSleep(WeightedBound):
         self, num_particles: int = 10, insomnia: float = 1.0, gradient: Literal["score", "dreg"] = "score"
     ) -> None:
         super().__init__(num_particles, gradient)
-        if isinstance(insomnia, bool) or not isinstance(insomnia, int | float) or not 0 <= insomnia <= 1:
-            raise InputError("insomnia", expected="a number from 0 to 1", got=repr(insomnia), hint="insomnia=0.5")
-        self.insomnia = float(insomnia)
+        self.insomnia = share("insomnia", insomnia)
 
     def differentiable_loss(self, model: Program, guide: Program, *args: Any, **kwargs: Any) -> Tensor:
         """Return minus the bound, summed over the batch, as a tensor to differentiate."""

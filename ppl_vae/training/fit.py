@@ -136,10 +136,10 @@ def fit(
     their gradients are added up in one call. All hold all the data, draw the same batches, and share the noise, so that
     histories and parameters are those of one process up to rounding (see `ppl_vae.sharing` for the samplers that cannot
     be shared: they give a fit of the same law). Statistics over a batch, as batch norm takes them, are over a worker's
-    rows; its running averages are the first worker's. An objective whose loss is no sum over the data is summed over
-    the workers all the same. The first worker alone writes the folder, shows the bar and warns; the others return the
-    same run, which does not write. A fit may go on with another number of workers. SIGTERM stops all of them as Ctrl-C
-    does, with a checkpoint.
+    rows; its running averages are the first worker's. Objectives of ours whose loss is no sum over the data are
+    refused; somebody else's is summed over the workers all the same. The first worker alone writes the folder, shows
+    the bar and warns; the others return the same run, which does not write. A fit may go on with another number of
+    workers. SIGTERM stops all of them as Ctrl-C does, with a checkpoint.
     """
     options = Options(
         epochs, batch_size, lr, optimizer, optimizer_options, schedule, clip_norm,

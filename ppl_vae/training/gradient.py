@@ -16,13 +16,13 @@ from torch import Tensor, nn
 from torch.nn.utils import stateless
 
 from ppl_vae.context import evaluating, isolated
-from ppl_vae.errors import InputError, unknown_name
+from ppl_vae.errors import InputError
 from ppl_vae.handlers import GlobalScale, KLWeight
 from ppl_vae.kl_weights import Constant, KLRule
 from ppl_vae.objectives.base import own_module
 from ppl_vae.pair import Pair
 from ppl_vae.precision import check_precision, in_precision
-from ppl_vae.recording import MODES, NotRecordableError, Recording, record
+from ppl_vae.recording import NotRecordableError, Recording, path_of, record
 from ppl_vae.sharing import Sharing
 from ppl_vae.traces import trace_pair
 from ppl_vae.types import Batch
@@ -38,11 +38,7 @@ def choose_path(mode: str, steps: int) -> str:
 
     A rule and not a measurement, so that a resumed fit takes the same path to the same numbers.
     """
-    if mode not in MODES:
-        raise unknown_name("compile", mode, MODES)
-    if mode == "auto":
-        return "inductor" if steps >= WORTH_COMPILING else "graph" if steps >= WORTH_RECORDING else "eager"
-    return "eager" if mode == "off" else mode
+    return path_of(mode, worth_recording=steps >= WORTH_RECORDING, worth_compiling=steps >= WORTH_COMPILING)
 
 
 class Gradient:
@@ -159,8 +155,9 @@ class Gradient:
         if key not in self._recorded:
             self._recorded[key] = self._record(arguments, shard, inputs)
         recording, reached = self._recorded[key]
-        loss, kl, *results = recording(*inputs)
+        loss, *results = recording(*inputs)
         if self.rule.measures:
+            kl, *results = results
             self.kl += kl
         for name, parameter in self.named.items():
             parameter.grad = results[reached[name]] if name in reached else None
@@ -198,9 +195,9 @@ class Gradient:
     def _computation(self, names: list[str], shard: Shard, reached: dict[str, int]) -> Any:
         """Return the step up to the gradient as a function of tensors: parameters, buffers, KL weight, batch.
 
-        Its results are the loss, the KL (0 where no rule asks for it), the gradients of the mean per datum, and the
-        buffers if any of them changed. `reached` is filled with the parameters that have a gradient and where among the
-        gradients each one's stands.
+        Its results are the loss, the KL if the rule for its weight asks for it, the gradients of the mean per datum,
+        and the buffers if any of them changed. `reached` is filled with the parameters that have a gradient and where
+        among the gradients each one's stands.
         """
 
         def compute(*inputs: Tensor) -> list[Tensor]:
@@ -210,11 +207,12 @@ class Gradient:
             buffers = [value.clone() for value in groups[1]]
             before = [value._version for value in buffers]
             swapped = dict(zip([*self.named, *self.buffers], [*parameters, *buffers], strict=True))
-            setting, kl = groups[2][0], torch.zeros(())
+            setting, measured = groups[2][0], []
             with torch.enable_grad(), stateless._reparametrize_module(self.modules, swapped, tie_weights=True):
                 arguments = dict(zip(names, groups[3], strict=True))
                 if self.rule.measures:
                     loss, kl = self._measured(shard, setting, arguments)
+                    measured = [kl.detach()]
                 else:
                     loss = self.objective.differentiable_loss(*self._programs(shard, setting), **arguments)
                 gradients = torch.autograd.grad(loss / shard.total, parameters, allow_unused=True)
@@ -224,7 +222,7 @@ class Gradient:
             )
             there = [name for name, gradient in zip(self.named, gradients, strict=True) if gradient is not None]
             reached.update({name: i for i, name in enumerate(there)})
-            return [loss.detach(), kl.detach(), *(g for g in gradients if g is not None), *(after if changed else [])]
+            return [loss.detach(), *measured, *(g for g in gradients if g is not None), *(after if changed else [])]
 
         return compute
 

@@ -59,9 +59,9 @@ class Trainer:
         self.rule = options.kl_rule().on(data_dim, contract.latent_dim)
         weighted = not (isinstance(self.rule, Constant) and self.rule.beta == 1.0)
         check_scales(objective, weighted=weighted, shares_latents=contract.shares_latents)
-        count = workers.count if workers else 1
-        check_sums(objective, count)
-        check_measures(self.rule, objective, pair, train, contract, workers=count)
+        self.workers = workers or Workers()
+        check_sums(objective, self.workers.count)
+        check_measures(self.rule, objective, pair, train, contract, workers=self.workers.count)
         self.module = own_module(objective)
         parameters = [p for p in [*pair.parameters(), *self.module.parameters()] if p.requires_grad]
         if not parameters:
@@ -75,7 +75,6 @@ class Trainer:
             validation,
             options,
         )
-        self.workers = workers or Workers()
         self.step = TrainingStep(
             pair,
             objective,
