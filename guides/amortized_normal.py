@@ -85,7 +85,10 @@ class AmortizedNormal(PyroModule):
     def posterior(self, x: Tensor) -> Any:
         """Return q(z|x) for x (..., *x_shape): batch shape (...), event shape (L,)."""
         check_event("x", x, self.x_shape)
-        parameters = self.encoder(x.flatten(-len(self.x_shape)))
+        return self.of_network(self.encoder(x.flatten(-len(self.x_shape))))
+
+    def of_network(self, parameters: Tensor) -> Any:
+        """Return N(m, C) for the output (..., `outputs`) of a network: batch shape (...), event shape (L,)."""
         check_last_dimension("output of the encoder", parameters, self.outputs(self.latent_dim, self.covariance))
         loc, spread = parameters[..., : self.latent_dim], parameters[..., self.latent_dim :]
         if self.covariance == "full":

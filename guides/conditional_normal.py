@@ -78,7 +78,8 @@ class ConditionalNormal(PyroModule):
     def posterior(self, x: Tensor, c: Tensor | None) -> Any:
         """Return q(z|x, c) for x (..., B, *x_shape) and c (B, *c_shape): batch shape (..., B), event shape (L,)."""
         check_event("x", x, self.x_shape)
-        return self.normal.posterior(self.condition.join(x.flatten(-len(self.x_shape)), c))
+        flat = x.flatten(-len(self.x_shape))
+        return self.normal.of_network(self.condition.through(self.normal.encoder, flat, c))
 
     def check_values(self, c: Tensor | None = None, **_: Tensor) -> None:
         """Raise `InputError` for a label out of range, whichever row of the data has it."""

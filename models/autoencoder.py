@@ -73,6 +73,4 @@ class Autoencoder(PyroModule):
     def decode(self, z: Tensor) -> Any:
         """Return N(decoder(z), I/2) for z (..., L): batch shape (...), event shape x_shape."""
         check_last_dimension("z", z, self.latent_dim)
-        loc = self.decoder(z)
-        check_last_dimension("output of the decoder", loc, math.prod(self.x_shape))
-        return self.likelihood(loc.reshape(*z.shape[:-1], 1, *self.x_shape), len(self.x_shape))
+        return self.likelihood.of_network(self.decoder(z), self.x_shape)

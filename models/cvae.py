@@ -112,10 +112,7 @@ class CVAE(PyroModule):
     def decode(self, z: Tensor, c: Tensor | None) -> Any:
         """Return p(x|z, c) for z (..., B, L) and c (B, *c_shape): batch shape (..., B), event shape x_shape."""
         check_last_dimension("z", z, self.latent_dim)
-        parameters, likelihood = self.decoder(self.condition.join(z, c)), self.likelihood
-        P = likelihood.parameters_per_dim
-        check_last_dimension("output of the decoder", parameters, P * math.prod(self.x_shape))
-        return likelihood(parameters.reshape(*z.shape[:-1], P, *self.x_shape), len(self.x_shape))
+        return self.likelihood.of_network(self.condition.through(self.decoder, z, c), self.x_shape)
 
     def check_values(self, c: Tensor | None = None, **_: Tensor) -> None:
         """Raise `InputError` for a label out of range, whichever row of the data has it."""

@@ -74,7 +74,4 @@ class VAE(PyroModule):
     def decode(self, z: Tensor) -> Any:
         """Return p(x|z) for z (..., L): batch shape (...), event shape x_shape."""
         check_last_dimension("z", z, self.latent_dim)
-        parameters, likelihood = self.decoder(z), self.likelihood
-        P = likelihood.parameters_per_dim
-        check_last_dimension("output of the decoder", parameters, P * math.prod(self.x_shape))
-        return likelihood(parameters.reshape(*z.shape[:-1], P, *self.x_shape), len(self.x_shape))
+        return self.likelihood.of_network(self.decoder(z), self.x_shape)

@@ -10,6 +10,7 @@ from pyro import poutine
 from torch import Tensor, nn
 
 from ppl_vae.errors import InputError
+from ppl_vae.networks import MLP
 from ppl_vae.shapes import as_shape, batch_size, check_event, integer_at_least
 
 
@@ -22,6 +23,8 @@ class Condition(nn.Module):
         Shape of one vector of attributes (a one-hot code, say) or of one image.
     num_classes : int, optional
         C, for labels 0..C-1. Exactly one of the two is given.
+    name : str
+        What a program calls it, for errors.
 
     Attributes
     ----------
@@ -37,8 +40,11 @@ class Condition(nn.Module):
 
     classes: Tensor
 
-    def __init__(self, c_shape: int | Sequence[int] | None = None, num_classes: int | None = None) -> None:
+    def __init__(
+        self, c_shape: int | Sequence[int] | None = None, num_classes: int | None = None, name: str = "c"
+    ) -> None:
         super().__init__()
+        self.name = name
         if (c_shape is None) == (num_classes is None):
             raise InputError(
                 "condition",
@@ -62,23 +68,30 @@ class Condition(nn.Module):
         # By comparison: an index out of range would stop a GPU, and looking for one first would wait for it.
         return (given.unsqueeze(-1) == self.classes).to(self.classes.dtype)
 
-    def join(self, h: Tensor, c: Tensor | None) -> Tensor:
-        """Return (h, c), (..., B, H + size), for h (..., B, H) and c (B, *c_shape), one for all leading dimensions."""
+    def through(self, network: nn.Module, h: Tensor, c: Tensor | None) -> Tensor:
+        """Return network(h, c) for h (..., B, H) and c (B, *c_shape), one for all leading dimensions, or (..., B or 1).
+
+        An `MLP` takes the two as parts, any other network side by side, (..., B, H + size).
+        """
         code = self(c)
         rows = tuple(code.shape[:-1])
-        if rows != h.shape[h.ndim - code.ndim : -1]:
-            raise InputError("c", expected=f"rows {tuple(h.shape[:-1])}, as z or x has", got=str(rows))
-        return torch.cat((h, code.expand(*h.shape[:-1], -1)), -1)
+        if code.ndim <= h.ndim and rows != h.shape[h.ndim - code.ndim : -1] and not (code.ndim > 2 and rows[-1] == 1):
+            raise InputError(self.name, expected=f"rows {tuple(h.shape[:-1])}, as z or x has", got=str(rows))
+        if isinstance(network, MLP):
+            return network(h, code)
+        leading = torch.broadcast_shapes(h.shape[:-1], code.shape[:-1])
+        return network(torch.cat((h.expand(*leading, -1), code.expand(*leading, -1)), -1))
 
     def batch_size(self, c: Tensor | None, x: Tensor | None, x_shape: tuple[int, ...], size: int | None = None) -> int:
         """Return B, the rows of c, which those of x (..., B, *x_shape) and `size` must agree with where given."""
         given = self._check(c)
         if given.ndim == len(self.c_shape):
             shape = ", ".join(map(str, ("B", *self.c_shape)))
-            raise InputError("c", expected=f"a batch ({shape})", got=str(tuple(given.shape)), hint="c[None]")
+            got, hint = str(tuple(given.shape)), f"{self.name}[None]"
+            raise InputError(self.name, expected=f"a batch ({shape})", got=got, hint=hint)
         rows = given.shape[-len(self.c_shape) - 1]
         if x is not None and (wanted := batch_size(x, x_shape)) != rows:
-            raise InputError("c", expected=f"{wanted} rows, as x has", got=str(rows))
+            raise InputError(self.name, expected=f"{wanted} rows, as x has", got=str(rows))
         if size is not None and size != rows:
             raise InputError("size", expected=f"{rows}, the rows of c", got=repr(size))
         return rows
@@ -92,7 +105,9 @@ class Condition(nn.Module):
         if bool(outside.any()):
             row = int(outside.nonzero()[0])
             got = f"{int(given.flatten()[row])} in row {row}"
-            raise InputError("c", expected=f"labels 0 to {self.size - 1}", got=got, hint="counting classes from 0")
+            raise InputError(
+                self.name, expected=f"labels 0 to {self.size - 1}", got=got, hint="counting classes from 0"
+            )
 
     def extra_repr(self) -> str:
         """Return the kind, for `repr`."""
@@ -102,12 +117,13 @@ class Condition(nn.Module):
         """Return c, or raise `InputError` unless it is there and of the right type and shape."""
         if c is None:
             kind = f"numbers of shape {self.c_shape}" if self.c_shape else f"labels 0 to {self.size - 1}"
-            raise InputError("c", expected=f"{kind} to condition on", got="none", hint="c=…")
+            raise InputError(self.name, expected=f"{kind} to condition on", got="none", hint=f"{self.name}=…")
         if self.c_shape:
             if not c.is_floating_point():
-                raise InputError("c", expected="floating-point numbers", got=str(c.dtype), hint="c.float()")
-            check_event("c", c, self.c_shape)
+                hint = f"{self.name}.float()"
+                raise InputError(self.name, expected="floating-point numbers", got=str(c.dtype), hint=hint)
+            check_event(self.name, c, self.c_shape)
         elif c.is_floating_point() or c.dtype == torch.bool:
-            hint = "c.long(), or c_shape=… for vectors of numbers"
-            raise InputError("c", expected="whole-numbered labels", got=str(c.dtype), hint=hint)
+            hint = f"{self.name}.long(), or c_shape=… for vectors of numbers"
+            raise InputError(self.name, expected="whole-numbered labels", got=str(c.dtype), hint=hint)
         return c

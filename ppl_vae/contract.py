@@ -2,7 +2,7 @@
 
 Pyro warns where a guide misses a site; here it is an error that names the site. A program with requirements of its own
 on values, labels in range, say, has a method ``check_values(**batch)`` that raises: it sees all rows, and a recorded
-program never looks at one.
+program never looks at one. What it only wants to say of data that it is trained on is in ``check_training(**batch)``.
 """
 
 from __future__ import annotations
@@ -72,13 +72,14 @@ class Contract:
             )
 
 
-def check(pair: Pair, batch: Batch) -> Contract:
+def check(pair: Pair, batch: Batch, *, training: bool = False) -> Contract:
     """Check `pair` on the first rows of `batch`; see `Pair.check`."""
     arguments = pair.arguments(batch)
     observations.check_values(arguments)
     for program in (pair.model, pair.guide):
-        if callable(look := getattr(program, "check_values", None)):
-            look(**arguments)
+        for name in ("check_values", "check_training")[: 1 + training]:
+            if callable(look := getattr(program, name, None)):
+                look(**arguments)
     rows = _few(pair, arguments)
     few = {name: value[:rows] for name, value in arguments.items()}
     # Validation is off at first, so that our own messages, which name the site and a way out, come before Pyro's.
@@ -281,7 +282,7 @@ def _points(guide_sites: Sites) -> tuple[str, ...]:
 
     AutoGuides carry the density of an auxiliary draw over to a point at the site that it is for.
     """
-    if any(traces.is_auxiliary(site) for site in guide_sites.values()):
+    if any(traces.is_auxiliary(site) for site in traces.latents(guide_sites).values()):
         return ()
     local = {name: site for name, site in traces.latents(guide_sites).items() if traces.in_data_plate(site)}
     return tuple(name for name, site in local.items() if _is_point(site["fn"]))

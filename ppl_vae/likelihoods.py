@@ -6,6 +6,7 @@ A likelihood asks for P parameters per coordinate and maps (..., P, *x_shape) to
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import pyro.distributions as dist
@@ -17,7 +18,7 @@ from ppl_vae.config import configurable
 from ppl_vae.distributions import DiscretizedLogistic as DiscretizedLogisticDistribution
 from ppl_vae.distributions import GridCategorical
 from ppl_vae.errors import InputError, unknown_name
-from ppl_vae.shapes import integer_at_least, positive
+from ppl_vae.shapes import check_last_dimension, integer_at_least, positive
 
 
 class Likelihood(nn.Module):
@@ -49,6 +50,18 @@ class Likelihood(nn.Module):
                 got=str(tuple(parameters.shape)),
             )
         return self.distribution(parameters.movedim(axis, -1)).to_event(event_dim)
+
+    def of_network(self, output: Tensor, x_shape: Sequence[int]) -> Any:
+        """Return p(x|z) for a network's output (..., P*D), laid out (P, D): batch shape (...), event shape x_shape.
+
+        Raises
+        ------
+        InputError
+            If it has another size.
+        """
+        P = self.parameters_per_dim
+        check_last_dimension("output of the decoder", output, P * math.prod(x_shape))
+        return self(output.reshape(*output.shape[:-1], P, *x_shape), len(x_shape))
 
     def distribution(self, parameters: Tensor) -> Any:
         """Return the distribution of each coordinate, batch shape (..., *x_shape); `parameters` (..., *x_shape, P)."""

@@ -67,7 +67,7 @@ class MLP(nn.Module):
     Raises
     ------
     InputError
-        If a size is below one or a name is unknown; when called, if the last dimension is not `in_features`.
+        If a size is below one or a name is unknown; when called, if the last dimensions do not add up to `in_features`.
     """
 
     def __init__(
@@ -103,12 +103,30 @@ class MLP(nn.Module):
                     if layer.bias is not None:
                         nn.init.zeros_(layer.bias)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Map (..., in_features) to (..., out_features)."""
-        check_last_dimension("input of MLP", x, self.in_features)
-        if not self.batch_norm:
-            return self.layers(x)
-        return self.layers(x.reshape(-1, self.in_features)).reshape(*x.shape[:-1], self.out_features)
+    def forward(self, x: Tensor, *beside: Tensor) -> Tensor:
+        """Map (..., in_features), whole or as several parts side by side, to (..., out_features).
+
+        Parts broadcast against each other, and each meets its own columns of the first weight, W(u, v) = W_u u + W_v v,
+        so that what all classes or particles have in common is multiplied once.
+        """
+        parts = (x, *beside)
+        if sum(part.shape[-1] if part.ndim else 0 for part in parts) != self.in_features:
+            got = ", ".join(str(tuple(part.shape)) for part in parts)
+            raise InputError("input of MLP", expected=f"last dimension {self.in_features}", got=got)
+        first, *rest = self.layers
+        if beside:
+            weights = first.weight.split([part.shape[-1] for part in parts], 1)
+            h = F.linear(x, weights[0], first.bias)
+            for part, weight in zip(beside, weights[1:], strict=True):
+                h = h + F.linear(part, weight)
+        else:
+            h = first(x)
+        leading = h.shape[:-1]
+        if self.batch_norm:
+            h = h.reshape(-1, h.shape[-1])
+        for layer in rest:
+            h = layer(h)
+        return h.reshape(*leading, self.out_features)
 
 
 @configurable

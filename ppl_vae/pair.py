@@ -119,8 +119,10 @@ class Pair(nn.Module):
 
     # -- what a pair can do -----------------------------------------------------------------------------------------
 
-    def check(self, batch: Batch) -> contract.Contract:
+    def check(self, batch: Batch, *, training: bool = False) -> contract.Contract:
         """Check the pair's contract on a few rows of `batch`, and the support of every observed value on all of them.
+
+        With `training`, a program may warn of what is amiss in data that it is to learn from.
 
         Returns
         -------
@@ -135,7 +137,7 @@ class Pair(nn.Module):
             For a site that is missing, extra, of another shape, or of a wrong batch shape, and for parameters kept in
             the process-wide store.
         """
-        found = contract.check(self, batch)
+        found = contract.check(self, batch, training=training)
         self._dims = {name: value.dim() for name, value in self.arguments(batch).items()}
         return found
 

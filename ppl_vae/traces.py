@@ -83,7 +83,7 @@ def latents(sites: Sites) -> Sites:
 
 
 def is_auxiliary(site: Site) -> bool:
-    """Tell whether a guide site only helps to draw others (Pyro's AutoGuides have such sites)."""
+    """Tell whether a latent of a guide only helps to draw others (Pyro's AutoGuides have such sites)."""
     return bool(site["infer"].get("is_auxiliary"))
 
 
@@ -114,7 +114,8 @@ def log_weights(model_sites: Sites, guide_sites: Sites) -> Tensor:
     """Return log p(x, z) - log q(z | x) in nats, shape (K, B), or (B,) without a particle plate.
 
     Scales (from subsampling, or from a weight on the KL) are left out: a log weight is about one datum. A latent that
-    the guide lacks, because training sums it out, was drawn from the model's own law, which cancels from the weight.
+    the guide lacks, because training sums it out, was drawn from the model's own law, which cancels from the weight. A
+    `pyro.factor` of the guide is a term of the training loss, and no part of q.
 
     Raises
     ------
@@ -131,7 +132,7 @@ def log_weights(model_sites: Sites, guide_sites: Sites) -> Tensor:
             )
     proposed = {name: site for name, site in model_sites.items() if site["is_observed"] or name in guide_sites}
     log_joint = add(log_prob(site, scaled=False) for site in proposed.values())
-    return log_joint - add(log_prob(site, scaled=False) for site in guide_sites.values())
+    return log_joint - add(log_prob(site, scaled=False) for site in latents(guide_sites).values())
 
 
 def add(terms: Iterable[Tensor]) -> Tensor:

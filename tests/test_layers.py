@@ -15,7 +15,9 @@ FLOORS = (
     {"config", "context", "files", "progress", "shapes", "signature", "types"},
     {"workers"},
     # 1: parts
-    {"arviz_adapter", "conditions", "distributions", "exact", "networks"},
+    {"arviz_adapter", "distributions", "exact", "gumbel_softmax", "networks"},
+    {"conditions"},
+    {"partial_labels"},
     {"data"},
     {"likelihoods"},
     # 2: the family

@@ -3,6 +3,7 @@
 from ppl_vae.data.binarize import binarize
 from ppl_vae.data.catalogue import binarizations, load, names
 from ppl_vae.data.conditional import given_labels, given_quadrants, hidden_pixels, whole_pictures
+from ppl_vae.data.few_labels import with_few_labels
 from ppl_vae.data.own import as_split, from_tensors
 from ppl_vae.data.spec import Spec
 from ppl_vae.data.split import Dataset, Split
@@ -26,4 +27,5 @@ __all__ = [
     "load",
     "names",
     "whole_pictures",
+    "with_few_labels",
 ]

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from ppl_vae.errors import PairError
 from ppl_vae.shapes import integer_at_least
-from ppl_vae.traces import Sites, in_data_plate, is_auxiliary, is_enumerated, latents
+from ppl_vae.traces import Sites, add, in_data_plate, is_auxiliary, is_enumerated, latents, log_prob
 from ppl_vae.types import Program
 
 
@@ -48,6 +48,16 @@ def own_module(objective: Any) -> nn.Module:
     """Return the module that an objective trains beside the pair, its attribute `module`; an empty one without it."""
     module = getattr(objective, "module", None)
     return module if isinstance(module, nn.Module) else nn.Module()
+
+
+def factors(guide_sites: Sites) -> Tensor:
+    """Return the guide's own terms of the loss, one `pyro.factor` each, of the batch and a mean over particles.
+
+    As in Pyro, a guide's factor counts as a part of log q, and so against the bound: a term to be maximised, such as
+    the log probability of a known label, has a minus sign there. Bounds that evaluate a pair are without.
+    """
+    terms = [log_prob(site) for site in guide_sites.values() if site["is_observed"]]
+    return add(term.sum(-1).mean() for term in terms)
 
 
 def with_value(value: Tensor, surrogate: Tensor) -> Tensor:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ppl_vae.config import configurable
 from ppl_vae.errors import InputError, PairError, unknown_name
-from ppl_vae.objectives.base import Objective, check_sites, unreparameterised, with_value
+from ppl_vae.objectives.base import Objective, check_sites, factors, unreparameterised, with_value
 from ppl_vae.objectives.enumeration import average, check_enumerated_first, enumerated, marginal, probability
 from ppl_vae.objectives.kl import analytic_kl, conditions_match, freed, weights_match
 from ppl_vae.objectives.leaves import Leaves
@@ -98,7 +98,7 @@ class ELBO(Objective):
         if self.free_bits:
             rate = {name: freed(name, model_sites, guide_sites, self.free_bits) for name in rate}
         terms = [*distortion.values(), *rate.values()]
-        loss = add(term.sum() for term in terms) / self.num_particles
+        loss = add(term.sum() for term in terms) / self.num_particles + factors(guide_sites)
         self._check_gradient(guide_sites)
         if leaves is None:
             return loss + self._score_term(model_sites, guide_sites, terms)

@@ -37,7 +37,7 @@ def conditions_match(name: str, model_sites: Sites, guide_sites: Sites) -> bool:
     counts as a parent of it. A site that is auxiliary in the guide draws others behind the trace's back, so it rules
     the form out.
     """
-    if any(is_auxiliary(site) for site in guide_sites.values()):
+    if any(is_auxiliary(site) for site in latents(guide_sites).values()):
         return False
     return _before(name, latents(model_sites)) <= _before(name, latents(guide_sites))
 

@@ -135,6 +135,8 @@ def only_code(model_sites: Sites, guide_sites: Sites, objective: str) -> tuple[s
         If there is none such.
     """
     codes = latents(guide_sites)
+    for name in guide_sites.keys() - codes.keys():
+        raise PairError(f"site {name!r}", expected=f"for {objective} no pyro.factor in the guide", got="one")
     for name, site in codes.items():
         got = ""
         if len(codes) > 1:

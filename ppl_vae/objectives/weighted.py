@@ -26,7 +26,7 @@ import torch
 from torch import Tensor
 
 from ppl_vae.errors import PairError, unknown_name
-from ppl_vae.objectives.base import Objective, unreparameterised, with_value
+from ppl_vae.objectives.base import Objective, factors, unreparameterised, with_value
 from ppl_vae.objectives.enumeration import enumerated
 from ppl_vae.objectives.leaves import Leaves
 from ppl_vae.objectives.weighing import Weighed, weigh
@@ -98,11 +98,14 @@ class WeightedBound(Objective):
         sites = self._get_trace(model, guide, args, kwargs, leaves)
         run = weigh(*sites, inside=self.SUMS_INSIDE)
         self.check(*sites)
+        own = factors(sites[1])
+        if leaves is not None and leaves.through:
+            own = with_value(own, leaves.path(own))
         if leaves is None:
-            return -self.natural(run, sites[1])
+            return own - self.natural(run, sites[1])
         with torch.no_grad():
             coefficients = self.coefficients(run, sites[1])
-        return -self.estimate(run, coefficients, leaves)
+        return own - self.estimate(run, coefficients, leaves)
 
     def _get_trace(
         self, model: Program, guide: Program, args: Any, kwargs: Any, around_guide: Any = None

@@ -45,7 +45,7 @@ class Trainer:
         options: Options,
         workers: Workers | None = None,
     ) -> None:
-        contract = pair.check(train)
+        contract = pair.check(train, training=True)
         if contract.latent_dim >= train.size:
             raise InputError(
                 "data",

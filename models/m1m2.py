@@ -1,0 +1,61 @@
+"""The generative half of M1+M2, two models stacked (Kingma, Mohamed, Rezende & Welling 2014, section 3.1).
+
+p(y) p(z2) p(z1|y, z2)     M2, whose datum is z1
+p(x|z1)                    M1, a VAE's decoder
+"""
+
+from __future__ import annotations
+
+import pyro
+from pyro.nn import PyroModule
+from torch import Tensor
+
+from ppl_vae.config import configurable
+from ppl_vae.errors import InputError
+from ppl_vae.models.m2 import M2
+from ppl_vae.models.vae import VAE
+
+
+@configurable
+class M1M2(PyroModule):
+    """Model of x by a class y and a style z2, by way of the features z1 of a VAE.
+
+    Parameters
+    ----------
+    m1 : VAE
+        Its decoder is p(x|z1); its prior is not used.
+    m2 : M2
+        Of data of shape m1.latent_dim, with a likelihood of real values.
+
+    Raises
+    ------
+    InputError
+        If the two do not fit; when called, as `M2` does.
+
+    Examples
+    --------
+    >>> M1M2(VAE(784, 50), M2(50, 50, num_classes=10, likelihood="normal-decoder"))        # doctest: +SKIP
+    """
+
+    def __init__(self, m1: VAE, m2: M2) -> None:
+        super().__init__()
+        if m2.x_shape != (m1.latent_dim,):
+            raise InputError("m2", expected=f"data of shape ({m1.latent_dim},), the latents of m1", got=str(m2.x_shape))
+        self.m1, self.m2 = m1, m2
+
+    def forward(
+        self,
+        x: Tensor | None = None,
+        y: Tensor | None = None,
+        labelled: Tensor | None = None,
+        size: int | None = None,
+    ) -> Tensor:
+        """Sample y, z2, z1, then x; or observe x (B, *x_shape), and y (B,), all or those `labelled`. Returns x."""
+        with pyro.plate("data", self.m2.labels.rows(y, labelled, x, self.m1.x_shape, size), dim=-1):
+            y, z2 = self.m2.sample_y(y, labelled), pyro.sample("z2", self.m2.prior())
+            z1 = pyro.sample("z1", self.m2.decode(z2, y))
+            return pyro.sample("x", self.m1.decode(z1), obs=x)
+
+    def check_values(self, y: Tensor | None = None, labelled: Tensor | None = None, **_: Tensor) -> None:
+        """Raise `InputError` for a label out of range, whichever row of the data has it."""
+        self.m2.check_values(y, labelled)

@@ -1,0 +1,52 @@
+"""One-hot draws with a gradient: the straight-through Gumbel-softmax (Jang, Gu & Poole 2017, section 2.2).
+
+y = one_hot(argmax_k (log p_k + g_k)),   g_k ~ Gumbel(0, 1)            a draw from p exactly
+dy/dlogits := d softmax((log p + g) / temperature) / dlogits           its gradient, biased but of little noise
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from pyro.distributions import OneHotCategorical
+from torch import Tensor
+from torch.nn import functional as F
+
+
+class GumbelSoftmax(OneHotCategorical):
+    """One-hot vectors (..., C) of probability softmax(logits), whose draws have a relaxed gradient.
+
+    Parameters
+    ----------
+    temperature : float
+        Of the relaxation: smaller is less biased and noisier.
+    logits : Tensor
+        Shape (..., C).
+    """
+
+    has_rsample = True
+
+    def __init__(self, temperature: float, logits: Tensor, validate_args: bool | None = None) -> None:
+        self.temperature = temperature
+        super().__init__(logits=logits, validate_args=validate_args)
+
+    def expand(self, batch_shape: Any, _instance: Any = None) -> Any:
+        """Return the same law for a larger batch shape."""
+        new = self._get_checked_instance(GumbelSoftmax, _instance)
+        new.temperature = self.temperature
+        return super().expand(batch_shape, _instance=new)
+
+    def rsample(self, sample_shape: Any = ()) -> Tensor:
+        """Return one-hot draws, shape (*sample_shape, ..., C), with the gradient of the relaxed ones."""
+        shape = self._extended_shape(torch.Size(sample_shape))
+        noise = -torch.empty(shape, dtype=self.logits.dtype, device=self.logits.device).exponential_().log()
+        perturbed = self.logits + noise
+        soft = torch.softmax(perturbed / self.temperature, -1)
+        hard = F.one_hot(perturbed.argmax(-1), shape[-1]).to(soft.dtype)
+        return hard + (soft - soft.detach())
+
+    def sample(self, sample_shape: Any = ()) -> Tensor:
+        """Return one-hot draws without a gradient."""
+        with torch.no_grad():
+            return self.rsample(sample_shape)
