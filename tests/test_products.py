@@ -1,5 +1,7 @@
 """Products handed to oneDNN: the same numbers to rounding, and only where they pay and where nothing is hidden."""
 
+import time
+
 import pytest
 import torch
 from torch.fx.experimental.proxy_tensor import make_fx
@@ -96,3 +98,20 @@ def test_what_is_left_alone(values, why):
 def test_without_onednn_all_is_left_alone(monkeypatch):
     monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)
     assert "aten.addmm.default" in targets(recorded(COMPUTATIONS["linear"], inputs()))
+
+
+@needs_onednn
+def test_part_of_a_matrix_is_as_fast():
+    """A weight that is a slice of a larger one: oneDNN itself would fall back to a loop, a thousand times slower."""
+    x, whole = torch.randn(400, 50), torch.randn(300, 60)
+
+    def seconds(weight):
+        (found,) = (graph := recorded(lambda x, w: [x @ w.t()], [x, weight]))(x, weight)
+        torch.testing.assert_close(found, x @ weight.t())
+        assert any("ppl_vae.linear" in target for target in targets(graph))
+        started = time.process_time()
+        for _ in range(3):
+            graph(x, weight)
+        return time.process_time() - started
+
+    assert seconds(whole[:, :50]) < 30 * seconds(whole[:, :50].contiguous())
