@@ -5,6 +5,7 @@ that are not finite are counted on the figure in red, and marked where they have
 """
 
 from ppl_vae.plots.bounds import history
+from ppl_vae.plots.classes import calibration
 from ppl_vae.plots.features import feature_reconstructions, feature_scatter, marginals
 from ppl_vae.plots.gradients import gradient_noise
 from ppl_vae.plots.images import image_grid, latent_walk, reconstructions, weights_as_images
@@ -12,6 +13,7 @@ from ppl_vae.plots.latents import embed, embedding, embeddings
 from ppl_vae.plots.likelihoods import estimate_comparison, k_curve, log_likelihood, pareto_k, posterior_comparison
 
 __all__ = [
+    "calibration",
     "embed",
     "embedding",
     "embeddings",
