@@ -156,7 +156,7 @@ def test_names_have_one_line_each():
     names = data.names()
     generated, read = (
         {"digits", "sprites", "linear-gaussian"},
-        {"mnist", "binarized-mnist", "omniglot", "frey", "dsprites"},
+        {"mnist", "binarized-mnist", "omniglot", "frey", "dsprites", "hands-nyu", "hands-icvl"},
     )
     assert set(names) == generated | read
     assert all(line and "\n" not in line for line in names.values())

@@ -11,6 +11,7 @@ from typing import Any
 
 from ppl_vae.data.binarize import binarize
 from ppl_vae.data.dsprites import dsprites
+from ppl_vae.data.hands import hands_icvl, hands_nyu
 from ppl_vae.data.images import binarized_mnist, frey, mnist
 from ppl_vae.data.omniglot import omniglot
 from ppl_vae.data.spec import BINARIZATIONS, Binarization
@@ -40,6 +41,8 @@ _ENTRIES = {
         "32415 handwritten characters of 50 alphabets, 28x28, grey", omniglot, ("dynamic", "fixed", "none")
     ),
     "frey": _Entry("1965 grey video frames of one face, 28x20", frey, ("none",)),
+    "hands-nyu": _Entry("joints and pictures of 8252 real hands, 14 joints, two subjects", hands_nyu, ("none",)),
+    "hands-icvl": _Entry("joints and pictures of 1596 real hands, 16 joints, two sequences", hands_icvl, ("none",)),
 }
 
 
@@ -80,7 +83,7 @@ def load(name: str = "digits", *, binarization: str | None = None, seed: int = 0
         Seed of the split, of the draws and of what is synthetic. Published test parts do not depend on it.
     **options
         ``num_rows`` of dsprites; ``num_rows`` and ``size`` of sprites; ``num_rows``, ``x_dim``, ``latent_dim`` and
-        ``scale`` of linear-gaussian.
+        ``scale`` of linear-gaussian; ``image_size``, ``scale_2d`` and ``hand_size`` of hands.
 
     Raises
     ------

@@ -11,6 +11,7 @@ from ppl_vae.plots.gradients import gradient_noise
 from ppl_vae.plots.images import image_grid, latent_walk, reconstructions, weights_as_images
 from ppl_vae.plots.latents import embed, embedding, embeddings
 from ppl_vae.plots.likelihoods import estimate_comparison, k_curve, log_likelihood, pareto_k, posterior_comparison
+from ppl_vae.plots.skeletons import skeleton_hypotheses, skeleton_predictions, skeletons
 
 __all__ = [
     "calibration",
@@ -30,5 +31,8 @@ __all__ = [
     "pareto_k",
     "posterior_comparison",
     "reconstructions",
+    "skeleton_hypotheses",
+    "skeleton_predictions",
+    "skeletons",
     "weights_as_images",
 ]
