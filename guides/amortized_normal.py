@@ -92,11 +92,11 @@ class AmortizedNormal(PyroModule):
         check_last_dimension("output of the encoder", parameters, self.outputs(self.latent_dim, self.covariance))
         loc, spread = parameters[..., : self.latent_dim], parameters[..., self.latent_dim :]
         if self.covariance == "full":
-            return dist.MultivariateNormal(loc, scale_tril=_lower_triangle(spread, self.latent_dim))
+            return dist.MultivariateNormal(loc, scale_tril=lower_triangle(spread, self.latent_dim))
         return dist.Normal(loc, spread.exp()).to_event(1)
 
 
-def _lower_triangle(entries: Tensor, L: int) -> Tensor:
+def lower_triangle(entries: Tensor, L: int) -> Tensor:
     """Return T (..., L, L), lower triangular with a positive diagonal, from L (L + 1) / 2 free `entries`.
 
     The entries after the first L, then all of them backwards, fill a square row by row; its lower half holds each entry

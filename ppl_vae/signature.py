@@ -18,7 +18,10 @@ class Signature:
 
     @classmethod
     def of(cls, program: nn.Module) -> Signature:
-        """Return the signature of a program's forward."""
+        """Return the signature of a program's forward, or what its `argument_names` say, none of them required."""
+        declared = getattr(program, "argument_names", None)
+        if declared is not None:
+            return cls(frozenset(declared) | {"size"}, frozenset(), False)
         parameters = inspect.signature(program.forward).parameters.values()
         named = [p for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
         return cls(

@@ -1,6 +1,7 @@
 """What SVI maximises: objectives are `pyro.infer.ELBO`s that read nothing back from the device inside a step."""
 
 from ppl_vae.objectives.ciwae import CIWAE
+from ppl_vae.objectives.cross_modal import CrossModalELBO
 from ppl_vae.objectives.density_ratio import FactorVAE
 from ppl_vae.objectives.elbo import ELBO
 from ppl_vae.objectives.iwelbo import IWELBO
@@ -17,6 +18,7 @@ __all__ = [
     "MIWAE",
     "PIWAE",
     "BetaTCVAE",
+    "CrossModalELBO",
     "FactorVAE",
     "Renyi",
     "ReweightedWakeSleep",

@@ -1,0 +1,150 @@
+"""Posteriors given any subset S of modalities, joined from an expert for each.
+
+An expert is a factor e_m(z) = exp(-1/2 z'A_m z + z'h_m), with (h_m, A_m) = encoder_m(x_m). Of a set A of modalities,
+
+q_A(z) = p(z) prod_A e_m(z) / const = N(u, P^-1),   P = I + sum_A A_m,   u = P^-1 sum_A h_m
+
+product               q = q_S                                             (Wu & Goodman 2018, eq. 3)
+mixture               q = 1/|S| sum_{m in S} q_{m}                        (Shi et al. 2019, section 3.1)
+mixture-of-products   q = 1/(2^|S| - 1) sum_{A in S, A not empty} q_A     (Sutter et al. 2021, eq. 6)
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from itertools import combinations
+from typing import Any
+
+import pyro
+import pyro.distributions as dist
+import torch
+from pyro.nn import PyroModule
+from torch import Tensor, nn
+
+from ppl_vae.config import configurable
+from ppl_vae.errors import InputError, unknown_name
+from ppl_vae.fixed_mixture import FixedMixture
+from ppl_vae.guides.amortized_normal import lower_triangle
+from ppl_vae.modalities import Modalities, Shape
+from ppl_vae.networks import MLP
+from ppl_vae.shapes import check_last_dimension, integer_at_least
+
+JOINS = ("product", "mixture", "mixture-of-products")
+COVARIANCES = ("diagonal", "full")
+
+
+@configurable
+class Experts(PyroModule):
+    """q(z|x_S) for whichever modalities of a datum are there.
+
+    Parameters
+    ----------
+    modalities : mapping of str to int or tuple of int
+        Shape of one datum of each modality, by name.
+    latent_dim : int
+        L.
+    join : {"product", "mixture", "mixture-of-products"}
+        How experts are joined; the last has 2^M - 1 components.
+    covariance : {"diagonal", "full"}
+        Of the precisions A_m: exp(2 a), or TT' with T lower triangular. Full ones with affine encoders hold the exact
+        posteriors of linear-Gaussian modalities.
+    hidden, activation
+        Of the default encoders, each an `MLP`.
+    encoders : mapping of str to Module, optional
+        Instead of the default ones: each maps x_m, flattened, to (..., L + L) or, full, (..., L + L (L + 1) / 2).
+
+    Raises
+    ------
+    InputError
+        If a size is below one, or a name unknown; when called, for an unknown modality, modalities of different
+        length, a mask of another shape, or a datum with none.
+    """
+
+    def __init__(
+        self,
+        modalities: Mapping[str, Shape],
+        latent_dim: int,
+        *,
+        join: str = "product",
+        covariance: str = "diagonal",
+        hidden: Sequence[int] = (200, 200),
+        activation: str = "tanh",
+        encoders: Mapping[str, nn.Module] | None = None,
+    ) -> None:
+        super().__init__()
+        if join not in JOINS:
+            raise unknown_name("join", join, JOINS)
+        if covariance not in COVARIANCES:
+            raise unknown_name("covariance", covariance, COVARIANCES)
+        self.modalities = Modalities(modalities)
+        self.latent_dim = integer_at_least("latent_dim", latent_dim, 1)
+        self.join, self.covariance = join, covariance
+        spread = latent_dim if covariance == "diagonal" else latent_dim * (latent_dim + 1) // 2
+        self.outputs = latent_dim + spread
+        self.encoders = nn.ModuleDict()
+        for name in encoders or {}:
+            if name not in self.modalities.shapes:
+                raise unknown_name("modality", name, self.modalities.shapes)
+        for name, shape in self.modalities.shapes.items():
+            own = (encoders or {}).get(name)
+            self.encoders[name] = MLP(math.prod(shape), self.outputs, hidden, activation) if own is None else own
+
+    @property
+    def argument_names(self) -> frozenset[str]:
+        """What the program takes from a batch."""
+        return self.modalities.argument_names
+
+    def forward(self, size: int | None = None, **modalities: Tensor) -> Tensor:
+        """Sample z given the modalities that are there, (B, *x_shape) each, and return it, (..., B, L)."""
+        values, masks = self.modalities.given(modalities)
+        if not values:
+            hint = ", ".join(self.modalities.shapes)
+            raise InputError("guide", expected="at least one modality", got="none", hint=hint)
+        with pyro.plate("data", self.modalities.rows(values, size), dim=-1):
+            return pyro.sample("z", self.posterior(values, masks))
+
+    def posterior(self, values: Mapping[str, Tensor], masks: Mapping[str, Tensor]) -> Any:
+        """Return q(z|x_S), p(z) where a datum has none: batch shape (B,), event shape (L,)."""
+        shifts, precisions = zip(*(self.expert(name, x) for name, x in values.items()), strict=True)
+        there = torch.stack([masks.get(name, x.new_ones(len(x), dtype=torch.bool)) for name, x in values.items()], -1)
+        shift, precision = torch.stack(shifts, 1), torch.stack(precisions, 1)  # (B, M, ...)
+        if self.join == "product":
+            return self._product(there, shift, precision)
+        subsets = self._subsets(len(values)).to(there.device)  # (A, M), the empty set last
+        valid = (there[:, None] | ~subsets).all(-1)  # (B, A): every member is there
+        valid = torch.cat((valid[:, :-1], ~valid[:, :-1].any(-1, keepdim=True)), -1).to(shift.dtype)
+        components = self._product(subsets, shift[:, None], precision[:, None])
+        return FixedMixture(valid / valid.sum(-1, keepdim=True), components)
+
+    def expert(self, name: str, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Return h_m (B, L) and A_m, (B, L) where diagonal, else (B, L, L), of one modality."""
+        output = self.encoders[name](x.flatten(-len(self.modalities.shapes[name])))
+        check_last_dimension(f"output of the encoder of {name}", output, self.outputs)
+        shift, spread = output[..., : self.latent_dim], output[..., self.latent_dim :]
+        if self.covariance == "diagonal":
+            return shift, (2 * spread).exp()
+        T = lower_triangle(spread, self.latent_dim)
+        return shift, T @ T.mT
+
+    def _product(self, members: Tensor, shift: Tensor, precision: Tensor) -> Any:
+        """Return N(u, P^-1) of the experts that are `members` (..., M)."""
+        chosen = members.unsqueeze(-1).to(shift.dtype)
+        h = (chosen * shift).sum(-2)
+        if self.covariance == "diagonal":
+            P = 1 + (chosen * precision).sum(-2)
+            return dist.Normal(h / P, P.rsqrt()).to_event(1)
+        eye = torch.eye(self.latent_dim, dtype=shift.dtype, device=shift.device)
+        P = eye + (chosen.unsqueeze(-1) * precision).sum(-3)
+        u = torch.cholesky_solve(h.unsqueeze(-1), torch.linalg.cholesky(P)).squeeze(-1)
+        return dist.MultivariateNormal(u, precision_matrix=P)
+
+    def _subsets(self, M: int) -> Tensor:
+        """Return the sets of modalities that have a component each, (A, M) boolean; the prior is that of none."""
+        sizes = [1] if self.join == "mixture" else range(1, M + 1)
+        sets = [members for size in (*sizes, 0) for members in combinations(range(M), size)]
+        return torch.tensor([[m in members for m in range(M)] for members in sets])
+
+    def check_values(self, **modalities: Tensor) -> None:
+        """Raise `InputError` for a datum of which every modality is missing."""
+        self.modalities.check_values(modalities)

@@ -1,0 +1,78 @@
+"""log p(x_t | x_i) of some modalities given others, as the difference of two estimates.
+
+log p(x_t | x_i) = log p(x_t, x_i) - log p(x_i)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ppl_vae.errors import InputError, unknown_name
+from ppl_vae.evaluation.log_likelihood import log_likelihood
+from ppl_vae.evaluation.result import LogLikelihood
+from ppl_vae.modalities import mask_name
+from ppl_vae.types import Batch
+
+
+def conditional_log_likelihood(
+    pair: Any, data: Batch, target: str | Sequence[str], given: str | Sequence[str], *, seed: int = 0, **options: Any
+) -> LogLikelihood:
+    """Estimate log p(x_t | x_i) for data that have all of these modalities.
+
+    Parameters
+    ----------
+    pair : Pair
+        Over modalities, which it takes by name.
+    data : mapping of tensors
+        Modalities by name.
+    target, given : str or sequence of str
+        What is predicted, and from what.
+    seed : int
+        Of the particles; the two estimates have independent ones, so that their variances add up.
+    **options
+        As for `log_likelihood`: ``method``, ``num_particles``, ….
+
+    Returns
+    -------
+    LogLikelihood
+        Of the difference. Effective sample size and Pareto k are the worse of both.
+
+    Raises
+    ------
+    InputError
+        For a name that the data lack, or one on both sides; as `log_likelihood` does.
+    """
+    targets, known = _names(target), _names(given)
+    for name in (*targets, *known):
+        if name not in data:
+            raise unknown_name("modality", name, data)
+    if both := set(targets) & set(known):
+        raise InputError("given", expected="modalities that are not the target", got=", ".join(sorted(both)))
+    joint = log_likelihood(pair, _only(data, (*targets, *known)), seed=seed, **options)
+    alone = log_likelihood(pair, _only(data, known), seed=seed + 1, **options)
+    return replace(
+        joint,
+        values=joint.values - alone.values,
+        variances=joint.variances + alone.variances,
+        effective_sample_size=torch.minimum(joint.effective_sample_size, alone.effective_sample_size),
+        pareto_k=torch.maximum(joint.pareto_k, alone.pareto_k),
+        seconds=joint.seconds + alone.seconds,
+        non_finite=joint.non_finite + alone.non_finite,
+        quantity=f"log p({', '.join(targets)} | {', '.join(known)})",
+        curve=None,
+    )
+
+
+def _names(names: str | Sequence[str]) -> tuple[str, ...]:
+    return (names,) if isinstance(names, str) else tuple(names)
+
+
+def _only(data: Mapping[str, Tensor], names: Sequence[str]) -> dict[str, Tensor]:
+    """Return these modalities and their masks."""
+    wanted = {*names, *map(mask_name, names)}
+    return {name: value for name, value in data.items() if name in wanted}

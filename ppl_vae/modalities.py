@@ -1,0 +1,87 @@
+"""Modalities of a datum: named tensors x_m, any of which may be missing, by a mask called ``<name>_present``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from ppl_vae.errors import InputError, unknown_name
+from ppl_vae.shapes import as_shape, batch_size, integer_at_least
+
+Shape = int | Sequence[int]
+
+
+def mask_name(name: str) -> str:
+    """Return what the mask of a modality is called."""
+    return f"{name}_present"
+
+
+class Modalities:
+    """Names and shapes of modalities, and the checks on what is given of them.
+
+    Parameters
+    ----------
+    shapes : mapping of str to int or tuple of int
+        Shape of one datum of each modality, by name.
+    """
+
+    def __init__(self, shapes: Mapping[str, Shape]) -> None:
+        if not isinstance(shapes, Mapping) or not shapes:
+            raise InputError("modalities", expected="a mapping of names to shapes", got=repr(shapes)[:60])
+        for name in shapes:
+            if not str(name).isidentifier() or name in ("z", "size") or name.endswith("_present"):
+                raise InputError("modality", expected="the name of an argument, not z or size", got=repr(name))
+        self.shapes = {name: as_shape(f"shape of {name}", shape) for name, shape in shapes.items()}
+
+    @property
+    def argument_names(self) -> frozenset[str]:
+        """Everything that a program over these modalities takes from a batch."""
+        return frozenset(self.shapes) | {mask_name(name) for name in self.shapes}
+
+    def given(self, arguments: Mapping[str, Tensor | None]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """Return modalities and masks that are there, each by the name of the modality.
+
+        Raises
+        ------
+        InputError
+            For an unknown name, a mask without its modality, or one that is not boolean of the batch's length.
+        """
+        tensors = {name: value for name, value in arguments.items() if value is not None}
+        for name in tensors:
+            if name not in self.argument_names:
+                raise unknown_name("modality", name, self.shapes)
+        values = {name: tensors[name] for name in self.shapes if name in tensors}
+        masks = {name: tensors[mask_name(name)] for name in self.shapes if mask_name(name) in tensors}
+        for name, mask in masks.items():
+            if name not in values:
+                raise InputError(mask_name(name), expected=f"{name}, which it is the mask of", got="none")
+            rows = batch_size(values[name], self.shapes[name])
+            if mask.dtype != torch.bool or mask.shape[-1:] != (rows,) or mask.ndim != 1:
+                got = f"{mask.dtype}, {tuple(mask.shape)}"
+                raise InputError(mask_name(name), expected=f"a boolean mask of shape ({rows},)", got=got)
+        return values, masks
+
+    def rows(self, values: Mapping[str, Tensor], size: int | None = None) -> int:
+        """Return B, which all modalities and `size` must agree on where given."""
+        counts = {name: batch_size(value, self.shapes[name]) for name, value in values.items()}
+        if len(set(counts.values())) > 1:
+            told = ", ".join(f"{name} {count}" for name, count in counts.items())
+            raise InputError("modalities", expected="equally many rows", got=told)
+        if not counts and size is None:
+            raise InputError("model", expected=f"one of {', '.join(self.shapes)} to score, or size", got="neither")
+        rows = next(iter(counts.values())) if counts else integer_at_least("size", size, 1)
+        if size is not None and size != rows:
+            raise InputError("size", expected=f"{rows}, the rows of the modalities", got=repr(size))
+        return rows
+
+    def check_values(self, arguments: Mapping[str, Tensor]) -> None:
+        """Raise `InputError` for a datum of which every modality is missing."""
+        values, masks = self.given(arguments)
+        if not values or len(masks) < len(values):
+            return
+        none = ~torch.stack(list(masks.values())).any(0)
+        if bool(none.any()):
+            row = int(none.nonzero()[0])
+            raise InputError("modalities", expected="at least one of each datum", got=f"none in row {row}")
