@@ -2,7 +2,7 @@
 
     M1      a VAE's features, the means of q(z|x), and a support vector machine on those that are labelled
     M2      p(y) p(z) p(x|y, z),  q(y|x) q(z|x, y);  y is summed out where it is not known
-    M1+M2   M2 of the features of M1, whose networks stay as they are
+    M1+M2   M2 of the features of M1; M1's networks go on learning, or stay as they are (`--frozen`, as in the paper)
 
 Every draw takes other labels, equally many of each class; the accuracy is its mean over draws with Student's 95 %
 interval. Pictures are binarised afresh for every batch, and classified by their grey values. Settings were chosen on
@@ -21,12 +21,14 @@ is printed.
 from __future__ import annotations
 
 import argparse
+import copy
 import platform
 import shlex
 import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pyro
 import sklearn
@@ -41,6 +43,7 @@ from torch.nn.functional import one_hot
 import ppl_vae
 from ppl_vae import plots
 from ppl_vae.data import Dataset, Split
+from ppl_vae.data.split import Role
 from ppl_vae.evaluation.classification import Classification, classify, confidence_interval
 from ppl_vae.guides import AmortizedMixture, AmortizedNormal, StackedMixture
 from ppl_vae.models import M1M2, M2, VAE
@@ -48,12 +51,11 @@ from ppl_vae.models import M1M2, M2, VAE
 MODELS = ("m1", "m2", "m1+m2")
 
 
-def fit(pair: ppl_vae.Pair, data: Dataset, epochs: int, seed: int, name: str, options: argparse.Namespace) -> None:
+def fit(pair: ppl_vae.Pair, data: Dataset, name: str, options: argparse.Namespace, **settings: Any) -> None:
     """Fit a pair, in a folder of its own where fits are kept."""
     ppl_vae.fit(
-        pair, data, epochs=epochs, batch_size=options.batch_size, lr=options.lr, schedule="linear", seed=seed,
-        compile=options.compile, device=options.device,
-        run_dir=options.runs and options.runs / name, resume=options.runs is not None,
+        pair, data, batch_size=options.batch_size, compile=options.compile, device=options.device,
+        run_dir=options.runs and options.runs / name, resume=options.runs is not None, **settings,
     )  # fmt: skip
     pair.cpu()
 
@@ -61,27 +63,28 @@ def fit(pair: ppl_vae.Pair, data: Dataset, epochs: int, seed: int, name: str, op
 def m1(data: Dataset, options: argparse.Namespace) -> ppl_vae.Pair:
     """Return a VAE fitted to all pictures, without labels."""
     torch.manual_seed(options.seed)
-    D, L, networks = data.spec.x_dim, options.latent_dim, {"hidden": (options.hidden,) * 2, "activation": "softplus"}
+    D, L, networks = data.spec.x_dim, options.latent_dim, {"hidden": tuple(options.m1_hidden), "activation": "softplus"}
     pair = ppl_vae.Pair(VAE(D, L, **networks), AmortizedNormal(D, L, **networks))
-    fit(pair, data, options.m1_epochs, options.seed, "m1", options)
+    fit(pair, data, "m1", options, epochs=options.m1_epochs, lr=1e-3, schedule="exponential", seed=options.seed)
     return pair
 
 
 def semi_supervised(
-    data: Dataset, model: str, how: str, alpha: float, vae: ppl_vae.Pair | None, options
+    data: Dataset, how: str, alpha: float, vae: ppl_vae.Pair | None, options: argparse.Namespace
 ) -> ppl_vae.Pair:
-    """Return a fresh M2 of pictures, or of the features of a fitted VAE."""
-    D, L, C = data.spec.x_dim, options.latent_dim, data.spec.num_classes
-    networks = {"hidden": (options.hidden,), "activation": "softplus"}
-    given = {"classes": how, "alpha": alpha}
+    """Return a fresh M2 of pictures, or of the features of a VAE, from which its own copy of M1 starts."""
+    D, L, C = data.spec.x_dim, options.style_dim, data.spec.num_classes
+    assert C is not None
+    networks: dict[str, Any] = {"hidden": (options.hidden,), "activation": "softplus"}
+    given: dict[str, Any] = {"classes": how, "alpha": alpha} | networks
+    networks["one_hot"] = how == "relaxed"
     if vae is None:
-        return ppl_vae.Pair(
-            M2(D, L, C, one_hot=how == "relaxed", **networks), AmortizedMixture(D, L, C, **given, **networks)
-        )
-    vae.requires_grad_(False)
-    prior = M2(L, L, C, likelihood="normal-decoder", one_hot=how == "relaxed", **networks)
+        return ppl_vae.Pair(M2(D, L, C, **networks), AmortizedMixture(D, L, C, **given))
+    m1 = copy.deepcopy(vae).requires_grad_(not options.frozen)
+    F = options.latent_dim
     return ppl_vae.Pair(
-        M1M2(vae.model, prior), StackedMixture(vae.guide, AmortizedMixture(L, L, C, **given, **networks))
+        M1M2(m1.model, M2(F, L, C, likelihood="normal-decoder", **networks)),
+        StackedMixture(m1.guide, AmortizedMixture(F, L, C, **given)),
     )
 
 
@@ -90,7 +93,7 @@ def features(vae: ppl_vae.Pair, split: Split) -> Tensor:
     return vae.posterior_mean({"x": split["x"]})["z"]
 
 
-def support_vectors(vae: ppl_vae.Pair, few: Dataset, grey: Dataset, role: str) -> float:
+def support_vectors(vae: ppl_vae.Pair, few: Dataset, grey: Dataset, role: Role) -> float:
     """Return the accuracy of M1: a support vector machine on features of the labelled data."""
     shown = few.train["labelled"][: grey.train.size]
     z, y = features(vae, grey.train)[shown], grey.train["y"][shown]
@@ -156,12 +159,15 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--draws", type=int, default=5, help="of labels, for each number of them")
     parser.add_argument("--labelled", type=float, default=0.1, help="share of labelled data in training, by repeating")
     parser.add_argument("--alpha", type=float, default=0.1, help="Kingma's, a share of the data")
-    parser.add_argument("--latent-dim", type=int, default=50)
-    parser.add_argument("--hidden", type=int, default=300)
-    parser.add_argument("--epochs", type=int, default=50)
-    parser.add_argument("--m1-epochs", type=int, default=50, help="of the VAE of M1 and M1+M2")
-    parser.add_argument("--batch-size", type=int, default=200)
-    parser.add_argument("--lr", type=float, default=1e-3)
+    parser.add_argument("--style-dim", type=int, default=5, help="of the style z of M2, z2 of M1+M2")
+    parser.add_argument("--hidden", type=int, default=300, help="of M2's networks")
+    parser.add_argument("--epochs", type=int, default=100)
+    parser.add_argument("--latent-dim", type=int, default=50, help="of M1, the VAE")
+    parser.add_argument("--m1-hidden", type=int, nargs="+", default=[500, 500])
+    parser.add_argument("--m1-epochs", type=int, default=40)
+    parser.add_argument("--frozen", action="store_true", help="leave M1's networks as they are in M1+M2")
+    parser.add_argument("--batch-size", type=int, default=100)
+    parser.add_argument("--lr", type=float, default=3e-3, help="of M2 and M1+M2")
     parser.add_argument("--seed", type=int, default=0, help="of the VAE, and of the first draw")
     parser.add_argument("--device", default="auto", help="to train on: auto, cpu, cuda")
     parser.add_argument("--compile", default="auto", help="auto, off, graph or inductor")
@@ -173,7 +179,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     options, started = parser.parse_args(arguments), time.perf_counter()
     if options.quick:
         options.epochs = options.m1_epochs = options.draws = 2
-        options.hidden, options.latent_dim = 32, 5
+        options.hidden, options.m1_hidden, options.latent_dim = 32, [32], 5
 
     data, grey = ppl_vae.data.load(options.data), ppl_vae.data.load(options.data, binarization="none")
     vae = m1(data, options) if {"m1", "m1+m2"} & set(options.models) else None
@@ -196,8 +202,9 @@ def main(argv: Sequence[str] | None = None) -> None:
                     accuracies.append(support_vectors(vae, few, grey, options.role))
                     continue
                 torch.manual_seed(seed)
-                pair = semi_supervised(data, model, how, alpha, vae if model == "m1+m2" else None, options)
-                fit(pair, few, options.epochs, seed, f"{model}-{how}-{labels}-{seed}", options)
+                pair = semi_supervised(data, how, alpha, vae if model == "m1+m2" else None, options)
+                name = f"{model}-{how}-{labels}-{seed}"
+                fit(pair, few, name, options, epochs=options.epochs, lr=options.lr, schedule="linear", seed=seed)
                 found = classify(pair, grey.splits[options.role], num_particles=10)
                 accuracies.append(found.accuracy)
                 print(f"{model}, {how}, {labels:,} labels, draw {number}: {found}", flush=True)
