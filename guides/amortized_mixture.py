@@ -137,5 +137,4 @@ class AmortizedMixture(PyroModule):
 
     def check_training(self, y: Tensor | None = None, labelled: Tensor | None = None, **_: Tensor) -> None:
         """Warn of classes that no label shows, of data without labels, and of a mask that hides none."""
-        if y is not None and labelled is not None:
-            self.labels.warn_of_missing(y, labelled)
+        self.labels.warn_of_missing(y, labelled)

@@ -46,6 +46,12 @@ class GumbelSoftmax(OneHotCategorical):
         hard = F.one_hot(perturbed.argmax(-1), shape[-1]).to(soft.dtype)
         return hard + (soft - soft.detach())
 
+    def log_prob(self, value: Tensor) -> Tensor:
+        """Return log p of one-hot vectors (..., C), as a product, so that it too has the gradient of a relaxed draw."""
+        if self._validate_args:
+            self._validate_sample(value)
+        return (value * self.logits).sum(-1)
+
     def sample(self, sample_shape: Any = ()) -> Tensor:
         """Return one-hot draws without a gradient."""
         with torch.no_grad():

@@ -97,7 +97,8 @@ class Unconstrained:
         if self.start == "prior":
             return prior + transformed.log_det, likelihood
         guide = poutine.trace(poutine.replay(traces.particles(self._guide, len(u)), trace=trace)).get_trace(**batch)
-        log_q = traces.add(traces.log_prob(site, scaled=False) for site in traces.sample_sites(guide).values())
+        guide_sites = traces.latents(traces.sample_sites(guide))  # without a `pyro.factor`, which is no part of q
+        log_q = traces.add(traces.log_prob(site, scaled=False) for site in guide_sites.values())
         return log_q + transformed.log_det, prior + likelihood - log_q
 
     def _drawn(self, batch: Mapping[str, Tensor], num_particles: int) -> tuple[Sites, Sites]:
