@@ -64,7 +64,7 @@ class Unconstrained:
         few = {name: value[:1] for name, value in batch.items()}
         with isolated(device=pair.device), evaluating(pair):
             sites, guide_sites = self._drawn(few, 1)
-            _check(traces.latents(sites), guide_sites, start)
+            _check(traces.latents(sites), traces.latents(guide_sites), start)
             size = 0
             for name, site in traces.latents(sites).items():
                 self._layout[name] = _Slot(size, _coordinates(name, site).shape[2:])
