@@ -1,6 +1,6 @@
 """Labels y of a part of the data, told by a boolean mask: what a program does with them, and what they may be.
 
-A known label is a noise-free observation of the class, p(y, label) = p(y = label) 1[y = label]: given it, the class is a
+A known label is a noise-free observation of the class, p(y, label) = p(label) 1[y = label]: given it, the class is a
 point at the label, under the model and under any guide (Kingma et al. 2014, section 3.1.2).
 """
 

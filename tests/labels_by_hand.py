@@ -1,8 +1,8 @@
 """Bounds of M2 in a loop over data and classes, apart from the library: networks by their layers, densities by formula.
 
-    bound of (x, y)   = bound of  log p(x|y, z) + log p(z) - log q(z|x, y),  plus log p(y)
-    bound of x        = sum_y q(y|x) (bound of (x, y) - log q(y|x))
-    objective         = sum of both, + alpha sum log q(y|x) over labelled data         (Kingma et al. 2014, eq. 6 to 9)
+bound of (x, y)   = bound of  log p(x|y, z) + log p(z) - log q(z|x, y),  plus log p(y)
+bound of x        = sum_y q(y|x) (bound of (x, y) - log q(y|x))
+objective         = sum of both, + alpha sum log q(y|x) over labelled data         (Kingma et al. 2014, eq. 6 to 9)
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ def known(given, b):
 
 
 def objective_by_hand(pair, x, given, noise, bound, alpha, *, closed=False):
-    """The objective of the batch; `noise` (C, K, B, L), `bound` a function of log weights (K,); KL of z maybe closed."""
+    """The objective of the batch: `noise` (C, K, B, L), `bound` of log weights (K,), the KL of z `closed` or drawn."""
     total = torch.zeros((), dtype=F64)
     log_q = run(pair.guide.classifier, x).log_softmax(-1)
     for b in range(len(x)):
