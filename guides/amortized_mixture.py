@@ -116,7 +116,7 @@ class AmortizedMixture(PyroModule):
             logits = self.labels.known(logits, y, labelled)
         if self.how == "relaxed":
             return pyro.sample("y", GumbelSoftmax(self.temperature, logits))
-        infer = {"enumerate": "parallel"} if self.how == "enumerated" else {}
+        infer: Any = {"enumerate": "parallel"} if self.how == "enumerated" else {}
         return pyro.sample("y", dist.Categorical(logits=logits), infer=infer)
 
     def classify(self, x: Tensor) -> Tensor:
