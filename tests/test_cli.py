@@ -141,6 +141,8 @@ def test_fit_says_what_it_chose_and_records_where_all_came_from(fitted, tmp_path
         "binarization": "fixed",
         "data_seed": 0,
         "data_options": {},
+        "labels": None,
+        "repeats": 1,
     }
     assert ppca["data"]["spec"]["binarization"] == "none"
 

@@ -135,6 +135,23 @@ def test_alpha_weighs_the_labels_alone(given):
     assert torch.equal(*halves)
 
 
+@pytest.mark.parametrize("objective", [ELBO(), ELBO(3), IWELBO(3), ReweightedWakeSleep(3)])
+def test_a_term_of_the_guide_s_own_is_averaged_over_the_classes(objective):
+    class Leaning(AmortizedMixture):
+        def sample_y(self, *args):
+            y = super().sample_y(*args)
+            pyro.factor("leaning", 0.3 * y.to(F64), has_rsample=True)
+            return y
+
+    pair, x = pair_of(), pictures()
+    leaning = Pair(pair.model, Leaning(D, L, C, hidden=HIDDEN).to(F64))
+    leaning.load_state_dict(pair.state_dict())
+    plain, found = (once(each, objective, {"x": x}, seed=2) for each in (pair, leaning))
+    term = 0.3 * (run(pair.guide.classifier, x).softmax(-1) @ torch.arange(C, dtype=F64)).sum()
+    torch.testing.assert_close(found[0], plain[0] + term.detach(), **SAME)
+    torch.testing.assert_close(found[1], plain[1] + gradients(pair, term), **SAME)
+
+
 # -- log p(x) and log p(x, y) ---------------------------------------------------------------------------------------
 
 
