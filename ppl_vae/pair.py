@@ -204,8 +204,9 @@ class Pair(nn.Module):
         here = self._prepared(batch)
         observed = self.check(here).observed
         drawn = {name: value[0] for name, value in self.posterior(here).items()}
-        rest = {name: {other: here[other] for other in here if other != name} for name in observed}
-        return {name: self.decode(drawn, **rest[name])[name] for name in observed}
+        rest = {name: value for name, value in here.items() if name not in observed}
+        seen = {name: {other: here[other] for other in observed if other != name} for name in observed}
+        return {name: self.decode(drawn | seen[name], **rest)[name] for name in observed}
 
     def _run_model(self, size: int | None, conditions: Mapping[str, Tensor], model: Program | None = None) -> Sites:
         """Trace the model with no observation."""
