@@ -116,7 +116,7 @@ class AmortizedMixture(PyroModule):
             logits = self.labels.known(logits, y, labelled)
         if self.how == "relaxed":
             return pyro.sample("y", GumbelSoftmax(self.temperature, logits))
-        infer = {"enumerate": "parallel"} if self.how == "enumerated" else {}
+        infer: Any = {"enumerate": "parallel"} if self.how == "enumerated" else {}
         return pyro.sample("y", dist.Categorical(logits=logits), infer=infer)
 
     def classify(self, x: Tensor) -> Tensor:
@@ -137,5 +137,4 @@ class AmortizedMixture(PyroModule):
 
     def check_training(self, y: Tensor | None = None, labelled: Tensor | None = None, **_: Tensor) -> None:
         """Warn of classes that no label shows, of data without labels, and of a mask that hides none."""
-        if y is not None and labelled is not None:
-            self.labels.warn_of_missing(y, labelled)
+        self.labels.warn_of_missing(y, labelled)

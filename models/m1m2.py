@@ -59,3 +59,7 @@ class M1M2(PyroModule):
     def check_values(self, y: Tensor | None = None, labelled: Tensor | None = None, **_: Tensor) -> None:
         """Raise `InputError` for a label out of range, whichever row of the data has it."""
         self.m2.check_values(y, labelled)
+
+    def quantity(self, y: Tensor | None = None, labelled: Tensor | None = None, **_: Tensor) -> str:
+        """Return what the log likelihood of such data is of."""
+        return self.m2.quantity(y, labelled)

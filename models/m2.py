@@ -94,14 +94,14 @@ class M2(PyroModule):
             return pyro.sample("x", self.decode(z, y), obs=x)
 
     def sample_y(self, y: Tensor | None, labelled: Tensor | None) -> Tensor:
-        """Sample the class, or observe it where its label is known: (…, B), or (…, B, C) with `one_hot`."""
+        """Sample the class, which is its label where that is known: (…, B), or (…, B, C) with `one_hot`."""
+        logits = self.class_logits
         if labelled is None and not self.one_hot:
-            return pyro.sample("y", dist.Categorical(logits=self.class_logits), obs=y)
-        law = dist.OneHotCategorical if self.one_hot else dist.Categorical
-        drawn = pyro.sample("y", law(logits=self.class_logits))
-        if y is not None:
-            pyro.factor("label", self.labels.log_agreement(self.classes(drawn), y, labelled))
-        return drawn
+            return pyro.sample("y", dist.Categorical(logits=logits), obs=y)
+        if y is not None:  # p(y, label) = p(label) p(y | label)
+            pyro.factor("label", self.labels.log_prob(logits, y, labelled))
+            logits = self.labels.known(logits, y, labelled)
+        return pyro.sample("y", (dist.OneHotCategorical if self.one_hot else dist.Categorical)(logits=logits))
 
     def prior(self) -> Any:
         """Return p(z): batch shape (), event shape (L,)."""
@@ -115,3 +115,7 @@ class M2(PyroModule):
     def check_values(self, y: Tensor | None = None, labelled: Tensor | None = None, **_: Tensor) -> None:
         """Raise `InputError` for a label out of range, whichever row of the data has it."""
         self.labels.check_partial(y, labelled)
+
+    def quantity(self, y: Tensor | None = None, labelled: Tensor | None = None, **_: Tensor) -> str:
+        """Return what the log likelihood of such data is of."""
+        return self.labels.quantity(y, labelled)

@@ -77,7 +77,7 @@ class Condition(nn.Module):
         rows = tuple(code.shape[:-1])
         if code.ndim <= h.ndim and rows != h.shape[h.ndim - code.ndim : -1] and not (code.ndim > 2 and rows[-1] == 1):
             raise InputError(self.name, expected=f"rows {tuple(h.shape[:-1])}, as z or x has", got=str(rows))
-        if isinstance(network, MLP):
+        if getattr(type(network), "forward", None) is MLP.forward:  # a subclass may take one input only
             return network(h, code)
         leading = torch.broadcast_shapes(h.shape[:-1], code.shape[:-1])
         return network(torch.cat((h.expand(*leading, -1), code.expand(*leading, -1)), -1))
@@ -93,7 +93,7 @@ class Condition(nn.Module):
         if x is not None and (wanted := batch_size(x, x_shape)) != rows:
             raise InputError(self.name, expected=f"{wanted} rows, as x has", got=str(rows))
         if size is not None and size != rows:
-            raise InputError("size", expected=f"{rows}, the rows of c", got=repr(size))
+            raise InputError("size", expected=f"{rows}, the rows of {self.name}", got=repr(size))
         return rows
 
     def check_values(self, c: Tensor | None) -> None:

@@ -11,7 +11,6 @@ from typing import Any
 import torch
 from pyro.distributions import OneHotCategorical
 from torch import Tensor
-from torch.nn import functional as F
 
 
 class GumbelSoftmax(OneHotCategorical):
@@ -43,8 +42,14 @@ class GumbelSoftmax(OneHotCategorical):
         noise = -torch.empty(shape, dtype=self.logits.dtype, device=self.logits.device).exponential_().log()
         perturbed = self.logits + noise
         soft = torch.softmax(perturbed / self.temperature, -1)
-        hard = F.one_hot(perturbed.argmax(-1), shape[-1]).to(soft.dtype)
+        hard = torch.zeros_like(soft).scatter(-1, perturbed.argmax(-1, keepdim=True), 1.0)
         return hard + (soft - soft.detach())
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """Return log p of one-hot vectors (..., C), as a product, so that it too has the gradient of a relaxed draw."""
+        if self._validate_args:
+            self._validate_sample(value)
+        return (value * self.logits).sum(-1)
 
     def sample(self, sample_shape: Any = ()) -> Tensor:
         """Return one-hot draws without a gradient."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from itertools import pairwise
+from typing import Any
 
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -113,7 +114,8 @@ class MLP(nn.Module):
         if sum(part.shape[-1] if part.ndim else 0 for part in parts) != self.in_features:
             got = ", ".join(str(tuple(part.shape)) for part in parts)
             raise InputError("input of MLP", expected=f"last dimension {self.in_features}", got=got)
-        first, *rest = self.layers
+        layers: list[Any] = list(self.layers)
+        first, *rest = layers
         if beside:
             weights = first.weight.split([part.shape[-1] for part in parts], 1)
             h = F.linear(x, weights[0], first.bias)

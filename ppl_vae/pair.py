@@ -12,6 +12,7 @@ from typing import Any
 import pyro
 import torch
 from pyro import poutine
+from pyro.distributions import Unit
 from torch import Tensor, nn
 
 from ppl_vae import contract, traces
@@ -199,13 +200,13 @@ class Pair(nn.Module):
         return _means({name: site for name, site in sites.items() if name not in latents})
 
     def reconstruct(self, batch: Batch) -> dict[str, Tensor]:
-        """Return E[x | z] for one z ~ q(z | x) per datum, by observed site, each of shape (B, …)."""
+        """Return E[x | z] for one z ~ q(z | x) per datum, by observed site, given all others, each of shape (B, …)."""
         here = self._prepared(batch)
         observed = self.check(here).observed
         drawn = {name: value[0] for name, value in self.posterior(here).items()}
         rest = {name: value for name, value in here.items() if name not in observed}
-        means = self.decode(drawn, **rest)
-        return {name: means[name] for name in observed}
+        seen = {name: {other: here[other] for other in observed if other != name} for name in observed}
+        return {name: self.decode(drawn | seen[name], **rest)[name] for name in observed}
 
     def _run_model(self, size: int | None, conditions: Mapping[str, Tensor], model: Program | None = None) -> Sites:
         """Trace the model with no observation."""
@@ -229,7 +230,7 @@ class Pair(nn.Module):
 
 
 def ancestral_sites(model: Program, arguments: dict[str, Any], others: Sequence[str] = ()) -> Sites:
-    """Run `model` with no observation and return its sample sites.
+    """Run `model` with no observation and return its sample sites, a `pyro.factor` excepted, which draws nothing.
 
     Raises
     ------
@@ -237,7 +238,8 @@ def ancestral_sites(model: Program, arguments: dict[str, Any], others: Sequence[
         If it cannot run without one.
     """
     try:
-        return traces.sample_sites(poutine.trace(model).get_trace(**arguments))
+        sites = traces.sample_sites(poutine.trace(model).get_trace(**arguments))
+        return {name: site for name, site in sites.items() if not isinstance(site["fn"], Unit)}
     except (TypeError, AttributeError, RuntimeError, ValueError) as error:  # what a program does with x = None
         if isinstance(error, PplVaeError):
             raise

@@ -1,7 +1,7 @@
 """Labels y of a part of the data, told by a boolean mask: what a program does with them, and what they may be.
 
-A known label is a noise-free observation of the class. So for a labelled datum p(y, label) is p(y) where y is the label
-and zero elsewhere, and the posterior of y is a point at the label (Kingma et al. 2014, section 3.1.2).
+A known label is a noise-free observation of the class, p(y, label) = p(label) 1[y = label]: given it, the class is a
+point at the label, under the model and under any guide (Kingma et al. 2014, section 3.1.2).
 """
 
 from __future__ import annotations
@@ -38,37 +38,39 @@ class PartialLabels(Condition):
         self._check_mask(y, labelled)
         return batch_size(x, x_shape, size) if y is None else self.batch_size(y, x, x_shape, size)
 
-    def log_agreement(self, code: Tensor, y: Tensor, labelled: Tensor | None) -> Tensor:
-        """Return log p(label | class), zero or `LOG_ZERO`, for one-hot classes (…, C) and labels y (B,): shape (…)."""
-        differs = 1 - (code * self(y)).sum(-1)
-        return LOG_ZERO * (differs if labelled is None else differs * labelled)
-
     def known(self, logits: Tensor, y: Tensor, labelled: Tensor | None) -> Tensor:
-        """Return the logits (…, B, C) of a class, a point at its label y (B,) where that is known."""
-        point = LOG_ZERO * (1 - self(y))
+        """Return logits (…, B, C) of a class, those given, or a point at its label y (B,) where that is known."""
+        point = LOG_ZERO * (1 - self(_shown(y, labelled)))
         return point if labelled is None else torch.where(labelled.unsqueeze(-1), point, logits)
 
     def log_prob(self, logits: Tensor, y: Tensor, labelled: Tensor | None) -> Tensor:
-        """Return log q(label), shape (…, B), by logits (…, B, C) of it; zero where it is not known."""
-        log_q = (logits.log_softmax(-1) * self(y)).sum(-1)
+        """Return the log probability (…, B) of labels y (B,) by logits (…, B, C) or (C,); zero where not known."""
+        log_q = (logits.log_softmax(-1) * self(_shown(y, labelled))).sum(-1)
         return log_q if labelled is None else log_q * labelled
 
     def check_partial(self, y: Tensor | None, labelled: Tensor | None) -> None:
         """Raise `InputError` for a mask of another type or shape than that of y, or a known label out of range."""
         self._check_mask(y, labelled)
         if y is not None:
-            self.check_values(y if labelled is None else y.where(labelled, torch.zeros_like(y)))
+            self.check_values(_shown(y, labelled))
 
-    def warn_of_missing(self, y: Tensor, labelled: Tensor) -> None:
+    def warn_of_missing(self, y: Tensor | None, labelled: Tensor | None) -> None:
         """Warn of classes that no label shows, of data without labels, and of a mask that hides none."""
-        if not bool(labelled.any()):
-            warnings.warn("no datum is labelled: y becomes the component of a mixture, in any order", stacklevel=3)
+        known = [] if y is None else (y if labelled is None else y[labelled]).tolist()
+        if not known:
+            _warn("labels", "some, to say which class is which", "none: y is the component of a mixture", "labelled=…")
             return
-        if bool(labelled.all()):
-            warnings.warn("every datum is labelled: without the mask, the same fit sums over no class", stacklevel=3)
-        seen = set(y[labelled].tolist())
-        if missing := ", ".join(str(k) for k in range(self.size) if k not in seen):
-            warnings.warn(f"no label shows class {missing}: expected some of each; got none", stacklevel=3)
+        if labelled is not None and bool(labelled.all()):
+            _warn("labelled", "a label that is hidden", "none", "the data without the mask, which sums over no class")
+        if missing := ", ".join(str(k) for k in sorted(set(range(self.size)) - set(known))):
+            _warn("labels", f"some of each class 0 to {self.size - 1}", f"none of {missing}", "other labels, or more")
+
+    def quantity(self, y: Tensor | None, labelled: Tensor | None) -> str:
+        """Return what the log likelihood of data with such labels is of, in words."""
+        count, size = (0, 1) if y is None else (len(y) if labelled is None else int(labelled.sum()), len(y))
+        if 0 < count < size:
+            return f"log p(x), or log p(x, y) for the {count:,} labelled"
+        return "log p(x, y)" if count else "log p(x)"
 
     def _check_mask(self, y: Tensor | None, labelled: Tensor | None) -> None:
         if labelled is None:
@@ -80,3 +82,12 @@ class PartialLabels(Condition):
         if labelled.shape != y.shape:
             got = str(tuple(labelled.shape))
             raise InputError("labelled", expected=f"a mask of shape {tuple(y.shape)}, as y", got=got)
+
+
+def _shown(y: Tensor, labelled: Tensor | None) -> Tensor:
+    """Return the labels, with a class in the place of whatever stands where none is known."""
+    return y if labelled is None else y.where(labelled, torch.zeros_like(y))
+
+
+def _warn(what: str, expected: str, got: str, hint: str) -> None:
+    warnings.warn(f"{what}: expected {expected}; got {got}; try {hint}", stacklevel=4)

@@ -17,8 +17,15 @@ from ppl_vae import likelihoods
 from ppl_vae.context import isolated
 from ppl_vae.data import Spec
 from ppl_vae.errors import InputError, unknown_name
-from ppl_vae.guides import AmortizedDelta, AmortizedNormal, ConditionalNormal, LinearGaussian
-from ppl_vae.models import CVAE, PPCA, VAE, Autoencoder
+from ppl_vae.guides import (
+    AmortizedDelta,
+    AmortizedMixture,
+    AmortizedNormal,
+    ConditionalNormal,
+    LinearGaussian,
+    StackedMixture,
+)
+from ppl_vae.models import CVAE, M1M2, M2, PPCA, VAE, Autoencoder
 from ppl_vae.networks import ConvDecoder, ConvEncoder
 from ppl_vae.pair import Pair, as_pair
 from ppl_vae.shapes import as_shape
@@ -90,12 +97,63 @@ def cvae(
     ``prior`` is ``"standard"``, the same for all labels, or ``"conditional"``, learned for each; the rest is as in the
     VAE. Its labels are called c: see `ppl_vae.data.given_labels`.
     """
-    if spec.num_classes is None:
-        raise InputError("pair 'cvae'", expected="data with labels y", got=spec.name, hint="vae, or {'x': x, 'y': y}")
-    networks = _networks(hidden, activation) | {"num_classes": spec.num_classes}
+    networks = _networks(hidden, activation) | {"num_classes": _num_classes(spec, "cvae")}
     return Pair(
         CVAE(spec.x_shape, latent_dim, prior=prior, likelihood=_likelihood(spec, likelihood), **networks),
         ConditionalNormal(spec.x_shape, latent_dim, covariance=covariance, **networks),
+    )
+
+
+def m2(
+    spec: Spec,
+    *,
+    latent_dim: int = 8,
+    hidden: Sequence[int] = (200, 200),
+    activation: str = "softplus",
+    likelihood: str | None = None,
+    covariance: str = "diagonal",
+    alpha: float = 1.0,
+    classes: str = "enumerated",
+) -> Pair:
+    """Semi-supervised VAE, M2: a class y, known for all data or for some, and a style z, with a classifier q(y|x).
+
+    ``alpha`` weighs the labels in the objective; ``classes`` is ``"enumerated"``, ``"sampled"`` or ``"relaxed"``. Which
+    labels it may see is said by a mask: see `ppl_vae.data.with_few_labels`.
+    """
+    C, networks = _num_classes(spec, "m2"), _networks(hidden, activation)
+    chosen, one_hot = _likelihood(spec, likelihood), classes == "relaxed"
+    return Pair(
+        M2(spec.x_shape, latent_dim, C, likelihood=chosen, one_hot=one_hot, **networks),
+        AmortizedMixture(spec.x_shape, latent_dim, C, alpha=alpha, classes=classes, covariance=covariance, **networks),
+    )
+
+
+def m1m2(
+    spec: Spec,
+    *,
+    latent_dim: int = 8,
+    hidden: Sequence[int] = (200, 200),
+    activation: str = "softplus",
+    likelihood: str | None = None,
+    covariance: str = "diagonal",
+    alpha: float = 1.0,
+    classes: str = "enumerated",
+) -> Pair:
+    """M2 of the latents of a VAE, M1+M2: features z1 of x, a class y and a style z2 of z1, all fitted together.
+
+    Both have `latent_dim` latents; the rest is as in M2.
+    """
+    C, networks = _num_classes(spec, "m1m2"), _networks(hidden, activation)
+    chosen, one_hot, sizes = _likelihood(spec, likelihood), classes == "relaxed", (latent_dim, latent_dim)
+    return Pair(
+        M1M2(
+            VAE(spec.x_shape, latent_dim, likelihood=chosen, **networks),
+            M2(*sizes, C, likelihood="normal-decoder", one_hot=one_hot, **networks),
+        ),
+        StackedMixture(
+            AmortizedNormal(spec.x_shape, latent_dim, covariance=covariance, **networks),
+            AmortizedMixture(*sizes, C, alpha=alpha, classes=classes, covariance=covariance, **networks),
+        ),
     )
 
 
@@ -115,6 +173,15 @@ def _networks(hidden: Sequence[int], activation: str) -> dict[str, Any]:
     return {"hidden": as_shape("hidden", hidden) if hidden != () else (), "activation": activation}
 
 
+def _num_classes(spec: Spec, pair: str) -> int:
+    """Return how many classes the data have; raise where they have no labels."""
+    if spec.num_classes is None:
+        raise InputError(
+            f"pair {pair!r}", expected="data with labels y", got=spec.name, hint="vae, or {'x': x, 'y': y}"
+        )
+    return spec.num_classes
+
+
 def _likelihood(spec: Spec, name: str | None) -> likelihoods.Likelihood:
     """Return the likelihood of that name, or what suits the data."""
     default = "bernoulli" if spec.support == "binary" else "normal-learned"
@@ -125,6 +192,8 @@ _BUILDERS: dict[str, Builder] = {
     "autoencoder": autoencoder,
     "cvae": cvae,
     "factor-analysis": factor_analysis,
+    "m1m2": m1m2,
+    "m2": m2,
     "ppca": ppca,
     "vae": vae,
 }

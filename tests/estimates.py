@@ -48,6 +48,9 @@ class Functional(torch.fx.Interpreter):
         if target is torch.ops.aten.normal_.default:
             (empty,) = args  # mean 0, standard deviation 1
             return torch.randn(empty.shape, dtype=empty.dtype)
+        if target is torch.ops.aten.exponential_.default:
+            (empty,) = args  # rate 1
+            return -torch.log1p(-torch.rand(empty.shape, dtype=empty.dtype))
         return super().call_function(target, args, kwargs)
 
 

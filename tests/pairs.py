@@ -7,14 +7,21 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from ppl_vae import likelihoods
-from ppl_vae.guides import AmortizedDelta, AmortizedNormal, ConditionalNormal, LinearGaussian
-from ppl_vae.models import CVAE, PPCA, VAE, Autoencoder
+from ppl_vae.guides import (
+    AmortizedDelta,
+    AmortizedMixture,
+    AmortizedNormal,
+    ConditionalNormal,
+    LinearGaussian,
+    StackedMixture,
+)
+from ppl_vae.models import CVAE, M1M2, M2, PPCA, VAE, Autoencoder
 from ppl_vae.networks import ConvDecoder, ConvEncoder
 
 B, C, D, L = 6, 4, 8, 2
@@ -34,6 +41,13 @@ class Case:
     point: bool = False  # the guide puts z at a point: all particles are one
     num_classes: int | None = None  # it conditions on labels
     c_shape: tuple[int, ...] | None = None  # it conditions on numbers of this shape
+    labels: Literal["none", "all", "some"] | None = None  # which y the batch has, for a model of C classes
+    one_hot: bool = False  # whose y is a latent also where its label is known
+
+    @property
+    def observed(self) -> tuple[str, ...]:
+        """Sites that the batch observes, in the order of the model."""
+        return ("y", "x") if self.labels == "all" and not self.one_hot else ("x",)
 
     def build(self) -> tuple[nn.Module, nn.Module]:
         """Return a fresh (model, guide); torch's global random state is left as it was."""
@@ -42,7 +56,7 @@ class Case:
             return self.make()
 
     def batch(self, size: int = B, seed: int = 1) -> dict[str, Tensor]:
-        """Return {"x": (size, *x_shape)} in the support of the model, and what it conditions on."""
+        """Return {"x": (size, *x_shape)} in the support of the model, and what `conditions` says."""
         generator = torch.Generator().manual_seed(seed)
         shape, given = (size, *self.x_shape), self.conditions(size, seed)
         if self.support == "real":
@@ -51,8 +65,11 @@ class Case:
         return {"x": torch.randint(levels, shape, generator=generator) / (levels - 1)} | given
 
     def conditions(self, size: int = B, seed: int = 1) -> dict[str, Tensor]:
-        """Return {"c": labels (size,) or numbers (size, *c_shape)}, or nothing for a model without conditions."""
+        """Return {"c": labels (size,) or numbers (size, *c_shape)}, labels y with or without a mask, or nothing."""
         generator = torch.Generator().manual_seed(seed + 100)
+        if self.labels in ("all", "some"):
+            y, some = torch.randint(C, (size,), generator=generator), torch.arange(size) % 3 > 0
+            return {"y": y} if self.labels == "all" else {"y": torch.where(some, y, -1), "labelled": some}
         if self.num_classes is not None:
             return {"c": torch.randint(self.num_classes, (size,), generator=generator)}
         return {} if self.c_shape is None else {"c": torch.randn(size, *self.c_shape, generator=generator)}
@@ -78,6 +95,27 @@ def _cvae(likelihood: str, prior: str, **condition: Any) -> tuple[CVAE, Conditio
         CVAE(D, L, prior=prior, hidden=HIDDEN, likelihood=chosen, **condition),
         ConditionalNormal(D, L, hidden=HIDDEN, **condition),
     )
+
+
+def _m2(likelihood: str = "bernoulli", x_shape: tuple[int, ...] = (D,), **guide: Any) -> tuple[M2, AmortizedMixture]:
+    one_hot = guide.get("classes") == "relaxed"
+    chosen = likelihoods.get(likelihood, levels=LEVELS)
+    return (
+        M2(x_shape, L, C, hidden=HIDDEN, likelihood=chosen, one_hot=one_hot),
+        AmortizedMixture(x_shape, L, C, hidden=HIDDEN, **guide),
+    )
+
+
+def _m2_conv() -> tuple[M2, AmortizedMixture]:
+    D = IMAGE[0] * IMAGE[1] * IMAGE[2]
+    decoder = ConvDecoder(L + C, IMAGE, channels=(4, 3))
+    classifier = ConvEncoder(IMAGE, C, channels=(3, 4))
+    return M2(D, L, C, decoder=decoder), AmortizedMixture(D, L, C, hidden=HIDDEN, classifier=classifier)
+
+
+def _m1m2(**guide: Any) -> tuple[M1M2, StackedMixture]:
+    model, mixture = _m2("normal-decoder", (3,), **guide)
+    return M1M2(VAE(D, 3, hidden=HIDDEN), model), StackedMixture(AmortizedNormal(D, 3, hidden=HIDDEN), mixture)
 
 
 _PIXELS = (IMAGE[0] * IMAGE[1] * IMAGE[2],)
@@ -106,4 +144,17 @@ PAIRS: dict[str, Case] = {
     "cvae-labels": Case(lambda: _cvae("bernoulli", "standard", num_classes=C), "binary", num_classes=C),
     "cvae-labels-prior": Case(lambda: _cvae("normal-learned", "conditional", num_classes=C), num_classes=C),
     "cvae-image-prior": Case(lambda: _cvae("categorical", "conditional", c_shape=(3, 3)), "grey", c_shape=(3, 3)),
+    "m2-unlabelled": Case(_m2, "binary", labels="none"),
+    "m2-labelled": Case(_m2, "binary", labels="all"),
+    "m2-mixed": Case(lambda: _m2("normal-learned", alpha=3.0, covariance="full"), labels="some"),
+    "m2-mixed-2d": Case(lambda: _m2("discretized-logistic", (4, 2)), "grey", (4, 2), labels="some"),
+    "m2-conv-mixed": Case(_m2_conv, "binary", _PIXELS, labels="some"),
+    "m2-sampled-mixed": Case(lambda: _m2(classes="sampled"), "binary", labels="some"),
+    "m2-relaxed-unlabelled": Case(lambda: _m2(classes="relaxed"), "binary", labels="none", one_hot=True),
+    "m2-relaxed-labelled": Case(lambda: _m2(classes="relaxed"), "binary", labels="all", one_hot=True),
+    "m2-relaxed-mixed": Case(lambda: _m2(classes="relaxed"), "binary", labels="some", one_hot=True),
+    "m1m2-unlabelled": Case(_m1m2, "binary", labels="none"),
+    "m1m2-labelled": Case(_m1m2, "binary", labels="all"),
+    "m1m2-mixed": Case(_m1m2, "binary", labels="some"),
+    "m1m2-sampled-mixed": Case(lambda: _m1m2(classes="sampled"), "binary", labels="some"),
 }

@@ -22,6 +22,7 @@ class Own:
     """A user's own pair, in the place of a `pairs.Case`."""
 
     x_shape = (own_pairs.D,)
+    observed = ("x",)
 
     def build(self):
         built = own_pairs.pair()
@@ -70,11 +71,11 @@ def loss(pair, batch, particles=1):
 
 def test_sites_match(pair, case):
     contract = pair.check(case.batch())
-    assert contract.observed == ("x",)
+    assert contract.observed == case.observed
     assert not contract.shares_latents
     posterior = pair.posterior(case.batch(), 2)
     generated = pair.generate(3, **case.conditions(3))
-    assert generated.keys() - {"x"} == posterior.keys()
+    assert generated.keys() - set(case.observed) == posterior.keys()
     assert contract.latent_dim == max(value[0, 0].numel() for value in posterior.values())
 
 
@@ -110,29 +111,32 @@ def test_generate_decode_reconstruct(pair, case):
     generated = pair.generate(5, **given)
     assert generated["x"].shape == (5, *case.x_shape)
     pair.check({"x": generated["x"]} | given)  # in the support of its own likelihood
-    decoded = pair.decode({"z": generated["z"]}, **given)
-    assert decoded.keys() == {"x"}
+    latents = {name: value for name, value in generated.items() if name not in case.observed}
+    decoded = pair.decode(latents, **given)
+    assert decoded.keys() == set(case.observed)
     assert decoded["x"].shape == (5, *case.x_shape)
     assert torch.isfinite(decoded["x"]).all()
-    # The mean follows its own latent and no other.
-    own = {name: value[2:3] for name, value in ({"z": generated["z"]} | given).items()}
-    alone = pair.decode({"z": own.pop("z")}, **own)["x"]
-    torch.testing.assert_close(alone, decoded["x"][2:3], rtol=1e-4, atol=1e-5)
+    # The mean follows its own latents and no other's.
+    own, its = ({name: value[2:3] for name, value in group.items()} for group in (latents, given))
+    torch.testing.assert_close(pair.decode(own, **its)["x"], decoded["x"][2:3], rtol=1e-4, atol=1e-5)
     reconstructed = pair.reconstruct(batch)
-    assert reconstructed.keys() == {"x"}
+    assert reconstructed.keys() == set(case.observed)
     assert reconstructed["x"].shape == batch["x"].shape
 
 
 def test_decoded_mean_is_the_mean_of_draws(pair, case):
     given = case.conditions(1)
-    z = pair.generate(1, **given)["z"]
+    drawn = pair.generate(1, **given)
+    latents = {name: value for name, value in drawn.items() if name not in case.observed}
     n = 4000
-    everywhere = {name: value.expand(n, *value.shape[1:]) for name, value in given.items()}
+    everywhere, repeated = (
+        {name: value.expand(n, *value.shape[1:]) for name, value in group.items()} for group in (given, latents)
+    )
     model, _ = pair.programs()
     pair.eval()
     with torch.no_grad():
-        drawn = pyro.condition(model, data={"z": z.expand(n, -1)})(size=n, **everywhere)
-    error = (drawn.mean(0) - pair.decode({"z": z}, **given)["x"][0]).abs()
+        drawn = pyro.condition(model, data=repeated)(size=n, **everywhere)
+    error = (drawn.mean(0) - pair.decode(latents, **given)["x"][0]).abs()
     # 5 standard errors, for up to 48 pixels; the floor is a pixel of two values that came out the same in all n draws.
     assert (error <= 5 * drawn.std(0) / n**0.5 + 10 / n).all()
 
@@ -182,7 +186,7 @@ def test_float64(pair, case):
     pair.to(torch.float64)
     batch, given = doubled(case.batch()), doubled(case.conditions(2))
     assert pair.dtype is torch.float64
-    assert pair.check(batch).observed == ("x",)
+    assert pair.check(batch).observed == case.observed
     assert pair.log_weights(batch, 2).dtype is torch.float64
     assert pair.generate(2, **given)["x"].dtype is torch.float64
     assert loss(pair, batch).dtype is torch.float64

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import re
 
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from ppl_vae import recording
 from ppl_vae.config import describe, rebuild
 from ppl_vae.errors import InputError
 from ppl_vae.networks import ACTIVATIONS, MLP, BatchNorm, ConvDecoder, ConvEncoder
@@ -69,6 +71,64 @@ def test_rebuilt_from_its_description(network, generator):
 def test_input_of_wrong_size(network):
     with pytest.raises(InputError, match=r"^input of \w+: expected last dimension 48; got \(32, 100\)$"):
         network(torch.zeros(32, 100))
+
+
+# Shapes of parts that broadcast against each other: what all classes, or all data, have in common stands there once.
+PARTS = [((6, 20), (6, 28)), ((5, 1, 28), (6, 20)), ((6, 20), (5, 1, 28)), ((2, 6, 20), (6, 20), (5, 1, 1, 8))]
+
+
+@pytest.mark.parametrize("shapes", PARTS)
+@pytest.mark.parametrize("name", ["mlp", "mlp-affine", "mlp-batch-norm"])
+def test_several_inputs_are_their_concatenation(name, shapes, generator):
+    network = NETWORKS[name]().double()
+    twin = copy.deepcopy(network)
+    parts = [torch.randn(shape, generator=generator, dtype=torch.float64, requires_grad=True) for shape in shapes]
+    leading = torch.broadcast_shapes(*(part.shape[:-1] for part in parts))
+    y = network(*parts)
+    wanted = twin(torch.cat([part.expand(*leading, -1) for part in parts], -1))
+    assert y.shape == (*leading, 5)
+    torch.testing.assert_close(y, wanted, rtol=1e-10, atol=1e-10)
+    weight = torch.randn(y.shape, generator=generator, dtype=torch.float64)
+    gradients = [
+        torch.autograd.grad((value * weight).sum(), [*module.parameters(), *parts])
+        for value, module in ((y, network), (wanted, twin))
+    ]
+    torch.testing.assert_close(*gradients, rtol=1e-10, atol=1e-10)
+    for (key, buffer), other in zip(network.named_buffers(), twin.buffers(), strict=True):  # running averages
+        torch.testing.assert_close(buffer, other, msg=key)
+
+
+@pytest.mark.parametrize(
+    "compiled",
+    [
+        False,
+        pytest.param(
+            True,
+            marks=[
+                pytest.mark.slow,
+                pytest.mark.skipif(not recording.has_compiler(), reason="Inductor needs a C++ compiler"),
+            ],
+        ),
+    ],
+)
+def test_several_inputs_recorded(compiled, generator):
+    network = MLP(48, 5, (6, 4), "softplus")
+    parts = [torch.randn(6, 20, generator=generator), torch.randn(5, 1, 28, generator=generator)]
+
+    def compute(*values):
+        leaves = [value.detach().requires_grad_() for value in values]
+        with torch.enable_grad():
+            y = network(*leaves)
+            return [y.detach(), *torch.autograd.grad(y.sin().sum(), leaves)]
+
+    torch.testing.assert_close(
+        recording.record(compute, parts, compiled=compiled)(*parts), compute(*parts), rtol=1e-5, atol=1e-6
+    )
+
+
+def test_parts_of_wrong_size():
+    with pytest.raises(InputError, match=r"^input of MLP: expected last dimension 48; got \(6, 20\), \(6, 20\)$"):
+        MLP(48, 5)(torch.zeros(6, 20), torch.zeros(6, 20))
 
 
 SIZES = [(8, 8), (28, 28), (28, 20), (64, 64), (32, 32), (7, 5), (4, 4), (5, 4), (15, 16), (1 + 28, 28)]

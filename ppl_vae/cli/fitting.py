@@ -118,6 +118,15 @@ def fit_command(
     data_seed: Annotated[
         int, typer.Option(help="Seed of the split and of fixed binarisation.", rich_help_panel="Data")
     ] = 0,
+    labels: Annotated[
+        int | None,
+        typer.Option(
+            help="Labels of the training data to show, for m2 and m1m2.", show_default="all", rich_help_panel="Data"
+        ),
+    ] = None,
+    repeats: Annotated[
+        int, typer.Option(help="How often each datum with such a label stands there.", rich_help_panel="Data")
+    ] = 1,
     data_option: Annotated[
         list[str],
         typer.Option(
@@ -150,7 +159,8 @@ def fit_command(
         }
         options = {name: value for name, value in given.items() if value is not None}
         options |= parse.settings("--pair-option", pair_option)
-        source = Source(pair, data, options, binarization, data_seed, parse.settings("--data-option", data_option))
+        of_data = parse.settings("--data-option", data_option)
+        source = Source(pair, data, options, binarization, data_seed, of_data, labels, repeats)
         chosen = parse.objective(objective, parse.settings("--objective-option", objective_option))
         weight = parse.kl_weight(kl_weight, parse.settings("--kl-weight-option", kl_weight_option))
         dataset = source.load_data()

@@ -35,6 +35,9 @@ class Source:
         By default ``none`` for models of real data where the data set offers it, else the data set's own.
     data_seed : int
         Seed of the split and of the draws; apart from the fit's, so that fits of several seeds see the same data.
+    labels, repeats : int
+        How many labels of the training data the pair may see, all by default, and how often each of these data stands
+        there; see `data.with_few_labels`.
     """
 
     pair: str
@@ -43,6 +46,8 @@ class Source:
     binarization: str | None = None
     data_seed: int = 0
     data_options: Mapping[str, Any] = field(default_factory=dict)
+    labels: int | None = None
+    repeats: int = 1
 
     @property
     def from_file(self) -> bool:
@@ -58,6 +63,10 @@ class Source:
             For an unknown name or option, and whatever is wrong with the data.
         """
         loaded = self._load()
+        if self.labels is not None:
+            loaded = data.with_few_labels(loaded, self.labels, seed=self.data_seed, repeats=self.repeats)
+        elif self.repeats != 1:
+            raise InputError("--repeats", expected="--labels, whose data it repeats", got="none", hint="--labels 100")
         return data.given_labels(loaded) if self.pair in zoo.GIVEN_LABELS and "c" not in loaded.train else loaded
 
     def _load(self) -> Dataset:
@@ -74,8 +83,11 @@ class Source:
         return data.from_tensors(path, name=path.stem, seed=self.data_seed, binarization=how, **self.data_options)
 
     def build_pair(self, spec: Spec, seed: int = 0) -> Pair:
-        """Return the pair, with fresh parameters; raises as `zoo.build` does."""
-        return zoo.build(self.pair, spec, seed=seed, **self.pair_options)
+        """Return the pair, with fresh parameters; raises as `zoo.build` does, and for `labels` it has no use for."""
+        built = zoo.build(self.pair, spec, seed=seed, **self.pair_options)
+        if self.labels is not None and not built.takes("labelled"):
+            raise InputError("--labels", expected="a pair that takes a mask of labels", got=self.pair, hint="m2")
+        return built
 
     def to_json(self) -> dict[str, Any]:
         """Return the source as plain values, a file by its absolute path."""

@@ -37,12 +37,21 @@ def as_tensors(source: Mapping[str, Any], dtype: torch.dtype | None = None) -> d
             tensor = tensor if tensor.is_floating_point() else tensor.float()
         tensor = tensor.to(dtype) if dtype is not None and tensor.is_floating_point() else tensor
         require_finite(name, tensor)
-        tensors[name] = _labels(tensor) if name == "y" else tensor
+        tensors[name] = tensor
     first, size = next((name, len(tensor)) for name, tensor in tensors.items())
     for name, tensor in tensors.items():
         if len(tensor) != size:
             raise InputError(name, expected=f"{size} rows, as in {first}", got=f"{len(tensor)}")
+    if "y" in tensors:
+        tensors["y"] = _labels(tensors["y"], known(tensors))
     return tensors
+
+
+def known(tensors: Mapping[str, Tensor]) -> Tensor:
+    """Return where labels y are to be looked at, boolean, of their shape: where ``labelled`` is True, or everywhere."""
+    y, labelled = tensors["y"], tensors.get("labelled")
+    masked = labelled is not None and labelled.dtype == torch.bool and labelled.shape == y.shape
+    return labelled if masked and labelled is not None else torch.ones_like(y, dtype=torch.bool)
 
 
 def require_finite(name: str, tensor: Tensor) -> None:
@@ -92,12 +101,12 @@ def _numbers(name: str, value: Any) -> Tensor:
     return tensor if tensor.is_floating_point() or tensor.dtype == torch.bool else tensor.long()
 
 
-def _labels(y: Tensor) -> Tensor:
+def _labels(y: Tensor, known: Tensor) -> Tensor:
     if y.dim() != 1:
         return y
     if y.is_floating_point() and bool((y != y.round()).any()):
         return y
     y = y.long()
-    if bool((y < 0).any()):
-        _refuse("y", y, y < 0, "labels 0..C-1", "leaving rows without a label out of the labelled data")
+    if bool(((y < 0) & known).any()):
+        _refuse("y", y, (y < 0) & known, "labels 0..C-1", "a boolean mask 'labelled', or leaving those rows out")
     return y

@@ -44,7 +44,8 @@ def with_few_labels(data: Dataset, labels: int, *, seed: int = 0, repeats: int =
     parts = {
         role: _masked(split, torch.zeros_like(split["y"], dtype=torch.bool)) for role, split in data.splits.items()
     }
-    return Dataset(_masked(data.train, mask)._with(lambda tensor: tensor[rows]), parts.get("validation"), parts["test"])
+    train = _masked(data.train, mask)._with(lambda tensor: tensor[rows])
+    return Dataset(train, parts.get("validation"), parts["test"], data.truth)
 
 
 def _balanced(y: Tensor, labels: int, num_classes: int, seed: int) -> Tensor:
@@ -62,6 +63,7 @@ def _balanced(y: Tensor, labels: int, num_classes: int, seed: int) -> Tensor:
                 "labels",
                 expected=f"{int(counts[k])} data of class {k}, for {labels:,} labels in all",
                 got=str(len(row)),
+                hint="fewer labels",
             )
     return torch.cat(rows)
 

@@ -13,7 +13,7 @@ import torch.utils.data
 from torch import Tensor
 
 from ppl_vae.data.binarize import binarize
-from ppl_vae.data.checks import as_tensors, require_grid, require_unit
+from ppl_vae.data.checks import as_tensors, known, require_grid, require_unit
 from ppl_vae.data.readers import read_file, read_torch
 from ppl_vae.data.seeding import generator
 from ppl_vae.data.spec import BINARIZATIONS, Spec, Support
@@ -173,14 +173,14 @@ def _infer(
         expected = f"(channels, height, width) with {math.prod(x_shape)} values, as x {x_shape} has"
         raise InputError("image_shape", expected=expected, got=f"{tuple(image_shape)}")
     y = tensors.get("y")
-    labels = y is not None and y.dtype == torch.int64 and y.dim() == 1
+    labels = y[known(tensors)] if y is not None and y.dtype == torch.int64 and y.dim() == 1 else None
     checked: Support = support  # type: ignore[assignment]
     return Spec(
         name=name,
         x_shape=x_shape,
         support=checked,
         image_shape=None if image_shape is None else (image_shape[0], image_shape[1], image_shape[2]),
-        num_classes=int(y.max()) + 1 if labels and y is not None else None,
+        num_classes=int(labels.max()) + 1 if labels is not None and len(labels) else None,
         levels=levels,
     )
 

@@ -127,7 +127,6 @@ def log_likelihood(
         else:
             sampler = _from_prior(pair) if method == "prior" else pair.log_weights
             columns = _estimate(sampler, batch, num_particles, memory, compile, correction, progress)
-    given = [name for name in batch if name not in contract.observed]
     return LogLikelihood(
         **columns,
         method=method,
@@ -141,9 +140,17 @@ def log_likelihood(
             "binarization": split.spec.binarization,
             "digest": split.digest,
         },
-        quantity=f"log p({', '.join(contract.observed)}{' | ' * bool(given)}{', '.join(given)})",
+        quantity=_quantity(pair, batch, contract.observed),
         correction=correction,
     )
+
+
+def _quantity(pair: Pair, batch: dict[str, Tensor], observed: tuple[str, ...]) -> str:
+    """Return what was estimated, in words: by the model's own method of that name where the names do not tell."""
+    if callable(told := getattr(pair.model, "quantity", None)):
+        return told(**batch)
+    given = [name for name in batch if name not in observed]
+    return f"log p({', '.join(observed)}{' | ' * bool(given)}{', '.join(given)})"
 
 
 def _check_options(method: str, num_particles: int, correction: str, annealing: Any) -> None:

@@ -64,7 +64,7 @@ class Unconstrained:
         few = {name: value[:1] for name, value in batch.items()}
         with isolated(device=pair.device), evaluating(pair):
             sites, guide_sites = self._drawn(few, 1)
-            _check(traces.latents(sites), guide_sites, start)
+            _check(traces.latents(sites), traces.latents(guide_sites), start)
             size = 0
             for name, site in traces.latents(sites).items():
                 self._layout[name] = _Slot(size, _coordinates(name, site).shape[2:])
@@ -97,7 +97,8 @@ class Unconstrained:
         if self.start == "prior":
             return prior + transformed.log_det, likelihood
         guide = poutine.trace(poutine.replay(traces.particles(self._guide, len(u)), trace=trace)).get_trace(**batch)
-        log_q = traces.add(traces.log_prob(site, scaled=False) for site in traces.sample_sites(guide).values())
+        guide_sites = traces.latents(traces.sample_sites(guide))  # without a `pyro.factor`, which is no part of q
+        log_q = traces.add(traces.log_prob(site, scaled=False) for site in guide_sites.values())
         return log_q + transformed.log_det, prior + likelihood - log_q
 
     def _drawn(self, batch: Mapping[str, Tensor], num_particles: int) -> tuple[Sites, Sites]:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ppl_vae.errors import PairError
+from ppl_vae.objectives.enumeration import average, probability
 from ppl_vae.shapes import integer_at_least
 from ppl_vae.traces import Sites, add, in_data_plate, is_auxiliary, is_enumerated, latents, log_prob
 from ppl_vae.types import Program
@@ -50,14 +51,21 @@ def own_module(objective: Any) -> nn.Module:
     return module if isinstance(module, nn.Module) else nn.Module()
 
 
-def factors(guide_sites: Sites) -> Tensor:
+def factors(guide_sites: Sites, plates: int) -> Tensor:
     """Return the guide's own terms of the loss, one `pyro.factor` each, of the batch and a mean over particles.
 
     As in Pyro, a guide's factor counts as a part of log q, and so against the bound: a term to be maximised, such as
-    the log probability of a known label, has a minus sign there. Bounds that evaluate a pair are without.
+    the log probability of a known label, has a minus sign there. Bounds that evaluate a pair are without. One that
+    depends on an enumerated latent is averaged over it; on a draw, that must be reparameterised.
+
+    Parameters
+    ----------
+    plates : int
+        1 without a particle plate, 2 with one.
     """
     terms = [log_prob(site) for site in guide_sites.values() if site["is_observed"]]
-    return add(term.sum(-1).mean() for term in terms)
+    q = probability(guide_sites) if terms else None
+    return add(average(term, q, plates).sum(-1).mean() for term in terms)
 
 
 def with_value(value: Tensor, surrogate: Tensor) -> Tensor:

@@ -98,7 +98,8 @@ class ELBO(Objective):
         if self.free_bits:
             rate = {name: freed(name, model_sites, guide_sites, self.free_bits) for name in rate}
         terms = [*distortion.values(), *rate.values()]
-        loss = add(term.sum() for term in terms) / self.num_particles + factors(guide_sites)
+        own = factors(guide_sites, plates=1 if self.num_particles == 1 else 2)
+        loss = add(term.sum() for term in terms) / self.num_particles + own
         self._check_gradient(guide_sites)
         if leaves is None:
             return loss + self._score_term(model_sites, guide_sites, terms)

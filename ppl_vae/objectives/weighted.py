@@ -98,7 +98,7 @@ class WeightedBound(Objective):
         sites = self._get_trace(model, guide, args, kwargs, leaves)
         run = weigh(*sites, inside=self.SUMS_INSIDE)
         self.check(*sites)
-        own = factors(sites[1])
+        own = factors(sites[1], plates=2)
         if leaves is not None and leaves.through:
             own = with_value(own, leaves.path(own))
         if leaves is None:
