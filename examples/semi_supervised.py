@@ -132,6 +132,7 @@ def draw(pair: ppl_vae.Pair, found: Classification, test: Split, out: Path, titl
     rows = torch.stack([(test["y"] == k).nonzero()[0, 0] for k in range(C)])
     few = test.take(min(2000, test.size), seed=0)
     z = next(iter(styles(pair, few["x"], few["y"]).values()))
+    print(ppl_vae.log_likelihood(pair, {"x": few["x"][:500]}, num_particles=100))
     print(f"a linear classifier tells the class from the style in {linear_probe(z, few['y']):.1%} of test data")
     figures = {
         "calibration": plots.calibration({title: found.calibration()}),
