@@ -469,3 +469,24 @@ def test_no_figure_goes_through_pyplot(module):
     source = modules()[module].read_text("utf-8")
     assert not [name for _, name in imports(source) if "pyplot" in name]
     assert "matplotlib.use" not in source
+
+
+# --- classes ----------------------------------------------------------------------------------------------------------
+
+
+def test_calibration_draws_shares_where_there_are_data():
+    rows = np.array([[np.nan, np.nan, 0], [0.45, 0.5, 20], [0.9, 0.8, 100]])
+    figure = plots.calibration({"a": rows, "b": rows})
+    upper, lower = figure.axes
+    (points, _, (bars,)), _ = upper.containers
+    assert_allclose(points.get_xdata(), [0.45, 0.9])
+    assert_allclose(points.get_ydata(), [0.5, 0.8])
+    half = [0.5 * np.ptp(segment[:, 1]) for segment in bars.get_segments()]
+    assert_allclose(half, [2 * np.sqrt(0.25 / 20), 2 * np.sqrt(0.16 / 100)])
+    assert [bar.get_height() for bar in lower.containers[0]] == [0, 20, 100]
+    assert "probability of the predicted class" in texts(figure)
+
+
+def test_calibration_of_none_is_refused():
+    with pytest.raises(InputError, match="rows: expected 1 to 6 classifiers; got 0"):
+        plots.calibration({})
