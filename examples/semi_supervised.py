@@ -134,6 +134,7 @@ def draw(pair: ppl_vae.Pair, found: Classification, test: Split, out: Path, titl
     z = next(iter(styles(pair, few["x"], few["y"]).values()))
     print(ppl_vae.log_likelihood(pair, {"x": few["x"][:500]}, num_particles=100))
     print(f"a linear classifier tells the class from the style in {linear_probe(z, few['y']):.1%} of test data")
+    panels = {"t-SNE of the data": few["x"], f"t-SNE of the styles, {title}": z}
     figures = {
         "calibration": plots.calibration({title: found.calibration()}),
         "analogies": plots.latent_walk(
@@ -141,7 +142,9 @@ def draw(pair: ppl_vae.Pair, found: Classification, test: Split, out: Path, titl
             values=["datum", *map(str, range(C))], value_name="label, with the style of the datum",
             row_labels=[str(k) for k in range(C)],
         ),
-        "styles": plots.embeddings({f"t-SNE of the styles, {title}": plots.embed(z, method="tsne")}, few["y"]),
+        "styles": plots.embeddings(
+            {name: plots.embed(points, method="tsne") for name, points in panels.items()}, few["y"]
+        ),
     }  # fmt: skip
     out.parent.mkdir(parents=True, exist_ok=True)
     paths = [out.with_stem(f"{out.stem}-{name}") for name in figures]

@@ -482,7 +482,8 @@ def test_calibration_draws_shares_where_there_are_data():
     assert_allclose(points.get_xdata(), [0.45, 0.9])
     assert_allclose(points.get_ydata(), [0.5, 0.8])
     half = [0.5 * np.ptp(segment[:, 1]) for segment in bars.get_segments()]
-    assert_allclose(half, [2 * np.sqrt(0.25 / 20), 2 * np.sqrt(0.16 / 100)])
+    shares = np.array([11 / 22, 81 / 102])
+    assert_allclose(half, 2 * np.sqrt(shares * (1 - shares) / [22, 102]))
     assert [bar.get_height() for bar in lower.containers[0]] == [0, 20, 100]
     assert "probability of the predicted class" in texts(figure)
 

@@ -17,7 +17,8 @@ def calibration(rows: Mapping[str, Values]) -> Figure:
     """Draw the share of data whose predicted class is true against its probability, and below, how many data there are.
 
     `rows` holds, by name, what `Classification.calibration` returns: (bins, 3), mean probability, share and count. Bars
-    are two binomial standard errors either way; the dashed line is where a probability means what it says.
+    are two standard errors either way, of a binomial share with one more datum of either kind, so that a share of 0 or
+    1 has an error too; the dashed line is where a probability means what it says.
     """
     if not rows or len(rows) > len(SERIES):
         raise InputError("rows", expected=f"1 to {len(SERIES)} classifiers", got=str(len(rows)))
@@ -29,7 +30,8 @@ def calibration(rows: Mapping[str, Values]) -> Figure:
         count, colour = table[:, 2], SERIES[position]
         seen = count > 0
         confidence, share = table[seen, 0], table[seen, 1]
-        error = 2 * np.sqrt(share * (1 - share) / count[seen])
+        smoothed = (share * count[seen] + 1) / (count[seen] + 2)
+        error = 2 * np.sqrt(smoothed * (1 - smoothed) / (count[seen] + 2))
         upper.errorbar(confidence, share, error, color=colour, marker="o", markersize=4, capsize=2, label=name)
         middles = (np.arange(len(count)) + (position + 0.5) / len(rows)) / len(count)
         lower.bar(middles, count, width=0.8 / len(count) / len(rows), color=colour)
