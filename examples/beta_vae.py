@@ -53,9 +53,10 @@ def build(data: Dataset, options: argparse.Namespace, seed: int = 0) -> ppl_vae.
 def fit_one(data: Dataset, beta: float, seed: int, options: argparse.Namespace) -> tuple[ppl_vae.Pair, Row]:
     """Fit one pair and return it with what was measured."""
     pair = build(data, options, seed)
-    how: dict[str, Any] = {"epochs": options.epochs, "batch_size": 128, "lr": 2e-3, "compile": options.compile}
+    how: dict[str, Any] = {"epochs": options.epochs, "batch_size": options.batch_size, "lr": 2e-3}
     folder = options.runs and options.runs / f"{options.data}-beta-{beta:g}-seed-{seed}"
-    run = ppl_vae.fit(pair, data.train, kl_weight=beta, seed=seed, run_dir=folder, resume=folder is not None, **how)
+    how |= {"compile": options.compile, "run_dir": folder, "resume": folder is not None}
+    run = ppl_vae.fit(pair, data.train, kl_weight=beta, seed=seed, **how)
     seen = data.train.take(min(data.train.size, options.rows))
     gap = mutual_information_gap(pair, seen, num_draws=options.draws, seed=seed)
     accuracy, _ = factor_accuracy(pair, seen, seed=seed)
@@ -177,6 +178,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--seeds", type=int, default=5, help="how many")
     parser.add_argument("--first-seed", type=int, default=0, help="the first of them")
     parser.add_argument("--epochs", type=int, default=100)
+    parser.add_argument("--batch-size", type=int, default=128)
     parser.add_argument("--hidden", type=int, nargs="+", default=[256, 256])
     parser.add_argument("--size", type=int, default=32, help="of sprites, in pixels")
     parser.add_argument("--images", type=int, default=10_000, help="images in all, 80 %% of them to train on")
