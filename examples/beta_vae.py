@@ -59,7 +59,7 @@ def fit_one(data: Dataset, beta: float, seed: int, options: argparse.Namespace) 
     run = ppl_vae.fit(pair, data.train, kl_weight=beta, seed=seed, **how)
     seen = data.train.take(min(data.train.size, options.rows))
     gap = mutual_information_gap(pair, seen, num_draws=options.draws, seed=seed)
-    accuracy, _ = factor_accuracy(pair, seen, seed=seed)
+    accuracy, _ = factor_accuracy(pair, seen, num_points=options.points, seed=seed)
     found = {"MIG": gap.value, "shuffled": gap.floor, "accuracy": accuracy, **measure(pair, data.test)}
     return pair, found | {"seconds": sum(run.timing["seconds"])}
 
@@ -191,6 +191,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--quick", action="store_true", help="short fits, for a look or a test")
     arguments = list(sys.argv[1:] if argv is None else argv)
     options = parser.parse_args(arguments)
+    options.points = 2000 if options.quick else 10_000
     if options.quick:
         options.betas, options.seeds, options.epochs, options.images = [1.0, 4.0], 2, 2, 1000
         options.rows, options.draws = 500, 100
