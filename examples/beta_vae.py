@@ -152,6 +152,7 @@ def compare(data: Dataset, options: argparse.Namespace) -> None:
             if seed == seeds[0]:
                 images = traversals(pair, data.test["x"][0])
                 walk = plots.latent_walk(images, data.spec.image_shape, values=STEPS.tolist())
+                walk.suptitle(f"{data.spec.name}, beta = {beta:g}, seed {seed}: the code of one image", fontsize=10)
                 walk.savefig(options.out.with_stem(f"{options.out.stem}-beta-{beta:g}"), dpi=120)
     size = f"D = {data.spec.x_dim}, {data.train.size:,} to train on, {options.epochs} epochs"
     print(f"\n{options.data}, {size}; mean ± standard error over seeds {seeds[0]} to {seeds[-1]};")
