@@ -81,9 +81,10 @@ def mean_and_error(values: Sequence[float]) -> tuple[float, float]:
 
 
 def cells(found: dict[str, list[float]]) -> list[str]:
-    """Return mean and standard error of each measure, as text."""
+    """Return the mean of each measure over seeds, with its standard error if there are several, as text."""
     signs = {"distortion": ".2f", "rate": ".2f"}
-    return ["{:{f}} ± {:{f}}".format(*mean_and_error(v), f=signs.get(name, ".3f")) for name, v in found.items()]
+    shown = ((mean_and_error(values)[: len(values)], signs.get(name, ".3f")) for name, values in found.items())
+    return [" ± ".join(f"{value:{sign}}" for value in estimate) for estimate, sign in shown]
 
 
 def columns(rows: Sequence[Row]) -> dict[str, list[float]]:
@@ -155,7 +156,8 @@ def compare(data: Dataset, options: argparse.Namespace) -> None:
                 walk.suptitle(f"{data.spec.name}, beta = {beta:g}, seed {seed}: the code of one image", fontsize=10)
                 walk.savefig(options.out.with_stem(f"{options.out.stem}-beta-{beta:g}"), dpi=120)
     size = f"D = {data.spec.x_dim}, {data.train.size:,} to train on, {options.epochs} epochs"
-    print(f"\n{options.data}, {size}; mean ± standard error over seeds {seeds[0]} to {seeds[-1]};")
+    told = f"mean ± standard error over seeds {seeds[0]} to {seeds[-1]}" if len(seeds) > 1 else f"seed {seeds[0]}"
+    print(f"\n{options.data}, {size}; {told};")
     print(f"distortion and rate in nats per datum of the test data\n\n{table(rows)}")
     if len(rows) > 1 and len(seeds) > 1:
         print(f"\ndifferences paired by seed, with the p-value of a two-sided t-test\n\n{differences(rows)}")
