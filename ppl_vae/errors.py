@@ -31,7 +31,7 @@ class InputError(PplVaeError, ValueError):
         parts += [f"got {got}"] if got else []
         parts += [f"try {hint}"] if hint else []
         # Pyro's trace makes a program's error anew, with the shapes of its sites appended: it stays one line.
-        super().__init__(f"{what}: {'; '.join(parts)}" if parts else what.partition("\nTrace Shapes:")[0])
+        super().__init__(f"{what}: {'; '.join(parts)}" if parts else what.partition("Trace Shapes:")[0].rstrip())
 
 
 class PairError(InputError):

@@ -111,6 +111,9 @@ class Pair(nn.Module):
 
     def _moved(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Return `tensors` on the pair's device and in its floating type."""
+        for name, value in tensors.items():
+            if not isinstance(value, Tensor):
+                raise InputError(name, expected="a tensor", got=repr(value), hint=f"{name}=torch.tensor(…)")
         device, dtype = self.device, self.dtype
         return {name: x.to(device, dtype if x.is_floating_point() else None) for name, x in tensors.items()}
 
@@ -178,12 +181,13 @@ class Pair(nn.Module):
             raise InputError("size", expected="how many to generate", got="none", hint="size=64")
         if size is not None:
             size = integer_at_least("size", size, 1)
-        for name, value in conditions.items():
+        given = self._moved(conditions)
+        for name, value in given.items():
             if not self.takes(name):
                 raise unknown_name("condition", name, self._signatures[0].names - {"size"})
             if size is not None and value.dim() and len(value) != size:
                 raise InputError(name, expected=f"{size} rows, as size says", got=str(len(value)))
-        sites = self._run_model(size, self._moved(conditions))
+        sites = self._run_model(size, given)
         return {name: site["value"] for name, site in sites.items()}
 
     def decode(self, latents: Mapping[str, Tensor], **conditions: Tensor) -> dict[str, Tensor]:

@@ -71,6 +71,8 @@ def wait(child, seconds=60.0, until=lambda: False):
 def main(folder, kills, compile, number):
     """Run the fit that is left alone, then the one that is not."""
     folder, number = Path(folder), signal.Signals[number]
+    # Tests run in the background of a shell ignore the keyboard's signal, and this process inherits that.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     fit(folder / "warm", compile)  # what torch imports on first use, it imports here
     started = time.monotonic()
     assert wait(start(folder / "whole", compile)) == 0

@@ -140,6 +140,13 @@ def test_the_command_line_and_the_report_say_so(tmp_path, capsys):
     assert command(["sample", str(folder), "--n", "4", "--out", str(tmp_path / "x.png")]) == 0
 
 
+def test_a_report_without_data_draws_nothing_from_a_prior(tmp_path):
+    run = ppl_vae.fit(Pair(*PAIRS["autoencoder"].build()), PAIRS["autoencoder"].batch(), epochs=1, run_dir=tmp_path)
+    page = run_report(run).read_text()
+    assert "There is no log p(x)" in page
+    assert "Samples" not in page
+
+
 def test_one_latent_is_left_out_of_the_report(tmp_path):
     digits = data.load("digits", binarization="none")
     run = ppl_vae.fit(zoo.build("autoencoder", digits.spec, latent_dim=1, hidden=(4,)), digits, epochs=1)

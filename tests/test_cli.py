@@ -44,11 +44,16 @@ def told(capsys, *arguments, code=0):
 
 
 def start(*arguments, **options):
-    """Start the command in a process of its own."""
-    return subprocess.Popen(
-        [sys.executable, "-m", "ppl_vae", *arguments],
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"}, **options,
-    )  # fmt: skip
+    """Start the command in a process of its own, which Ctrl-C interrupts."""
+    # Tests run in the background of a shell ignore Ctrl-C, and a child inherits that; a handler of ours it does not.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        return subprocess.Popen(
+            [sys.executable, "-m", "ppl_vae", *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+            env=os.environ | {"OMP_NUM_THREADS": "1"}, **options,
+        )  # fmt: skip
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 @pytest.fixture(scope="module")

@@ -129,6 +129,16 @@ def test_a_code_without_one_of_three_factors_is_told_by_what_is_left():
     assert abs(without_two - 2 / 3) < SE * error
 
 
+def test_units_and_constants_do_not_matter_to_the_classifier():
+    torch.manual_seed(0)
+    factors = grid(6, 8, 5)
+    code = factors + torch.randn(240, 3)
+    share, _ = accuracy(code, factors, num_pairs=10, num_points=300)
+    assert 0.4 < share < 0.99
+    scaled = torch.cat([code * torch.tensor([1e-4, 1.0, 1e4]), torch.full((240, 1), 3.0)], 1)
+    assert accuracy(scaled, factors, num_pairs=10, num_points=300)[0] == pytest.approx(share, abs=2 / 150)
+
+
 # -- pairs ------------------------------------------------------------------------------------------------------------
 
 

@@ -3,7 +3,9 @@
 import runpy
 from pathlib import Path
 
+import numpy as np
 import pytest
+import scipy.stats
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 FIGURES = {
@@ -30,6 +32,18 @@ def test_runs_and_draws(path, tmp_path, capsys):
 def test_factor_analysis_too(capsys):
     run("ppca", "--noise", "diagonal")
     assert "maximum in closed form" in capsys.readouterr().out
+
+
+def test_differences_between_betas_are_those_of_a_paired_test():
+    example = runpy.run_path(str(EXAMPLES / "beta_vae.py"))
+    values = np.random.default_rng(0).normal(size=(2, 4))
+    rows = {
+        beta: [dict.fromkeys(example["MEASURES"], v) for v in row] for beta, row in zip((1.0, 4.0), values, strict=True)
+    }
+    apart = values[1] - values[0]
+    chance = scipy.stats.ttest_rel(values[1], values[0]).pvalue
+    told = f"{apart.mean():.3f} ± {apart.std(ddof=1) / 2:.3f} (p = {chance:.2g})"
+    assert example["differences"](rows).splitlines()[-1].startswith(f"| 4 | {told} | {told} | ")
 
 
 def test_the_own_pair_takes_about_forty_lines():

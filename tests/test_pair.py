@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pyro
 import pyro.distributions as dist
 import pytest
@@ -21,6 +23,7 @@ from own_pairs import (
     regression_data,
     rows,
 )
+from pairs import PAIRS
 from pyro import poutine
 from pyro.infer.autoguide import AutoDelta, AutoMultivariateNormal, AutoNormal
 from pyro.nn import PyroModule
@@ -639,3 +642,19 @@ def test_a_single_datum_is_no_batch():
     mine.check({"x": x})
     with pytest.raises(InputError, match=r"x: expected 2 dimensions, the first one data; got shape .*; try x\[None\]"):
         mine.log_weights({"x": x[0]}, 3)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda mine: mine.generate(5, c=None), "c: expected a tensor; got None; try c=torch.tensor(…)"),
+        (lambda mine: mine.generate(c=[1, 2]), "c: expected a tensor; got [1, 2]; try c=torch.tensor(…)"),
+        (lambda mine: mine.decode({"z": torch.zeros(1, L)}, c=1), "c: expected a tensor; got 1; try …"),
+        # Raised while Pyro traces, which adds the shapes of sites to the text.
+        (lambda mine: mine.generate(c=torch.tensor([0, 9])), "c: expected labels 0 to … got 9 in row 1; try …"),
+    ],
+)
+def test_bad_conditions(call, message):
+    with pytest.raises(InputError) as caught:
+        call(Pair(*PAIRS["cvae-labels"].build()))
+    assert re.fullmatch(re.escape(message).replace("…", ".*"), str(caught.value))

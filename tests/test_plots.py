@@ -87,6 +87,16 @@ def test_history_gives_a_kl_weight_its_own_panel_only_where_it_says_something(we
         assert_array_equal(figure.axes[1].get_lines()[0].get_ydata(), weight)
 
 
+@pytest.mark.parametrize("capacity", [[2.0, 5.0], [1.0, 1.0]])
+def test_history_draws_the_capacity_and_the_kl_that_should_follow_it(capacity):
+    columns = {"train_bound": [-2.0, -1.0], "validation_rate": [1.5, 4.5], "kl_capacity": capacity}
+    ax = plots.history(columns).axes[1]
+    assert ax.get_ylabel() == "KL (nats)"
+    drawn = lines(ax)
+    assert_array_equal(drawn["capacity"].get_ydata(), capacity)
+    assert_array_equal(drawn["validation KL"].get_ydata(), columns["validation_rate"])
+
+
 def test_history_says_what_it_leaves_below_the_axis():
     values = [-900.0, -500.0, *np.linspace(-31, -30, 18)]
     figure = plots.history({"train_bound": values})

@@ -22,6 +22,7 @@ from ppl_vae import files, plots
 from ppl_vae.errors import InputError, RunError
 from ppl_vae.evaluation.log_likelihood import log_likelihood
 from ppl_vae.guides import AmortizedNormal, LinearGaussian
+from ppl_vae.kl_weights import Capacity, Constrained
 from ppl_vae.models import PPCA, VAE
 from ppl_vae.report import Report, add_run, page, run_report
 
@@ -380,6 +381,22 @@ def test_a_run_without_a_folder_needs_a_path(digits):
     with pytest.raises(InputError) as caught:
         run_report(run)
     assert str(caught.value) == "path: expected where to write the report; got a run without a folder; try path=…"
+
+
+@pytest.mark.parametrize(
+    ("how", "line"),
+    [
+        ({}, "1"),
+        ({"kl_weight": 0.5, "kl_warmup": 1}, "0.5, risen from 0 over 1 epochs"),
+        ({"kl_weight": Constrained(3.0)}, r"Constrained\(delta=3.0, rate=0.01\); weight \d.\d+ at last"),
+        ({"kl_weight": Capacity(4, epochs=1)}, r"Capacity\(epochs=1, gamma=1000.0, to=4\); capacity 4 at last"),
+    ],
+)
+def test_the_weight_of_the_kl_is_told(how, line, digits, tmp_path):
+    run = fitted(VAE(64, 2, hidden=(4,)), AmortizedNormal(64, 2, hidden=(4,)), digits.test, **how)
+    page = run_report(run, path=tmp_path / "r.html", progress=False).read_text()
+    assert re.search(f"weight of the KL</td><td>{line}<", page)
+    assert ("held at a capacity" in page) == ("Capacity" in line)
 
 
 def test_data_that_do_not_suit_the_pair_are_refused(vae, tmp_path):

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import io
+import itertools
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from ppl_vae import files, plots
 from ppl_vae.context import isolated
@@ -15,8 +18,8 @@ from ppl_vae.errors import InputError
 from ppl_vae.runs import Run
 
 
-def write(run: Run, path: Path, size: int, *, mean: bool = False, seed: int = 0) -> None:
-    """Draw `size` data from the run's model, and write them to `path`; of a model given labels, class after class.
+def write(run: Run, path: Path, size: int, *, mean: bool = False, labels: Sequence[str] = (), seed: int = 0) -> None:
+    """Draw `size` data from the run's model, and write them to `path`.
 
     Parameters
     ----------
@@ -28,13 +31,16 @@ def write(run: Run, path: Path, size: int, *, mean: bool = False, seed: int = 0)
         How many.
     mean : bool
         Show E[x | z] of each z drawn from the prior, in place of a draw of x.
+    labels : sequence of str
+        What a model of x given a label is given, in turn: ``"3"``, or a range ``"0-9"``; all labels by default.
     seed : int
         Seed of the draws; the process's own random state is left alone.
 
     Raises
     ------
     InputError
-        For another ending, or a picture of data that are no images.
+        For another ending, a picture of data that are no images, labels that there are not or that the model does not
+        take, and a model that conditions on something else.
     RunError
         If the file cannot be written.
     """
@@ -44,8 +50,7 @@ def write(run: Run, path: Path, size: int, *, mean: bool = False, seed: int = 0)
     spec = run.config["data"]["spec"]
     if kind == ".png" and spec["image_shape"] is None:
         raise InputError("out", expected="data with an image shape, for .png", got=spec["name"], hint="out=samples.npz")
-    classes, device = spec["num_classes"], run.pair.device
-    given = {"c": torch.arange(size, device=device) % classes} if classes and run.pair.takes("c") else {}
+    given, device = _conditions(run, size, labels), run.pair.device
     with isolated(seed, device=device):
         sites = run.pair.generate(size, **given)
         if mean:
@@ -60,3 +65,32 @@ def write(run: Run, path: Path, size: int, *, mean: bool = False, seed: int = 0)
         limits = None if spec["support"] == "real" else (0.0, 1.0)
         plots.image_grid(arrays["x"], tuple(spec["image_shape"]), limits=limits).savefig(buffer, format="png", dpi=160)
     files.write_bytes(path, buffer.getvalue())
+
+
+def _conditions(run: Run, size: int, labels: Sequence[str]) -> dict[str, Tensor]:
+    """Return what the model conditions on for `size` data: labels in turn, or nothing."""
+    model, classes = run.pair.model, run.config["data"]["spec"]["num_classes"]
+    if not run.pair.takes("c"):
+        if labels:
+            got = f"{type(model).__name__}, which takes none"
+            raise InputError("--label", expected="a model that is given labels", got=got, hint="a run of cvae")
+        return {}
+    shape = getattr(getattr(model, "condition", None), "c_shape", ())  # of vectors or images, in the place of labels
+    if shape or not classes:
+        kind = f"one given c of shape {shape}" if shape else "one given c"
+        hint = "run.pair.generate(c=…) in Python"
+        raise InputError("sample", expected="a model of x alone, or given labels", got=kind, hint=hint)
+    chosen = [label for item in labels for label in _labels(item, classes)] or range(classes)
+    rows = itertools.islice(itertools.cycle(chosen), size)
+    return {"c": torch.tensor(list(rows), device=run.pair.device)}
+
+
+def _labels(text: str, classes: int) -> range:
+    """Return ``"3"`` and ``"0-9"`` as ranges of labels."""
+    first, dash, last = text.partition("-")
+    if first.isdecimal() and (last.isdecimal() or not dash):
+        found = range(int(first), int(last or first) + 1)
+        if found and found.stop <= classes:
+            return found
+    expected = f"labels 0 to {classes - 1}, one or a range"
+    raise InputError("--label", expected=expected, got=repr(text), hint=f"--label 0, or --label 0-{classes - 1}")

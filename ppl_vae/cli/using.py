@@ -136,6 +136,14 @@ def sample_command(
         "samples.png"
     ),
     mean: Annotated[bool, typer.Option("--mean", help="Picture the mean of x given z, instead of a draw.")] = False,
+    label: Annotated[
+        list[str],
+        typer.Option(
+            metavar="N|N-N",
+            help="Label that the model is given, or a range of them; several, in turn.",
+            show_default="all of them, in turn",
+        ),
+    ] = [],  # noqa: B006
     seed: Seed = 0,
 ) -> None:
     """Draw new data from a fitted model: z from the prior, then x given z."""
@@ -145,7 +153,7 @@ def sample_command(
         from ppl_vae.cli import sampling
         from ppl_vae.cli.source import load_run
 
-        sampling.write(load_run(run), out, n, mean=mean, seed=seed)
+        sampling.write(load_run(run), out, n, mean=mean, labels=label, seed=seed)
     say(f"{n} samples in {out}")
 
 
@@ -181,7 +189,9 @@ def _reload(
     from ppl_vae.training.options import find_device
 
     run = load_run(directory)
-    source = Source("", data) if data is not None else Source.of(run.config, directory)
+    source = (
+        Source.of(run.config, directory) if data is None else Source(run.config.get("source", {}).get("pair", ""), data)
+    )
     how = binarization if data is not None else binarization or run.config["data"]["spec"]["binarization"]
     options = {**source.data_options, **parse.settings("--data-option", data_option)}
     dataset = replace(source, binarization=how, data_options=options).load_data()

@@ -171,7 +171,6 @@ def accuracy(
     num_points = integer_at_least("num_points", num_points, 10)
     groups = _groups(factors, len(mean)).cpu().numpy()
     codes = mean.detach().cpu().double().numpy()
-    codes = codes / codes.std()
     random = np.random.default_rng(seed)
     points, labels = [], []
     for k in range(groups.shape[1]):
@@ -186,7 +185,9 @@ def accuracy(
     features, target = np.concatenate(points), np.concatenate(labels)
     shuffled = random.permutation(len(target))
     train, test = shuffled[:num_points], shuffled[num_points:]
-    features = features / features[train].std()
+    # The classifier is as good as free, so that origin and unit do not matter to it; it is found sooner in these.
+    spread = features[train].std(0)
+    features = (features - features[train].mean(0)) / np.where(spread > 0, spread, 1.0)
     classifier = LogisticRegression(C=1e4, max_iter=2000).fit(features[train], target[train])
     share = float((classifier.predict(features[test]) == target[test]).mean())
     return share, math.sqrt(share * (1 - share) / len(test))

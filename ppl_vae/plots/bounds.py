@@ -14,6 +14,9 @@ from ppl_vae.errors import InputError
 from ppl_vae.plots import canvas
 from ppl_vae.plots.canvas import SERIES, WIDTH, Floats, styled
 
+#: What a rule for the weight of the KL moves, by its column: the label of its panel.
+RULES = {"kl_weight": "KL weight", "kl_capacity": "KL (nats)"}
+
 
 @styled
 def history(
@@ -25,7 +28,8 @@ def history(
     """Draw every column whose name ends in ``elbo`` or ``bound`` against ``epoch``, in nats per datum.
 
     A first stretch so low that it would flatten the rest is left below the axis, which then says so. A ``kl_weight``
-    that is not 1 throughout gets a panel of its own.
+    that is not 1 throughout gets a panel of its own, and so does a ``kl_capacity``, with the ``validation_rate`` that
+    should follow it.
 
     Parameters
     ----------
@@ -45,17 +49,18 @@ def history(
             "history", expected="a column such as train_bound with at least one epoch", got=", ".join(columns) or "none"
         )
     length = len(columns[names[0]])
-    given = {name: columns[name] for name in ("epoch", "kl_weight", *names) if name in columns}
+    given = {name: columns[name] for name in ("epoch", *RULES, "validation_rate", *names) if name in columns}
     for name, values in given.items():
         if len(values) != length:
             raise InputError(f"history column {name!r}", expected=f"{length} epochs", got=str(len(values)))
     arrays = {name: canvas.as_array(values, f"history column {name!r}") for name, values in given.items()}
     epochs = arrays.get("epoch", np.arange(1.0, length + 1))
-    weight = arrays.get("kl_weight", np.ones(length))
+    silent = {"kl_weight"} if np.all(arrays.get("kl_weight", 1.0) == 1) else set()
+    rule = next((name for name in RULES if name in arrays.keys() - silent), None)
 
-    warm_up = bool(np.any(weight != 1))
-    figure = Figure((WIDTH, 4.3 if warm_up else 3.4), layout="constrained")
-    axes = figure.subplots(1 + warm_up, 1, sharex=True, squeeze=False, height_ratios=[4, 1][: 1 + warm_up])[:, 0]
+    figure = Figure((WIDTH, 3.4 if rule is None else 4.3), layout="constrained")
+    panels = 1 if rule is None else 2
+    axes = figure.subplots(panels, 1, sharex=True, squeeze=False, height_ratios=[4, 1][:panels])[:, 0]
     for index, name in enumerate(names):
         measured = np.array([value is not None for value in columns[name]])
         label = name.replace("_elbo", " ELBO").replace("_", " ")
@@ -74,9 +79,12 @@ def history(
     _leave_start_below(axes[0], np.stack([arrays[name] for name in names]), reference)
     axes[0].set_ylabel("nats per datum")
     axes[0].legend(loc="lower right")
-    if warm_up:
-        axes[1].plot(epochs, weight, color=canvas.GREY)
-        axes[1].set_ylabel("KL weight")
+    if rule is not None:
+        axes[1].plot(epochs, arrays[rule], color=canvas.GREY, label="capacity")
+        axes[1].set_ylabel(RULES[rule])
+    if rule == "kl_capacity" and "validation_rate" in arrays:
+        axes[1].plot(epochs, arrays["validation_rate"], color=SERIES[1], linestyle="--", label="validation KL")
+        axes[1].legend(loc="lower right")
     axes[-1].set_xlabel("epoch")
     axes[-1].xaxis.set_major_locator(MaxNLocator(integer=True))
     return figure

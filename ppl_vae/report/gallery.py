@@ -23,6 +23,8 @@ from ppl_vae.runs import Run
 
 #: Shares of the prior below the values that a walk along a latent steps through.
 SHARES = (0.01, 0.05, 0.15, 0.3, 0.5, 0.7, 0.85, 0.95, 0.99)
+#: What a user's program may raise where it cannot do what is asked of it.
+CANNOT = (ArithmeticError, AttributeError, LookupError, NotImplementedError, RuntimeError, TypeError, ValueError)
 
 
 @dataclass(frozen=True)
@@ -59,12 +61,18 @@ class Subject:
     def of(cls, run: Run, split: Split | None, name: str = "", *, most: int, seed: int) -> Subject:
         """Return the run with at most so many rows of `split`, chosen by `seed`.
 
+        Without data, the pair is checked on what the model draws, where it draws anything without conditions.
+
         Raises
         ------
         InputError
             If the data do not suit the pair.
         """
         if split is None:
+            with contextlib.suppress(*CANNOT):
+                drawn = run.pair.generate(100)
+                found = run.pair.check({key: value for key, value in drawn.items() if run.pair.takes(key)})
+                return cls(run, name, None, found.observed, {}, found.shares_latents, not found.without_prior)
             return cls(run, name)
         here = split.take(min(most, split.size), seed).to(run.pair.device, run.pair.dtype)
         contract = run.pair.check(here)
@@ -112,15 +120,7 @@ def part(report: Report, what: str) -> Iterator[None]:
         yield
     except RunError:
         raise
-    except (
-        ArithmeticError,
-        AttributeError,
-        LookupError,
-        NotImplementedError,
-        RuntimeError,
-        TypeError,
-        ValueError,
-    ) as error:
+    except CANNOT as error:
         report.text(f"**Left out: {what}.** {type(error).__name__}: {' '.join(str(error).split())[:300]}")
 
 

@@ -173,6 +173,7 @@ def _summary(report: Report, s: Subject, estimates: Sequence[LogLikelihood]) -> 
         ("epochs", f"{epochs:,} of {settings['epochs']:,}" + (f", in {seconds:.1f} s" if seconds else "")),
         ("batch size", f"{settings['batch_size']:,}"),
         ("learning rate", f"{settings['lr']:g} ({settings['optimizer']}, {settings['schedule']})"),
+        ("weight of the KL", _kl_weight(settings, history)),
         ("seed", str(settings["seed"])),
         ("device", f"{settings['device']}, {settings['dtype']}"),
     ]
@@ -205,6 +206,11 @@ def _training(report: Report, s: Subject, reference: float | None, label: str) -
         )
         if any(weight != 1 for weight in s.run.history.get("kl_weight", [])):
             caption += " Where the KL weight is below 1 the training curve is of the weighted bound, and lies too high."
+        if "kl_capacity" in s.run.history:
+            caption += (
+                " The KL is held at a capacity: the training curve is of what is maximised, which pays for each nat "
+                "that the KL is away from it, and is no bound."
+            )
         if reference is not None:
             caption += f" The {label} is {reference:.3f} on the data of the training curve."
         report.figure(figure, caption, s.figure_name("history"))
@@ -272,6 +278,22 @@ def _likelihoods(report: Report, s: Subject, estimates: list[LogLikelihood]) -> 
 
 def _key(result: Mapping[str, Any]) -> tuple[Any, ...]:
     return result["method"], result["num_particles"], result["seed"], result["data"]["digest"]
+
+
+def _kl_weight(settings: Mapping[str, Any], history: Mapping[str, Sequence[float]]) -> str:
+    """Return the weight of the KL in words: a number, or a rule with the last value of what it moves."""
+    rule, warm_up = settings["kl_weight"], settings["kl_warmup"]
+    if isinstance(rule, int | float):
+        return f"{rule:g}" + (f", risen from 0 over {warm_up:g} epochs" if warm_up else "")
+    last = "".join(
+        f"; {words} {history[column][-1]:.4g} at last"
+        for column, words in (("kl_weight", "weight"), ("kl_capacity", "capacity"))
+        if history.get(column)
+    )
+    if isinstance(rule, str):  # a rule of the user's own that has no plain description
+        return rule + last
+    options = ", ".join(f"{name}={value!r}" for name, value in sorted(rule["arguments"].items()))
+    return f"{rule['class'].rpartition('.')[2]}({options}){last}"
 
 
 def _model(run: Run) -> str:
