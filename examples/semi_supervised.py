@@ -208,7 +208,10 @@ def main(argv: Sequence[str] | None = None) -> None:
                 torch.manual_seed(seed)
                 pair = semi_supervised(data, how, alpha, vae if model == "m1+m2" else None, options)
                 name = f"{model}-{how}-{labels}-{seed}"
-                fit(pair, few, name, options, epochs=options.epochs, lr=options.lr, schedule="linear", seed=seed)
+                # A score function takes the mean of the other particles for a baseline.
+                objective = ppl_vae.objectives.ELBO(4 if how == "sampled" else 1)
+                chosen = {"epochs": options.epochs, "lr": options.lr, "schedule": "linear", "seed": seed}
+                fit(pair, few, name, options, objective=objective, **chosen)
                 found = classify(pair, grey.splits[options.role], num_particles=10)
                 accuracies.append(found.accuracy)
                 print(f"{model}, {how}, {labels:,} labels, draw {number}: {found}", flush=True)

@@ -20,10 +20,11 @@ from torch import nn
 import ppl_vae
 from ppl_vae import files, plots
 from ppl_vae.errors import InputError, RunError
+from ppl_vae.evaluation.classification import classify
 from ppl_vae.evaluation.log_likelihood import log_likelihood
-from ppl_vae.guides import AmortizedNormal, LinearGaussian
+from ppl_vae.guides import AmortizedMixture, AmortizedNormal, LinearGaussian
 from ppl_vae.kl_weights import Capacity, Constrained
-from ppl_vae.models import PPCA, VAE
+from ppl_vae.models import M2, PPCA, VAE
 from ppl_vae.report import Report, add_run, page, run_report
 
 VOID = {"meta", "link", "img", "br"}
@@ -304,6 +305,19 @@ def test_the_report_on_a_vae_has_every_part(vae, digits):
     footer = dict(zip(parsed.texts("dt"), parsed.texts("dd"), strict=True))
     assert footer["torch"] == torch.__version__
     assert footer["seeds"] == "fit 0, report 0"
+
+
+def test_the_report_on_a_classifier_says_how_good_it_is_and_that_it_has_collapsed(digits, tmp_path):
+    few = ppl_vae.data.with_few_labels(digits, 100)
+    torch.manual_seed(0)
+    run = fitted(M2(64, 2, 10, hidden=(8,)), AmortizedMixture(64, 2, 10, hidden=(8,)), few, epochs=1)
+    found = classify(run.pair, few.test, num_particles=10)
+    parsed = read(run_report(run, few, tmp_path / "report.html", **{**OPTIONS, "most": few.test.size}))
+    assert "Classes" in parsed.texts("h2")
+    assert "calibration" in parsed.figures
+    assert f"accuracy {found.accuracy:.2%}" in parsed.text
+    assert found.collapse  # after one epoch q(y|x) still tells all data the same
+    assert f"COLLAPSED: {found.collapse}" in parsed.text
 
 
 def test_the_report_states_the_numbers_of_the_estimate(vae, digits, tmp_path):

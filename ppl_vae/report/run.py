@@ -18,6 +18,7 @@ from ppl_vae.evaluation.log_likelihood import log_likelihood
 from ppl_vae.evaluation.result import LogLikelihood
 from ppl_vae.plots.latents import METHODS
 from ppl_vae.report import gallery
+from ppl_vae.report.classes import classes
 from ppl_vae.report.gallery import Subject, part
 from ppl_vae.report.page import Report
 from ppl_vae.runs import Run
@@ -127,6 +128,7 @@ def add_run(
         if subject.has_prior:
             gallery.samples(report, subject)
         gallery.reconstructions(report, subject)
+        classes(report, subject)
         if subject.has_prior:
             gallery.walks(report, subject)
         gallery.embeddings(report, subject, embedding)
