@@ -3,17 +3,23 @@
 from ppl_vae.guides.amortized_delta import AmortizedDelta
 from ppl_vae.guides.amortized_mixture import AmortizedMixture
 from ppl_vae.guides.amortized_normal import AmortizedNormal
+from ppl_vae.guides.bottom_up import BottomUp
 from ppl_vae.guides.conditional_normal import ConditionalNormal
 from ppl_vae.guides.experts import Experts
+from ppl_vae.guides.ladder import Ladder
 from ppl_vae.guides.linear_gaussian import LinearGaussian
 from ppl_vae.guides.stacked_mixture import StackedMixture
+from ppl_vae.guides.top_down import TopDown
 
 __all__ = [
     "AmortizedDelta",
     "AmortizedMixture",
     "AmortizedNormal",
+    "BottomUp",
     "ConditionalNormal",
     "Experts",
+    "Ladder",
     "LinearGaussian",
     "StackedMixture",
+    "TopDown",
 ]

@@ -73,8 +73,11 @@ def is_known(description: Any) -> bool:
     return not isinstance(description, list) or all(map(is_known, description))
 
 
-def rebuild(description: dict[str, Any]) -> Any:
+def rebuild(description: dict[str, Any], built: tuple[dict[str, Any], Any] | None = None) -> Any:
     """Build the object that `describe` described.
+
+    With `built`, a description and the object made from it, that object itself stands wherever the arguments hold that
+    description: a guide that was given the model of its pair is given it again, and not a second one.
 
     Raises
     ------
@@ -86,7 +89,7 @@ def rebuild(description: dict[str, Any]) -> Any:
     if cls is None:
         raise unknown_name("configurable class", name, _CLASSES)
     try:
-        return cls(**{key: _revive(value) for key, value in description["arguments"].items()})
+        return cls(**{key: _revive(value, built) for key, value in description["arguments"].items()})
     except (KeyError, TypeError, AttributeError) as error:
         raise InputError(f"description of {name}", got=str(error), hint="the version that wrote it") from error
 
@@ -130,11 +133,13 @@ def _encode(value: Any) -> Any:
     return described
 
 
-def _revive(value: Any) -> Any:
+def _revive(value: Any, built: tuple[dict[str, Any], Any] | None) -> Any:
     if isinstance(value, dict):
+        if built is not None and value == built[0]:
+            return built[1]
         if value.keys() == {"class", "arguments"}:
-            return rebuild(value)
-        return {key: _revive(item) for key, item in value.items()}
+            return rebuild(value, built)
+        return {key: _revive(item, built) for key, item in value.items()}
     if isinstance(value, list):
-        return tuple(_revive(item) for item in value)
+        return tuple(_revive(item, built) for item in value)
     return value

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import pyro
 from pyro import poutine
 from pyro.distributions import Delta, MaskedDistribution
-from torch import Tensor
+from torch import Tensor, nn
 
 from ppl_vae import observations, traces
 from ppl_vae.context import evaluating, isolated
@@ -265,7 +265,7 @@ def _watched(program: Program, stored: list[tuple[str, Any]]) -> Program:
 
 
 def _check_parameters(pair: Pair, stored: list[tuple[str, Any]]) -> None:
-    """Nothing the programs train may live in the parameter store only."""
+    """Nothing the programs train may live in the parameter store only, or in a module outside the pair."""
     own = {id(parameter) for parameter in pair.parameters()}
     for name, value in stored:
         if id(value) not in own:
@@ -275,6 +275,16 @@ def _check_parameters(pair: Pair, stored: list[tuple[str, Any]]) -> None:
                 got="a pyro.param in the process-wide store, which is neither trained nor saved",
                 hint="a PyroModule with `self.name = PyroParam(…)`, or the network as its attribute",
             )
+    for module in pair.modules():
+        for name, value in vars(module).items():
+            owner = getattr(value, "__self__", None)
+            if isinstance(owner, nn.Module) and not own.issuperset(map(id, owner.parameters())):
+                raise PairError(
+                    f"{type(module).__name__}.{name}",
+                    expected="a method of the pair's own model",
+                    got=f"one of another {type(owner).__name__}, whose parameters are neither trained nor saved",
+                    hint="Pair(model, guide) with the model that the guide was given",
+                )
 
 
 def _points(guide_sites: Sites) -> tuple[str, ...]:

@@ -167,8 +167,10 @@ def rebuild_pair(description: dict[str, Any], folder: Path) -> Pair:
                 got="no pair",
                 hint=f"ppl_vae.load({str(folder)!r}, pair=…), or @ppl_vae.config.configurable on the class",
             )
+    known = description["model"]["description"]
     with torch.random.fork_rng(devices=[]):
-        return Pair(rebuild(description["model"]["description"]), rebuild(description["guide"]["description"]))
+        model = rebuild(known)
+        return Pair(model, rebuild(description["guide"]["description"], built=(known, model)))
 
 
 def load_state(pair: Pair, state: dict[str, Tensor], origin: Path | str) -> None:

@@ -21,11 +21,14 @@ from ppl_vae.guides import (
     AmortizedDelta,
     AmortizedMixture,
     AmortizedNormal,
+    BottomUp,
     ConditionalNormal,
+    Ladder,
     LinearGaussian,
     StackedMixture,
+    TopDown,
 )
-from ppl_vae.models import CVAE, M1M2, M2, PPCA, VAE, Autoencoder
+from ppl_vae.models import CVAE, M1M2, M2, PPCA, VAE, Autoencoder, Hierarchical
 from ppl_vae.networks import ConvDecoder, ConvEncoder
 from ppl_vae.pair import Pair, as_pair
 from ppl_vae.shapes import as_shape
@@ -34,6 +37,7 @@ Builder = Callable[..., Pair]
 
 GROUP = "ppl_vae.pairs"
 ARCHITECTURES = ("conv", "mlp")
+HIERARCHICAL_GUIDES = ("bottom-up", "ladder", "top-down")
 
 
 def ppca(spec: Spec, *, latent_dim: int = 8) -> Pair:
@@ -168,6 +172,31 @@ def autoencoder(
     )
 
 
+def hierarchical(
+    spec: Spec,
+    *,
+    latent_dims: Sequence[int] = (32, 16),
+    hidden: Sequence[int] | Sequence[Sequence[int]] = (200, 200),
+    activation: str = "tanh",
+    batch_norm: bool = False,
+    likelihood: str | None = None,
+    guide: str = "ladder",
+) -> Pair:
+    """Hierarchical VAE: a Normal per layer given the one above, any likelihood; ladder, bottom-up or top-down guide.
+
+    ``latent_dims`` has the sizes of the layers, that nearest the data first, and ``hidden`` the widths of each layer's
+    networks, or those of all; ``guide`` is ``"ladder"``, ``"bottom-up"`` or ``"top-down"``.
+    """
+    if guide not in HIERARCHICAL_GUIDES:
+        raise unknown_name("guide", guide, HIERARCHICAL_GUIDES)
+    networks: dict[str, Any] = {"hidden": hidden, "activation": activation, "batch_norm": batch_norm}
+    model = Hierarchical(spec.x_shape, latent_dims, likelihood=_likelihood(spec, likelihood), **networks)
+    if guide == "ladder":
+        return Pair(model, Ladder(model, **networks))
+    family = BottomUp if guide == "bottom-up" else TopDown
+    return Pair(model, family(spec.x_shape, latent_dims, **networks))
+
+
 def _networks(hidden: Sequence[int], activation: str) -> dict[str, Any]:
     """Return the arguments of an MLP; no hidden layers make it affine."""
     return {"hidden": as_shape("hidden", hidden) if hidden != () else (), "activation": activation}
@@ -192,6 +221,7 @@ _BUILDERS: dict[str, Builder] = {
     "autoencoder": autoencoder,
     "cvae": cvae,
     "factor-analysis": factor_analysis,
+    "hierarchical": hierarchical,
     "m1m2": m1m2,
     "m2": m2,
     "ppca": ppca,

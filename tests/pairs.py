@@ -17,11 +17,14 @@ from ppl_vae.guides import (
     AmortizedDelta,
     AmortizedMixture,
     AmortizedNormal,
+    BottomUp,
     ConditionalNormal,
+    Ladder,
     LinearGaussian,
     StackedMixture,
+    TopDown,
 )
-from ppl_vae.models import CVAE, M1M2, M2, PPCA, VAE, Autoencoder
+from ppl_vae.models import CVAE, M1M2, M2, PPCA, VAE, Autoencoder, Hierarchical
 from ppl_vae.networks import ConvDecoder, ConvEncoder
 
 B, C, D, L = 6, 4, 8, 2
@@ -118,6 +121,16 @@ def _m1m2(**guide: Any) -> tuple[M1M2, StackedMixture]:
     return M1M2(VAE(D, 3, hidden=HIDDEN), model), StackedMixture(AmortizedNormal(D, 3, hidden=HIDDEN), mixture)
 
 
+def _hierarchical(
+    guide: str, latent_dims: tuple[int, ...], likelihood: str = "bernoulli", batch_norm: bool = False
+) -> tuple[nn.Module, nn.Module]:
+    networks: dict[str, Any] = {"hidden": [HIDDEN, (6,), ()][: len(latent_dims)], "batch_norm": batch_norm}
+    model = Hierarchical(D, latent_dims, likelihood=likelihoods.get(likelihood, levels=LEVELS), **networks)
+    if guide == "ladder":
+        return model, Ladder(model, **networks)
+    return model, {"bottom-up": BottomUp, "top-down": TopDown}[guide](D, latent_dims, **networks)
+
+
 _PIXELS = (IMAGE[0] * IMAGE[1] * IMAGE[2],)
 
 PAIRS: dict[str, Case] = {
@@ -157,4 +170,12 @@ PAIRS: dict[str, Case] = {
     "m1m2-labelled": Case(_m1m2, "binary", labels="all"),
     "m1m2-mixed": Case(_m1m2, "binary", labels="some"),
     "m1m2-sampled-mixed": Case(lambda: _m1m2(classes="sampled"), "binary", labels="some"),
+    **{
+        f"{guide}-{len(latent_dims)}": Case(lambda guide=guide, dims=latent_dims: _hierarchical(guide, dims), "binary")
+        for guide in ("bottom-up", "top-down", "ladder")
+        for latent_dims in ((3,), (3, 2), (3, 4, 2))
+    },
+    "ladder-batch-norm": Case(lambda: _hierarchical("ladder", (3, 2), batch_norm=True), "binary"),
+    "bottom-up-normal-decoder": Case(lambda: _hierarchical("bottom-up", (3, 2), "normal-decoder", True)),
+    "top-down-categorical": Case(lambda: _hierarchical("top-down", (3, 2), "categorical", True), "grey"),
 }

@@ -15,7 +15,7 @@ FLOORS = (
     {"config", "context", "files", "progress", "shapes", "signature", "types"},
     {"workers"},
     # 1: parts
-    {"arviz_adapter", "distributions", "exact", "fixed_mixture", "gumbel_softmax", "modalities", "networks"},
+    {"arviz_adapter", "distributions", "exact", "fixed_mixture", "gumbel_softmax", "layers", "modalities", "networks"},
     {"conditions"},
     {"partial_labels"},
     {"data"},

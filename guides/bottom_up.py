@@ -1,0 +1,84 @@
+"""The encoder half of a hierarchical variational autoencoder, stacked (Burda et al. 2016, section 2).
+
+q(z_1, ..., z_L|x) = q(z_1|x) q(z_2|z_1) ... q(z_L|z_{L-1})
+
+q(z_k|z_{k-1}) = N(m_k(z_{k-1}), diag(s_k(z_{k-1}))^2),   z_0 = x
+
+The model draws z_k from a z_{k+1} that comes later here. So of the KL only the topmost layer's has a closed form.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import pyro
+from pyro.nn import PyroModule
+from torch import Tensor, nn
+
+from ppl_vae.config import configurable
+from ppl_vae.errors import InputError
+from ppl_vae.layers import as_latent_dims, as_normal, check_count, hidden_of_layers
+from ppl_vae.networks import MLP
+from ppl_vae.shapes import as_shape, batch_size
+
+
+@configurable
+class BottomUp(PyroModule):
+    """A Normal per layer, read off a draw of the layer below it.
+
+    Parameters
+    ----------
+    x_shape : int or tuple of int
+        Shape of one datum; D is its product.
+    latent_dims : sequence of int
+        Sizes of z_1, ..., z_L.
+    hidden : sequence of int, or one such sequence per layer
+        Hidden layers of the network below each z_k, that of x first; one sequence is for all of them.
+    activation, batch_norm
+        Of the default networks, each an `MLP`.
+    networks : sequence of Module, optional
+        L networks; the first maps x, flattened to (..., D), to (..., 2 L_1): m_1, then log s_1; those above it map
+        (..., L_{k-1}) to (..., 2 L_k).
+
+    Raises
+    ------
+    InputError
+        If there is no layer, a size is below one, a name unknown, or the networks are of another number; when called,
+        if x is not (..., *x_shape), or a network's output has another size.
+    """
+
+    def __init__(
+        self,
+        x_shape: int | Sequence[int],
+        latent_dims: Sequence[int] = (100, 50),
+        *,
+        hidden: Sequence[int] | Sequence[Sequence[int]] = (200, 200),
+        activation: str = "tanh",
+        batch_norm: bool = False,
+        networks: Sequence[nn.Module] | None = None,
+    ) -> None:
+        super().__init__()
+        self.x_shape = as_shape("x_shape", x_shape)
+        self.latent_dims = as_latent_dims(latent_dims)
+        L = len(self.latent_dims)
+        if networks is None:
+            sizes = zip((math.prod(self.x_shape), *self.latent_dims), self.latent_dims, strict=False)
+            widths = hidden_of_layers(hidden, L)
+            networks = [
+                MLP(below, 2 * size, inner, activation, batch_norm)
+                for (below, size), inner in zip(sizes, widths, strict=True)
+            ]
+        check_count("networks", networks, L)
+        self.networks = nn.ModuleList(networks)
+
+    def forward(self, x: Tensor | None = None, size: int | None = None) -> tuple[Tensor, ...]:
+        """Sample z_1, ..., z_L given `x` (B, *x_shape), and return them, each (..., B, L_k)."""
+        if x is None:
+            raise InputError("guide", expected="an observation x", got="None", hint="guide(x=x)")
+        with pyro.plate("data", batch_size(x, self.x_shape, size), dim=-1):
+            below, drawn = x.flatten(-len(self.x_shape)), []
+            for k, (network, size_k) in enumerate(zip(self.networks, self.latent_dims, strict=True), start=1):
+                below = pyro.sample(f"z{k}", as_normal(network(below), size_k))
+                drawn.append(below)
+        return tuple(drawn)

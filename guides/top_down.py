@@ -1,0 +1,89 @@
+"""The encoder half of a hierarchical variational autoencoder, in the order in which the model draws.
+
+q(z_1, ..., z_L|x) = q(z_L|x) q(z_{L-1}|z_L, x) ... q(z_1|z_2, x)
+
+q(z_k|z_{k+1}, x) = N(m_k(x, z_{k+1}), diag(s_k(x, z_{k+1}))^2)
+
+The exact posterior has this form, and every KL a closed one, as guide and model condition on the same z_{k+1}.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import pyro
+import torch
+from pyro.nn import PyroModule
+from torch import Tensor, nn
+
+from ppl_vae.config import configurable
+from ppl_vae.errors import InputError
+from ppl_vae.layers import as_latent_dims, as_normal, check_count, hidden_of_layers
+from ppl_vae.networks import MLP
+from ppl_vae.shapes import as_shape, batch_size
+
+
+@configurable
+class TopDown(PyroModule):
+    """A Normal per layer, read off the datum and a draw of the layer above.
+
+    Parameters
+    ----------
+    x_shape : int or tuple of int
+        Shape of one datum; D is its product.
+    latent_dims : sequence of int
+        Sizes of z_1, ..., z_L.
+    hidden : sequence of int, or one such sequence per layer
+        Hidden layers of the network of each z_k, z_1's first; one sequence is for all of them.
+    activation, batch_norm
+        Of the default networks, each an `MLP`.
+    networks : sequence of Module, optional
+        L networks, z_1's first, which map x, flattened, beside z_{k+1}, (..., D + L_{k+1}), to (..., 2 L_k): m_k, then
+        log s_k; the last one maps x alone.
+
+    Raises
+    ------
+    InputError
+        If there is no layer, a size is below one, a name unknown, or the networks are of another number; when called,
+        if x is not (..., *x_shape), or a network's output has another size.
+    """
+
+    def __init__(
+        self,
+        x_shape: int | Sequence[int],
+        latent_dims: Sequence[int] = (100, 50),
+        *,
+        hidden: Sequence[int] | Sequence[Sequence[int]] = (200, 200),
+        activation: str = "tanh",
+        batch_norm: bool = False,
+        networks: Sequence[nn.Module] | None = None,
+    ) -> None:
+        super().__init__()
+        self.x_shape = as_shape("x_shape", x_shape)
+        self.latent_dims = as_latent_dims(latent_dims)
+        L, D = len(self.latent_dims), math.prod(self.x_shape)
+        if networks is None:
+            sizes = zip((*self.latent_dims[1:], 0), self.latent_dims, hidden_of_layers(hidden, L), strict=True)
+            networks = [MLP(D + above, 2 * size, inner, activation, batch_norm) for above, size, inner in sizes]
+        check_count("networks", networks, L)
+        self.networks = nn.ModuleList(networks)
+
+    def forward(self, x: Tensor | None = None, size: int | None = None) -> tuple[Tensor, ...]:
+        """Sample z_L, ..., z_1 given `x` (B, *x_shape), and return z_1, ..., z_L, each (..., B, L_k)."""
+        if x is None:
+            raise InputError("guide", expected="an observation x", got="None", hint="guide(x=x)")
+        with pyro.plate("data", batch_size(x, self.x_shape, size), dim=-1):
+            drawn: list[Tensor] = []
+            for k in range(len(self.latent_dims), 0, -1):
+                drawn.append(pyro.sample(f"z{k}", self.posterior(k, x, *drawn[-1:])))
+        return tuple(reversed(drawn))
+
+    def posterior(self, k: int, x: Tensor, above: Tensor | None = None) -> Any:
+        """Return q(z_k|z_{k+1}, x), or q(z_L|x): batch shape (..., B), event shape (L_k,)."""
+        inputs = x.flatten(-len(self.x_shape))
+        if above is not None:
+            batch = torch.broadcast_shapes(inputs.shape[:-1], above.shape[:-1])
+            inputs = torch.cat([part.expand(*batch, part.shape[-1]) for part in (inputs, above)], -1)
+        return as_normal(self.networks[k - 1](inputs), self.latent_dims[k - 1])

@@ -1,0 +1,56 @@
+"""Sizes of the layers of a hierarchy, z1 nearest the data first, and the Normal that a layer's network describes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import pyro.distributions as dist
+from torch import Tensor
+
+from ppl_vae.errors import InputError
+from ppl_vae.shapes import as_shape, check_last_dimension
+
+
+def as_latent_dims(latent_dims: int | Sequence[int]) -> tuple[int, ...]:
+    """Return the sizes of z1, ..., zL as a tuple; one integer means one layer.
+
+    Raises
+    ------
+    InputError
+        If there is no layer, or a size below one.
+    """
+    if isinstance(latent_dims, Sequence) and not latent_dims:
+        raise InputError("latent_dims", expected="the size of at least one layer", got="none", hint="latent_dims=(32,)")
+    return as_shape("latent_dims", latent_dims)
+
+
+def hidden_of_layers(hidden: Sequence[int] | Sequence[Sequence[int]], count: int) -> list[tuple[int, ...]]:
+    """Return the widths of the hidden layers of `count` networks, from those of each or those that all share.
+
+    Raises
+    ------
+    InputError
+        If there are widths for another number of networks, or a width below one.
+    """
+    each = list(hidden) if hidden and isinstance(hidden[0], Sequence) else [hidden] * count
+    check_count("hidden", each, count)
+    return [as_shape("hidden", widths) if len(widths) else () for widths in each]  # type: ignore[arg-type]
+
+
+def check_count(what: str, given: Sequence[Any], count: int) -> None:
+    """Raise `InputError` unless there is one of `given` for each of `count` networks."""
+    if len(given) != count:
+        raise InputError(what, expected=f"{count}, as latent_dims asks for", got=str(len(given)))
+
+
+def last_width(hidden: Sequence[int], inputs: int) -> int:
+    """Return how many numbers a network of these hidden layers hands its last affine map."""
+    return hidden[-1] if hidden else inputs
+
+
+def as_normal(parameters: Tensor, size: int) -> Any:
+    """Return N(m, diag(s)^2) for `parameters` (..., 2 `size`), m and then log s."""
+    check_last_dimension("output of a layer's network", parameters, 2 * size)
+    loc, log_scale = parameters.chunk(2, -1)
+    return dist.Normal(loc, log_scale.exp()).to_event(1)
