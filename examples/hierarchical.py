@@ -67,7 +67,7 @@ def fit(name: str, data: Dataset, options: argparse.Namespace) -> Run:
         epochs=options.epochs,
         batch_size=options.batch_size,
         lr=options.lr,
-        schedule="exponential",
+        schedule="cosine",
         kl_warmup=round(options.epochs / 3) if warm else 0,
         seed=options.seed,
         compile=options.compile,
@@ -83,7 +83,9 @@ def differences(found: dict[str, ppl_vae.LogLikelihood]) -> list[str]:
     for better, worse in COMPARED:
         if better in found and worse in found:
             gain = found[better].values - found[worse].values
-            lines.append(f"{better} minus {worse}: {float(gain.mean()):+.3f} ± {float(gain.std() / len(gain) ** 0.5):.3f}")
+            lines.append(
+                f"{better} minus {worse}: {float(gain.mean()):+.3f} ± {float(gain.std() / len(gain) ** 0.5):.3f}"
+            )
     return lines
 
 
@@ -119,7 +121,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description="Hierarchical VAEs of one to five layers.")
     parser.add_argument("--data", default="digits", help="a data set of images, such as digits or mnist")
     parser.add_argument("--pairs", nargs="+", choices=NAMES, default=["one", "two", "stacked-3", "ladder-3"])
-    parser.add_argument("--epochs", type=int, default=60)
+    parser.add_argument("--epochs", type=int, default=30)
     parser.add_argument("--batch-size", type=int, default=256)
     parser.add_argument("--lr", type=float, default=1e-3)
     parser.add_argument("--num-particles", type=int, default=500, help="of the estimate of log p(x)")

@@ -6,6 +6,7 @@ maximise  (1/N) sum_n ELBO(x_n)  over the parameters of model and guide, by mini
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from typing import Any
@@ -83,7 +84,7 @@ def fit(
         Weight beta of the KL, in both programs, or a rule for it; see `ppl_vae.kl_weights`. What validation reports is
         unweighted.
     kl_warmup : float
-        Epochs over which that weight rises linearly from 0.
+        Epochs over which that weight rises linearly from 0; more than the fit has are allowed, with a warning.
     patience : int, optional
         Stop when the validation bound has not risen for so many epochs, and return the best epoch's parameters.
     seed : int
@@ -156,7 +157,11 @@ def fit(
         raise InputError(
             "patience", expected="data with a validation split", got="none", hint="a Dataset, or patience=None"
         )
+    rising = getattr(options.kl_rule(), "epochs", 0)  # of a warm-up, or of a capacity that grows
     with joined() as workers:
+        if workers.is_first and rising > options.epochs:
+            told = f"a fit of {options.epochs} epochs ends before the {rising:g} of its warm-up"
+            warnings.warn(f"{told}: the KL never has its full weight", stacklevel=2)
         where, kind = find_device(workers.device(device)), DTYPES[dtype]
         pair.to(where, kind)
         own_module(objective).to(where, kind)
