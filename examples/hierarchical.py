@@ -2,16 +2,17 @@
 
     p(x|z1) p(z1|z2) ... p(zL)
 
-- *one* and *two*: one layer (784-200-200-z50) and two (784-200-200-z100-100-100-z50), as Burda et al. 2016 compare them.
-- *stacked-L* and *ladder-L*: the same model of L layers (latents 64-32-16-8-4, hidden 512-256-128-64-64, batch norm and
-  warm-up; Sønderby et al. 2016) with the guide q(z1|x) q(z2|z1) ..., and with the ladder, which merges what x says of a
-  layer with what the model says of it.
+- *one* and *two*: one layer (784-200-200-z50) and two (784-200-200-z100-100-100-z50), as in Burda et al. 2016.
+- *stacked-L* and *ladder-L*: one model of L layers (latents 64-32-16-8-4, hidden 512-256-128-64-64, batch norm and
+  warm-up; Sønderby et al. 2016) with the guide q(z1|x) q(z2|z1) ..., and with the ladder, which merges what x says of
+  a layer with what the model says of it.
 
-Prints log p(x) with its errors, and how each layer is used; draws what the upper layers hold of a picture: z_L, ..., z_k
-from the guide, those below from the model.
+Prints log p(x) with its errors, and how each layer is used; draws what the upper layers hold of a picture: z_L, ...,
+z_k from the guide, those below from the model.
 
     python examples/hierarchical.py
-    python examples/hierarchical.py --data mnist --pairs one two ladder-3 stacked-3 ladder-5 stacked-5 --runs runs/layers
+    python examples/hierarchical.py --data mnist --pairs one two --runs runs/layers
+    python examples/hierarchical.py --data mnist --pairs ladder-3 stacked-3 ladder-5 stacked-5 --runs runs/layers
 """
 
 from __future__ import annotations

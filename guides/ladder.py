@@ -103,7 +103,7 @@ class Ladder(PyroModule):
         batch, d = d.shape[:-1], d.reshape(-1, d.shape[-1])  # batch norm takes one leading dimension
         found = []
         for network, size in zip(self.evidence_networks, self.latent_dims, strict=True):
-            *inner, affine = network.layers
+            *inner, affine = network.get_submodule("layers").children()
             for layer in inner:
                 d = layer(d)
             found.append(as_normal(affine(d).reshape(*batch, 2 * size), size))

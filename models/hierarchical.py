@@ -85,7 +85,7 @@ class Hierarchical(PyroModule):
     def forward(self, x: Tensor | None = None, size: int | None = None) -> Tensor:
         """Sample z_L, ..., z_1, then x, or observe `x` (B, *x_shape); with `size` = B instead, generate. Returns x."""
         with pyro.plate("data", batch_size(x, self.x_shape, size), dim=-1):
-            z = None
+            z: Any = None
             for k in range(len(self.latent_dims), 0, -1):
                 z = pyro.sample(f"z{k}", self.conditional(k, z))
             return pyro.sample("x", self.decode(z), obs=x)

@@ -126,6 +126,8 @@ def test_bad_input():
         layer_use(pair, {"x": batch["x"][:1]})
     with pytest.raises(InputError, match="latent: expected one of z1, z2; got 'z3'"):
         reconstruct_from(pair, batch, ["z3"])
+    with pytest.raises(InputError, match="sites: expected at least one latent; got none"):
+        reconstruct_from(pair, batch, [])
     with pytest.raises(InputError, match="expected latents that belong to single data; got some that all data share"):
         layer_use(Pair(own_pairs.Shared(), own_pairs.SharedGuide()), own_pairs.batch())
     with pytest.raises(InputError, match="an autoencoder has no log p"):

@@ -91,7 +91,8 @@ def layer_use(pair: Any, data: Batch, *, num_draws: int = 10, seed: int = 0) -> 
     if contract.shares_latents:
         raise InputError("pair", expected="latents that belong to single data", got="some that all data share")
     with isolated(seed, device=pair.device), evaluating(pair):
-        model_sites, guide_sites = trace_pair(*pair.programs(), (), pair.arguments(split), S)
+        model, guide = pair.programs()
+        model_sites, guide_sites = trace_pair(model, guide, (), pair.arguments(split), S)
         _, rates = ELBO(S).terms(model_sites, guide_sites)
         return [
             _use(name, guide_sites[name], rates[name].expand(S, split.size).mean(0))
@@ -108,9 +109,11 @@ def reconstruct_from(pair: Any, batch: Batch, sites: Iterable[str]) -> dict[str,
     Raises
     ------
     InputError
-        For a site that is no latent of the guide.
+        For no site, or one that is no latent of the guide.
     """
     pair, kept = as_pair(pair), list(sites)
+    if not kept:
+        raise InputError("sites", expected="at least one latent", got="none", hint="pair.generate(size=64)")
     observed = pair.check(batch).observed
     drawn = {name: value[0] for name, value in pair.posterior(batch).items()}
     for name in kept:
