@@ -14,7 +14,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import pyro
-import torch
 from pyro.nn import PyroModule
 from torch import Tensor, nn
 
@@ -40,8 +39,8 @@ class TopDown(PyroModule):
     activation, batch_norm
         Of the default networks, each an `MLP`.
     networks : sequence of Module, optional
-        L networks, z_1's first, which map x, flattened, beside z_{k+1}, (..., D + L_{k+1}), to (..., 2 L_k): m_k, then
-        log s_k; the last one maps x alone.
+        L networks, z_1's first, which map x, flattened to (..., D), and z_{k+1} (..., L_{k+1}) to (..., 2 L_k): m_k,
+        then log s_k. The two are arguments of their own and broadcast against each other; the last takes x alone.
 
     Raises
     ------
@@ -82,8 +81,5 @@ class TopDown(PyroModule):
 
     def posterior(self, k: int, x: Tensor, above: Tensor | None = None) -> Any:
         """Return q(z_k|z_{k+1}, x), or q(z_L|x): batch shape (..., B), event shape (L_k,)."""
-        inputs = x.flatten(-len(self.x_shape))
-        if above is not None:
-            batch = torch.broadcast_shapes(inputs.shape[:-1], above.shape[:-1])
-            inputs = torch.cat([part.expand(*batch, part.shape[-1]) for part in (inputs, above)], -1)
-        return as_normal(self.networks[k - 1](inputs), self.latent_dims[k - 1])
+        inputs = (x.flatten(-len(self.x_shape)), *(() if above is None else (above,)))
+        return as_normal(self.networks[k - 1](*inputs), self.latent_dims[k - 1])

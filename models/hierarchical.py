@@ -109,7 +109,4 @@ class Hierarchical(PyroModule):
     def decode(self, z: Tensor) -> Any:
         """Return p(x|z_1) for z_1 (..., L_1): batch shape (...), event shape x_shape."""
         check_last_dimension("z1", z, self.latent_dims[0])
-        parameters, likelihood = self.decoder(z), self.likelihood
-        P = likelihood.parameters_per_dim
-        check_last_dimension("output of the decoder", parameters, P * math.prod(self.x_shape))
-        return likelihood(parameters.reshape(*z.shape[:-1], P, *self.x_shape), len(self.x_shape))
+        return self.likelihood.of_network(self.decoder(z), self.x_shape)

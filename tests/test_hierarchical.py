@@ -39,8 +39,9 @@ class Affine(nn.Module):
         super().__init__()
         self.mean, self.log_scale = nn.Linear(inputs, size), nn.Parameter(torch.zeros(size))
 
-    def forward(self, u):
-        mean = self.mean(u)
+    def forward(self, *parts):
+        batch = torch.broadcast_shapes(*(u.shape[:-1] for u in parts))
+        mean = self.mean(torch.cat([u.expand(*batch, -1) for u in parts], -1))
         return torch.cat([mean, self.log_scale.expand_as(mean)], -1)
 
     @torch.no_grad()
