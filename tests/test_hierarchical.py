@@ -468,7 +468,7 @@ def test_a_ladder_of_another_model(model, guide):
 def test_a_warm_up_that_outlasts_the_fit_is_said():
     pair, batch = Pair(*PAIRS["ladder-2"].build()), PAIRS["ladder-2"].batch()
     with pytest.warns(
-        UserWarning, match="a fit of 2 epochs ends before the 8 of its warm-up: the KL never has its full"
+        UserWarning, match="the KL is let in over 8 epochs, and the fit ends after 2: it never has its full weight"
     ):
         run = ppl_vae.fit(pair, batch, epochs=2, batch_size=3, kl_warmup=8, progress=False)
     assert run.history["kl_weight"] == pytest.approx([1 / 8, 2 / 8])

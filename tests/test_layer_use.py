@@ -16,7 +16,7 @@ from ppl_vae import Pair
 from ppl_vae.errors import InputError
 from ppl_vae.evaluation.layers import layer_use, reconstruct_from, table
 from ppl_vae.exact import gaussian_kl
-from ppl_vae.guides import AmortizedNormal, BottomUp
+from ppl_vae.guides import AmortizedNormal, BottomUp, TopDown
 from ppl_vae.models import VAE, Hierarchical
 
 
@@ -67,8 +67,10 @@ def test_information_by_brute_force():
     densities = scipy.stats.norm.pdf(z[:, :, None], q.mean.numpy(), q.stddev.numpy()).prod(-1)  # (2000, N, N)
     own = torch.tensor(densities).diagonal(dim1=1, dim2=2)
     wanted = (own.log() - torch.tensor(densities).mean(2).log()).mean(0)
-    assert abs(use.information - float(wanted.mean())) < SE * use.information_error
-    assert use.information > SE * use.information_error
+    low, high = use.information
+    assert low == pytest.approx(high, abs=1e-9)  # drawn from x alone
+    assert abs(low - float(wanted.mean())) < SE * use.information_error
+    assert low > SE * use.information_error
 
 
 @pytest.mark.parametrize(("scale", "wanted"), [(1e3, math.log(50)), (0.0, 0.0)])
@@ -84,7 +86,22 @@ def test_information_is_that_of_the_index_at_most(scale, wanted):
         x = torch.stack([torch.arange(50.0), torch.arange(50.0)], 1).double()
     model = Hierarchical(2, (2, 2), hidden=(), likelihood="normal").double()
     for use in layer_use(Pair(model, pair.guide), {"x": x}, num_draws=4):
-        assert use.information == pytest.approx(wanted, abs=1e-9)
+        assert use.information == pytest.approx((wanted, wanted), abs=1e-9)
+
+
+def test_information_of_a_layer_that_depends_on_a_draw_alone_lies_between_the_two():
+    """z1 is z2 and a little noise, and z2 has nothing of x: the truth is 0, and z1's own parents tell it apart."""
+    pair = Pair(Hierarchical(2, (1, 1), hidden=()), TopDown(2, (1, 1), hidden=())).double()
+    for parameter in pair.guide.parameters():
+        parameter.data.zero_()
+    first = pair.guide.networks[0].layers[-1]
+    first.weight.data[0, 2], first.bias.data[1] = 1.0, -6.0
+    batch = {"x": torch.randint(2, (100, 2), generator=torch.Generator().manual_seed(0)).double()}
+    below, above = layer_use(pair, batch, num_draws=5)
+    low, high = below.information
+    assert low < -1
+    assert high > 1
+    assert above.information == pytest.approx((0.0, 0.0), abs=1e-9)
 
 
 def test_a_table_and_a_seed():

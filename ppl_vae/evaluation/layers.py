@@ -4,8 +4,9 @@
     A_k  = #{j : Var_n(E_q[z_kj|x_n]) > 0.01}         active units (Burda et al. 2016, section 5.1)
     I_k  = E[log q(z_k|x_n) - log (1/N) sum_m q(z_k|x_m)]    information on which datum it is (Hoffman & Johnson 2016)
 
-q(z_k|x) is a mixture over what the guide draws before z_k; here over S draws of that. I_k is at most log N. With few
-draws it is too large, as what a draw shares with its own parents counts as shared with the datum.
+I_k is at most log N. q(z_k|x) is a mixture over what the guide draws before z_k, here over S draws of that, z_k's own
+parents among them or not. With them I_k is too large: what z_k shares with its own parents counts as shared with x_n.
+Without them it is too small, by Jensen's inequality. For a layer that is drawn from x alone the two are one.
 """
 
 from __future__ import annotations
@@ -48,8 +49,10 @@ class LayerUse:
         KL_k in nats per datum, and its standard error over the data.
     active : int
         A_k.
-    information, information_error : float
-        I_k in nats, and its standard error over the data.
+    information : tuple of float
+        I_k in nats, from below and from above.
+    information_error : float
+        Standard error over the data, the larger of the two's.
     """
 
     site: str
@@ -57,7 +60,7 @@ class LayerUse:
     kl: float
     kl_error: float
     active: int
-    information: float
+    information: tuple[float, float]
     information_error: float
 
 
@@ -126,23 +129,24 @@ def reconstruct_from(pair: Any, batch: Batch, sites: Iterable[str]) -> dict[str,
 
 def table(layers: Sequence[LayerUse]) -> str:
     """Return the layers as a table of text."""
-    lines = [f"{'layer':6} {'units':>6} {'active':>7} {'KL, nats':>16} {'information, nats':>19}"]
+    lines = [f"{'layer':6} {'units':>6} {'active':>7} {'KL, nats':>16} {'information, nats':>23}"]
     for use in layers:
         kl = f"{use.kl:.2f} ± {use.kl_error:.2f}"
-        information = f"{use.information:.2f} ± {use.information_error:.2f}"
-        lines.append(f"{use.site:6} {use.size:6d} {use.active:7d} {kl:>16} {information:>19}")
+        information = "{:.2f} to {:.2f}".format(*use.information) + f" ± {use.information_error:.2f}"
+        lines.append(f"{use.site:6} {use.size:6d} {use.active:7d} {kl:>16} {information:>23}")
     return "\n".join(lines)
 
 
 def _use(name: str, site: Site, kl: Tensor) -> LayerUse:
     """Return the use of a latent from the guide's site, of batch shape (S, N), and its KL (N,)."""
-    shared = _information(site)
+    low, high = map(_mean_and_error, _information(site))
     return LayerUse(
         name,
         site["fn"].event_shape.numel(),
         *_mean_and_error(kl),
         int((_variance_of_mean(site["fn"]) > ACTIVE).sum()),
-        *_mean_and_error(shared),
+        (low[0], high[0]),
+        max(low[1], high[1]),
     )
 
 
@@ -153,16 +157,17 @@ def _variance_of_mean(fn: Any) -> Tensor:
 
 
 def _information(site: Site) -> Tensor:
-    """Return log q(z|x_n) - log (1/N) sum_m q(z|x_m) for one z of each datum, (N,)."""
+    """Return log q(z|x_n) - log (1/N) sum_m q(z|x_m) for one z of each datum, from below and from above: (2, N)."""
     fn, z = site["fn"], site["value"][0]
     S, N = fn.batch_shape
     rows = max(1, _AT_ONCE // (S * N * fn.event_shape.numel()))
     found = []
     for index in torch.arange(N, device=z.device).split(rows):
-        log_q = fn.log_prob(z[index, None, None]).double().logsumexp(1) - math.log(S)  # (rows, N)
-        own = log_q.gather(1, index[:, None])[:, 0]
-        found.append(own - (log_q.logsumexp(1) - math.log(N)))
-    return torch.cat(found)
+        log_q = fn.log_prob(z[index, None, None]).double()  # (rows, S, N), of which draw 0 has z's own parents
+        mixtures = torch.stack([log_q[:, 1:].logsumexp(1) - math.log(S - 1), log_q.logsumexp(1) - math.log(S)])
+        own = mixtures[:, torch.arange(len(index)), index]
+        found.append(own - (mixtures.logsumexp(2) - math.log(N)))
+    return torch.cat(found, 1)
 
 
 def _mean_and_error(values: Tensor) -> tuple[float, float]:

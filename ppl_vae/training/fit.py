@@ -160,8 +160,8 @@ def fit(
     rising = getattr(options.kl_rule(), "epochs", 0)  # of a warm-up, or of a capacity that grows
     with joined() as workers:
         if workers.is_first and rising > options.epochs:
-            told = f"a fit of {options.epochs} epochs ends before the {rising:g} of its warm-up"
-            warnings.warn(f"{told}: the KL never has its full weight", stacklevel=2)
+            told = f"the KL is let in over {rising:g} epochs, and the fit ends after {options.epochs}"
+            warnings.warn(f"{told}: it never has its full weight", stacklevel=2)
         where, kind = find_device(workers.device(device)), DTYPES[dtype]
         pair.to(where, kind)
         own_module(objective).to(where, kind)
