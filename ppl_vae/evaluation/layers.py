@@ -6,7 +6,8 @@
 
 I_k is at most log N. q(z_k|x) is a mixture over what the guide draws before z_k, here over S draws of that, z_k's own
 parents among them or not. With them I_k is too large: what z_k shares with its own parents counts as shared with x_n.
-Without them it is too small, by Jensen's inequality. For a layer that is drawn from x alone the two are one.
+Without them it is too small, by Jensen's inequality, down to 0, which it never is below. For a layer that is drawn from
+x alone the two are one.
 """
 
 from __future__ import annotations
@@ -52,7 +53,7 @@ class LayerUse:
     information : tuple of float
         I_k in nats, from below and from above.
     information_error : float
-        Standard error over the data, the larger of the two's.
+        Standard error of the latter, over the data.
     """
 
     site: str
@@ -145,8 +146,8 @@ def _use(name: str, site: Site, kl: Tensor) -> LayerUse:
         site["fn"].event_shape.numel(),
         *_mean_and_error(kl),
         int((_variance_of_mean(site["fn"]) > ACTIVE).sum()),
-        (low[0], high[0]),
-        max(low[1], high[1]),
+        (max(0.0, low[0]), high[0]),
+        high[1],
     )
 
 
