@@ -297,7 +297,6 @@ def main():
             def hand():
                 return HandWritten(K).to(options.device)
         elif options.model == "ladder":
-            batch = {"x": (x := (torch.rand(B, D) < 0.2).float().to(options.device))}
             layers = ladder_products(B)
 
             def make():
