@@ -60,6 +60,8 @@ def settings(name: str) -> tuple[dict[str, Any], bool]:
 def fit(name: str, data: Dataset, options: argparse.Namespace) -> Run:
     """Build a pair and fit it, or go on with the fit in its folder."""
     built, warm = settings(name)
+    if options.batch_norm and not warm:
+        built, warm = built | {"batch_norm": True}, True
     if options.quick:
         built |= {"hidden": (20,)}
     return ppl_vae.fit(
@@ -69,7 +71,7 @@ def fit(name: str, data: Dataset, options: argparse.Namespace) -> Run:
         batch_size=options.batch_size,
         lr=options.lr,
         schedule="cosine",
-        kl_warmup=round(options.epochs / 3) if warm else 0,
+        kl_warmup=round(options.epochs * options.warm_up) if warm else 0,
         seed=options.seed,
         compile=options.compile,
         device=options.device,
@@ -125,6 +127,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--epochs", type=int, default=30)
     parser.add_argument("--batch-size", type=int, default=256)
     parser.add_argument("--lr", type=float, default=1e-3)
+    parser.add_argument("--warm-up", type=float, default=1 / 3, help="share of the fit in which the KL's weight rises")
+    parser.add_argument("--batch-norm", action="store_true", help="one and two with batch norm and warm-up as well")
     parser.add_argument("--num-particles", type=int, default=500, help="of the estimate of log p(x)")
     parser.add_argument("--num-test", type=int, default=1000, help="test data for it")
     parser.add_argument("--seed", type=int, default=0)
