@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from itertools import combinations
 from typing import Any
 
 import pyro
@@ -111,7 +110,7 @@ class Experts(PyroModule):
         shift, precision = torch.stack(shifts, 1), torch.stack(precisions, 1)  # (B, M, ...)
         if self.join == "product":
             return self._product(there, shift, precision)
-        subsets = self._subsets(len(values)).to(there.device)  # (A, M), the empty set last
+        subsets = self._subsets(len(values), there.device)
         valid = (there[:, None] | ~subsets).all(-1)  # (B, A): every member is there
         valid = torch.cat((valid[:, :-1], ~valid[:, :-1].any(-1, keepdim=True)), -1).to(shift.dtype)
         components = self._product(subsets, shift[:, None], precision[:, None])
@@ -139,11 +138,12 @@ class Experts(PyroModule):
         u = torch.cholesky_solve(h.unsqueeze(-1), torch.linalg.cholesky(P)).squeeze(-1)
         return dist.MultivariateNormal(u, precision_matrix=P)
 
-    def _subsets(self, M: int) -> Tensor:
-        """Return the sets of modalities that have a component each, (A, M) boolean; the prior is that of none."""
-        sizes = [1] if self.join == "mixture" else range(1, M + 1)
-        sets = [members for size in (*sizes, 0) for members in combinations(range(M), size)]
-        return torch.tensor([[m in members for m in range(M)] for members in sets])
+    def _subsets(self, M: int, device: torch.device) -> Tensor:
+        """Return the sets of modalities that have a component each, (A, M) boolean; last that of none, the prior."""
+        bits = torch.arange(M, device=device)  # made on the device: a recorded program copies nothing to it
+        codes = 2**bits if self.join == "mixture" else torch.arange(1, 2**M, device=device)
+        codes = torch.cat((codes, torch.zeros_like(codes[:1])))
+        return (codes[:, None] >> bits) % 2 == 1
 
     def check_values(self, **modalities: Tensor) -> None:
         """Raise `InputError` for a datum of which every modality is missing."""

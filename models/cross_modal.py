@@ -8,6 +8,7 @@ A modality that is missing is left out of the product: log p(x_S) is of those th
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -38,7 +39,8 @@ class CrossModal(PyroModule):
     latent_dim : int
         L.
     likelihood : Likelihood or str, or mapping of these
-        p(x_m|z), or its name in `likelihoods.NAMES`: one for all modalities, or one for each by name.
+        p(x_m|z), or its name in `likelihoods.NAMES`: one of a kind for all modalities, each with parameters of its own,
+        or one for each by name.
     hidden, activation
         Of the default decoders, each an `MLP`; no hidden layer makes them affine.
     decoders : mapping of str to Module, optional
@@ -74,7 +76,7 @@ class CrossModal(PyroModule):
             if name not in chosen:
                 raise InputError(f"likelihood of {name}", expected="one", got="none", hint="'normal-learned'")
             law = chosen[name]
-            self.likelihoods[name] = likelihoods.get(law) if isinstance(law, str) else law
+            self.likelihoods[name] = likelihoods.get(law) if isinstance(law, str) else copy.deepcopy(law)
             outputs = self.likelihoods[name].parameters_per_dim * math.prod(shape)
             own = (decoders or {}).get(name)
             self.decoders[name] = MLP(self.latent_dim, outputs, hidden, activation) if own is None else own
@@ -87,11 +89,12 @@ class CrossModal(PyroModule):
         return self.modalities.argument_names
 
     def forward(self, size: int | None = None, **modalities: Tensor) -> Tensor:
-        """Sample z and observe the modalities given, (B, *x_shape) each; with `size`, generate all. Returns z."""
+        """Sample z and observe the modalities given, (B, *x_shape) each; with `size`, draw all others. Returns z."""
         values, masks = self.modalities.given(modalities)
+        names = values if size is None else self.modalities.shapes
         with pyro.plate("data", self.modalities.rows(values, size), dim=-1):
             z = pyro.sample("z", dist.Normal(self.prior_loc, self.prior_scale).to_event(1))
-            for name in values or self.modalities.shapes:
+            for name in names:
                 law = self.decode(z, name)
                 pyro.sample(name, law.mask(masks[name]) if name in masks else law, obs=values.get(name))
             return z
@@ -99,6 +102,8 @@ class CrossModal(PyroModule):
     def decode(self, z: Tensor, name: str) -> Any:
         """Return p(x_m|z) of the modality called `name`, for z (..., L): batch shape (...), event shape x_shape."""
         check_last_dimension("z", z, self.latent_dim)
+        if name not in self.modalities.shapes:
+            raise unknown_name("modality", name, self.modalities.shapes)
         return self.likelihoods[name].of_network(self.decoders[name](z), self.modalities.shapes[name])
 
     def check_values(self, **modalities: Tensor) -> None:

@@ -21,6 +21,7 @@ from ppl_vae import observations, traces
 from ppl_vae.context import evaluating, isolated
 from ppl_vae.errors import InputError, PairError, PplVaeError
 from ppl_vae.handlers import Frozen
+from ppl_vae.modalities import mask_name
 from ppl_vae.traces import Site, Sites
 from ppl_vae.types import Batch, Program
 
@@ -95,7 +96,9 @@ def check(pair: Pair, batch: Batch, *, training: bool = False) -> Contract:
             if site["is_observed"]:
                 observations.check_name(name, site, few)
             if site["is_observed"] and name in arguments:
-                observations.check_support(name, site["fn"], arguments[name])
+                mask = arguments.get(mask_name(name))  # what it hides may be anything
+                shown = arguments[name] if mask is None else arguments[name][mask]
+                observations.check_support(name, site["fn"], shown)
         _check_batch_shapes(model_sites, guide_sites, len(next(iter(few.values()))))
         local = {name: site for name, site in traces.latents(model_sites).items() if traces.in_data_plate(site)}
         shares = not all(traces.in_data_plate(site) for site in (model_sites | guide_sites).values())

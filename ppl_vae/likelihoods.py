@@ -22,7 +22,7 @@ from ppl_vae.shapes import check_last_dimension, integer_at_least, positive
 
 
 class Likelihood(nn.Module):
-    """Base: give `parameters_per_dim` = P and `distribution`, the independent distribution of each coordinate.
+    """Base: give `parameters_per_dim` = P and `distribution`, of each coordinate by itself or of the last dimension.
 
     What a likelihood learns itself, such as one noise scale, is an `nn.Parameter` of its own.
     """
@@ -49,7 +49,8 @@ class Likelihood(nn.Module):
                 expected=f"size {self.parameters_per_dim} at dimension {axis}",
                 got=str(tuple(parameters.shape)),
             )
-        return self.distribution(parameters.movedim(axis, -1)).to_event(event_dim)
+        fn = self.distribution(parameters.movedim(axis, -1))
+        return fn.to_event(event_dim - fn.event_dim)
 
     def of_network(self, output: Tensor, x_shape: Sequence[int]) -> Any:
         """Return p(x|z) for a network's output (..., P*D), laid out (P, D): batch shape (...), event shape x_shape.
@@ -64,7 +65,10 @@ class Likelihood(nn.Module):
         return self(output.reshape(*output.shape[:-1], P, *x_shape), len(x_shape))
 
     def distribution(self, parameters: Tensor) -> Any:
-        """Return the distribution of each coordinate, batch shape (..., *x_shape); `parameters` (..., *x_shape, P)."""
+        """Return the distribution of each coordinate, or of vectors along the last dimension of x.
+
+        `parameters` (..., *x_shape, P); batch and event shape together (..., *x_shape).
+        """
         raise NotImplementedError(f"{type(self).__name__}.distribution")
 
 
@@ -148,6 +152,15 @@ class Categorical(Likelihood):
 
 
 @configurable
+class OneHot(Likelihood):
+    """p(x = e_k) = softmax(h)_k for x in {e_1, ..., e_C}, unit vectors along its last dimension: labels as numbers."""
+
+    def distribution(self, parameters: Tensor) -> Any:
+        """Return the categorical over unit vectors for logits (..., C, 1)."""
+        return dist.OneHotCategorical(logits=parameters.squeeze(-1))
+
+
+@configurable
 class DiscretizedLogistic(Likelihood):
     """A logistic with mean h and log scale from h', binned to n grey levels (Salimans et al. 2017, no mixture).
 
@@ -184,6 +197,7 @@ NAMES = {
     "normal": "real x, standard deviation fixed at 0.1 (squared error)",
     "normal-learned": "real x, one learned standard deviation",
     "normal-decoder": "real x, mean and standard deviation from the decoder",
+    "one-hot": "unit vectors: labels, one logit per class",
     "categorical": "grey levels, one logit each",
     "discretized-logistic": "grey levels, a logistic binned to them",
 }
@@ -210,6 +224,8 @@ def get(name: str, *, levels: int | None = None) -> Likelihood:
         return Bernoulli()
     if name == "normal":
         return Normal()
+    if name == "one-hot":
+        return OneHot()
     if name.startswith("normal-"):
         return Normal(name.removeprefix("normal-"))
     if levels is None:

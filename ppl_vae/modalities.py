@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ppl_vae.errors import InputError, unknown_name
 from ppl_vae.shapes import as_shape, batch_size, integer_at_least
 
 Shape = int | Sequence[int]
+
+#: Names that sites and arguments of the programs have already.
+TAKEN = ("z", "size", "data", "particles")
 
 
 def mask_name(name: str) -> str:
@@ -31,8 +34,10 @@ class Modalities:
         if not isinstance(shapes, Mapping) or not shapes:
             raise InputError("modalities", expected="a mapping of names to shapes", got=repr(shapes)[:60])
         for name in shapes:
-            if not str(name).isidentifier() or name in ("z", "size") or name.endswith("_present"):
-                raise InputError("modality", expected="the name of an argument, not z or size", got=repr(name))
+            usable = isinstance(name, str) and name.isidentifier() and not name.endswith(mask_name(""))
+            if not usable or name in TAKEN or hasattr(nn.ModuleDict, name):
+                expected = f"a name for an argument that is free, unlike {', '.join(TAKEN)}"
+                raise InputError("modality", expected=expected, got=repr(name), hint=repr(f"x_{name}"))
         self.shapes = {name: as_shape(f"shape of {name}", shape) for name, shape in shapes.items()}
 
     @property
@@ -43,29 +48,31 @@ class Modalities:
     def given(self, arguments: Mapping[str, Tensor | None]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """Return modalities and masks that are there, each by the name of the modality.
 
+        What a mask hides is zero in what is returned; a mask without its modality, which is missing anyway, left out.
+
         Raises
         ------
         InputError
-            For an unknown name, a mask without its modality, or one that is not boolean of the batch's length.
+            For an unknown name, or a mask that is not boolean of the batch's length.
         """
         tensors = {name: value for name, value in arguments.items() if value is not None}
         for name in tensors:
             if name not in self.argument_names:
                 raise unknown_name("modality", name, self.shapes)
         values = {name: tensors[name] for name in self.shapes if name in tensors}
-        masks = {name: tensors[mask_name(name)] for name in self.shapes if mask_name(name) in tensors}
+        masks = {name: tensors[mask_name(name)] for name in values if mask_name(name) in tensors}
         for name, mask in masks.items():
-            if name not in values:
-                raise InputError(mask_name(name), expected=f"{name}, which it is the mask of", got="none")
-            rows = batch_size(values[name], self.shapes[name])
-            if mask.dtype != torch.bool or mask.shape[-1:] != (rows,) or mask.ndim != 1:
+            rows = batch_size(values[name], self.shapes[name], what=name)
+            if mask.dtype != torch.bool or mask.shape != (rows,):
                 got = f"{mask.dtype}, {tuple(mask.shape)}"
                 raise InputError(mask_name(name), expected=f"a boolean mask of shape ({rows},)", got=got)
+            # Numbers that a network makes of what is not there could be infinite, and so could gradients.
+            values[name] = values[name].where(mask.view(-1, *[1] * len(self.shapes[name])), 0)
         return values, masks
 
     def rows(self, values: Mapping[str, Tensor], size: int | None = None) -> int:
         """Return B, which all modalities and `size` must agree on where given."""
-        counts = {name: batch_size(value, self.shapes[name]) for name, value in values.items()}
+        counts = {name: batch_size(value, self.shapes[name], what=name) for name, value in values.items()}
         if len(set(counts.values())) > 1:
             told = ", ".join(f"{name} {count}" for name, count in counts.items())
             raise InputError("modalities", expected="equally many rows", got=told)

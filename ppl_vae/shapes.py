@@ -61,8 +61,10 @@ def check_event(what: str, x: Tensor, shape: tuple[int, ...]) -> None:
         raise InputError(what, expected=f"last dimensions {shape}", got=str(tuple(x.shape)))
 
 
-def batch_size(x: Tensor | None, x_shape: tuple[int, ...], size: int | None = None) -> int:
+def batch_size(x: Tensor | None, x_shape: tuple[int, ...], size: int | None = None, what: str = "x") -> int:
     """Return B: that of the observation `x` (..., B, *x_shape), or the `size` asked for where there is none.
+
+    Errors call the observation `what`.
 
     Raises
     ------
@@ -73,10 +75,10 @@ def batch_size(x: Tensor | None, x_shape: tuple[int, ...], size: int | None = No
         if size is None:
             raise InputError("model", expected="x to score, or size to generate", got="neither", hint="model(size=64)")
         return integer_at_least("size", size, 1)
-    check_event("x", x, x_shape)
+    check_event(what, x, x_shape)
     if x.ndim == len(x_shape):
-        raise InputError("x", expected=f"a batch (B, {', '.join(map(str, x_shape))})", got=str(tuple(x.shape)))
+        raise InputError(what, expected=f"a batch (B, {', '.join(map(str, x_shape))})", got=str(tuple(x.shape)))
     rows = x.shape[-len(x_shape) - 1]
     if size is not None and size != rows:
-        raise InputError("size", expected=f"{rows}, the batch size of x", got=repr(size))
+        raise InputError("size", expected=f"{rows}, the batch size of {what}", got=repr(size))
     return rows

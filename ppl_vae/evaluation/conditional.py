@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ppl_vae.data import Dataset
 from ppl_vae.errors import InputError, unknown_name
 from ppl_vae.evaluation.log_likelihood import log_likelihood
 from ppl_vae.evaluation.result import LogLikelihood
@@ -20,16 +21,22 @@ from ppl_vae.types import Batch
 
 
 def conditional_log_likelihood(
-    pair: Any, data: Batch, target: str | Sequence[str], given: str | Sequence[str], *, seed: int = 0, **options: Any
+    pair: Any,
+    data: Dataset | Batch,
+    target: str | Sequence[str],
+    given: str | Sequence[str],
+    *,
+    seed: int = 0,
+    **options: Any,
 ) -> LogLikelihood:
-    """Estimate log p(x_t | x_i) for data that have all of these modalities.
+    """Estimate log p(x_t | x_i) of data that have all of these modalities.
 
     Parameters
     ----------
     pair : Pair
         Over modalities, which it takes by name.
-    data : mapping of tensors
-        Modalities by name.
+    data : Dataset, Split or mapping of str to Tensor
+        Modalities by name. A `Dataset` stands for its test split.
     target, given : str or sequence of str
         What is predicted, and from what.
     seed : int
@@ -45,12 +52,16 @@ def conditional_log_likelihood(
     Raises
     ------
     InputError
-        For a name that the data lack, or one on both sides; as `log_likelihood` does.
+        For a name that the data lack, or a datum without it; for a name on both sides; as `log_likelihood` does.
     """
-    targets, known = _names(target), _names(given)
+    data = data.test if isinstance(data, Dataset) else data
+    targets, known = _names("target", target), _names("given", given)
     for name in (*targets, *known):
         if name not in data:
-            raise unknown_name("modality", name, data)
+            raise unknown_name("modality", name, [n for n in data if not n.endswith(mask_name(""))])
+        if (mask := data.get(mask_name(name))) is not None and not bool(mask.all()):
+            got = f"{int((~mask.bool()).sum())} of {len(mask)} without"
+            raise InputError(name, expected="data that all have it", got=got, hint="the rows that have both sides")
     if both := set(targets) & set(known):
         raise InputError("given", expected="modalities that are not the target", got=", ".join(sorted(both)))
     joint = log_likelihood(pair, _only(data, (*targets, *known)), seed=seed, **options)
@@ -68,7 +79,9 @@ def conditional_log_likelihood(
     )
 
 
-def _names(names: str | Sequence[str]) -> tuple[str, ...]:
+def _names(what: str, names: str | Sequence[str]) -> tuple[str, ...]:
+    if not names:
+        raise InputError(what, expected="a modality, or several", got=repr(names))
     return (names,) if isinstance(names, str) else tuple(names)
 
 

@@ -11,16 +11,15 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
-import torch
 from torch import Tensor
 
 from ppl_vae.config import configurable
-from ppl_vae.errors import InputError, unknown_name
+from ppl_vae.errors import InputError, PairError, unknown_name
 from ppl_vae.modalities import mask_name
 from ppl_vae.objectives.base import factors
 from ppl_vae.objectives.elbo import ELBO
 from ppl_vae.shapes import not_negative
-from ppl_vae.traces import add
+from ppl_vae.traces import Sites, add
 from ppl_vae.types import Program
 
 
@@ -41,6 +40,8 @@ class CrossModalELBO(ELBO):
     ------
     InputError
         If there are no weights, or one is negative; when called, for a modality that the batch lacks.
+    PairError
+        When called, for a model that observes something else than its targets.
     """
 
     recordable = True
@@ -52,7 +53,8 @@ class CrossModalELBO(ELBO):
         kl: Literal["auto", "analytic", "sampled"] = "auto",
     ) -> None:
         super().__init__(num_particles, kl)
-        if not isinstance(weights, Mapping) or not weights or not all(map(bool, weights.values())):
+        sources = weights.values() if isinstance(weights, Mapping) else ()
+        if not sources or not all(isinstance(targets, Mapping) and targets for targets in sources):
             got = repr(weights)[:60]
             raise InputError("weights", expected="a target for every source", got=got, hint='{"a": {"b": 1.0}}')
         self.weights = {
@@ -62,43 +64,54 @@ class CrossModalELBO(ELBO):
 
     def differentiable_loss(self, model: Program, guide: Program, *args: Any, **kwargs: Any) -> Tensor:
         """Return the negative bound as a tensor to differentiate."""
-        parts = [self._of_source(source, model, guide, kwargs) for source in self.weights]
-        return add(part for parts_of_one in parts for part in parts_of_one)
+        return add(self._loss(source, model, guide, kwargs) for source in self.weights)
 
     def halves(self, model: Program, guide: Program, *args: Any, **kwargs: Any) -> dict[str, Tensor]:
         """Return distortion and rate, each with its weights and summed over sources and the batch, in nats."""
-        with torch.no_grad():
-            parts = [self._of_source(source, model, guide, kwargs) for source in self.weights]
-        return {"distortion": add(part[0] for part in parts), "rate": add(part[1] for part in parts)}
+        parts = [self._weighed(source, kwargs, *self._sites(source, model, guide, kwargs)) for source in self.weights]
+        return {
+            half: add(term.sum() for part in parts for term in part[number]) / self.num_particles
+            for number, half in enumerate(("distortion", "rate"))
+        }
 
-    def _of_source(
-        self, source: str, model: Program, guide: Program, batch: Mapping[str, Tensor]
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Return the weighted distortion and rate of one source, and the guide's own terms."""
+    def _loss(self, source: str, model: Program, guide: Program, batch: Mapping[str, Tensor]) -> Tensor:
+        """Return the negative bound of one source; see `ELBO`."""
+        model_sites, guide_sites = self._sites(source, model, guide, batch)
+        distortion, rate = self._weighed(source, batch, model_sites, guide_sites)
+        self._check_gradient(guide_sites)
+        terms = [*distortion, *rate]
+        loss = add(term.sum() for term in terms) / self.num_particles + factors(guide_sites)
+        return loss + self._score_term(model_sites, guide_sites, terms)
+
+    def _sites(self, source: str, model: Program, guide: Program, batch: Mapping[str, Tensor]) -> tuple[Sites, Sites]:
+        """Trace the guide of the source, and the model of its targets."""
         given, targets = source.split("+"), self.weights[source]
         for name in (*given, *targets):
             if name not in batch:
                 raise unknown_name("modality", name, [n for n in batch if not n.endswith(mask_name(""))])
-        sites = self._get_trace(_taking(model, targets), _taking(guide, given), (), dict(batch))
-        distortion, rate = self.terms(*sites)
-        present = {name: batch.get(mask_name(name)) for name in (*given, *targets)}
-        counts = add(w * _all(present[t] for t in (*given, t)) for t, w in targets.items())
-        seen = _all(present[name] for name in given)
-        lost = add((targets[t] * seen * term).sum() for t, term in distortion.items())
-        spent = add((counts * term).sum() for term in rate.values())
-        K = self.num_particles
-        return lost / K, spent / K, factors(sites[1])
+        return self._get_trace(_taking(model, targets), _taking(guide, given), (), dict(batch))
+
+    def _weighed(
+        self, source: str, batch: Mapping[str, Tensor], model_sites: Sites, guide_sites: Sites
+    ) -> tuple[list[Tensor], list[Tensor]]:
+        """Return the terms of distortion and rate, of the data that have source and target, times their weights."""
+        distortion, rate = self.terms(model_sites, guide_sites)
+        for name in distortion:
+            if name not in self.weights[source]:
+                got = "another, or a latent that is summed out"
+                raise PairError(f"site {name!r}", expected="no observed site but the targets", got=got)
+
+        def seen(term: Tensor, target: str) -> Tensor:
+            for mask in (batch.get(mask_name(name)) for name in (*source.split("+"), target)):
+                term = term if mask is None else term.where(mask, 0)
+            return term
+
+        weights = self.weights[source].items()
+        lost = [w * seen(distortion[target], target) for target, w in weights]
+        return lost, [w * seen(term, target) for term in rate.values() for target, w in weights]
 
 
 def _taking(program: Program, names: Any) -> Callable[..., Any]:
     """Return the program with the modalities of these names alone, and their masks."""
     wanted = {*names, *map(mask_name, names)}
     return lambda **batch: program(**{name: value for name, value in batch.items() if name in wanted})
-
-
-def _all(masks: Any) -> Tensor:
-    """Return one for the data that all of the masks have, else zero; None is a mask of all."""
-    product = torch.ones(())
-    for mask in masks:
-        product = product if mask is None else product * mask
-    return product
