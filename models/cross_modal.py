@@ -106,6 +106,11 @@ class CrossModal(PyroModule):
             raise unknown_name("modality", name, self.modalities.shapes)
         return self.likelihoods[name].of_network(self.decoders[name](z), self.modalities.shapes[name])
 
+    def quantity(self, **modalities: Tensor) -> str:
+        """Return what the log likelihood of a batch is of, in words."""
+        values, masks = self.modalities.given(modalities)
+        return f"log p({', '.join(values)}{', those that are there' * bool(masks)})"
+
     def check_values(self, **modalities: Tensor) -> None:
         """Raise `InputError` for a datum of which every modality is missing."""
         self.modalities.check_values(modalities)

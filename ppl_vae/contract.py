@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import pyro
+import torch
 from pyro import poutine
 from pyro.distributions import Delta, MaskedDistribution
 from torch import Tensor, nn
@@ -219,6 +220,8 @@ def _check_batch_shapes(model_sites: Sites, guide_sites: Sites, size: int) -> No
     for sites, program in ((model_sites, "model"), (guide_sites, "guide")):
         for name, site in sites.items():
             log_prob, inside = traces.log_prob(site), observations.inside(site["fn"], site["value"])
+            if isinstance(site["fn"], MaskedDistribution):  # what it masks may be anything
+                inside = inside | ~torch.as_tensor(site["fn"]._mask)
             if not bool(inside.all()):
                 raise PairError(
                     f"site {name!r}",

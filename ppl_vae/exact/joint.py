@@ -202,7 +202,7 @@ class JointGaussian:
 
 def _noise(scale: Tensor | float, size: int) -> Tensor:
     """Return diag(scale^2) (..., size, size)."""
-    scale = torch.as_tensor(scale).double()
+    scale = torch.as_tensor(scale, dtype=torch.float64)
     check_finite(scale=scale)
     check_positive(scale=scale)
     if scale.dim() and scale.shape[-1] not in (1, size):

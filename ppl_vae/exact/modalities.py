@@ -126,7 +126,7 @@ def _whiten(
     B = len(next(iter(values.values())))
     parts = {}
     for name, x in values.items():
-        weight, bias, scale = (torch.as_tensor(parameter).double() for parameter in modalities[name])
+        weight, bias, scale = (torch.as_tensor(parameter, dtype=torch.float64) for parameter in modalities[name])
         D = weight.shape[0]
         for what, tensor, shape in (("weight", weight, (D, L)), ("bias", bias, (D,)), ("value", x, (B, D))):
             if tensor.shape != shape:

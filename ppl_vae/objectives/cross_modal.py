@@ -80,7 +80,8 @@ class CrossModalELBO(ELBO):
         distortion, rate = self._weighed(source, batch, model_sites, guide_sites)
         self._check_gradient(guide_sites)
         terms = [*distortion, *rate]
-        loss = add(term.sum() for term in terms) / self.num_particles + factors(guide_sites)
+        own = factors(guide_sites, plates=1 if self.num_particles == 1 else 2)
+        loss = add(term.sum() for term in terms) / self.num_particles + own
         return loss + self._score_term(model_sites, guide_sites, terms)
 
     def _sites(self, source: str, model: Program, guide: Program, batch: Mapping[str, Tensor]) -> tuple[Sites, Sites]:
