@@ -19,15 +19,17 @@ from ppl_vae.guides import (
     AmortizedNormal,
     BottomUp,
     ConditionalNormal,
+    Experts,
     Ladder,
     LinearGaussian,
     StackedMixture,
     TopDown,
 )
-from ppl_vae.models import CVAE, M1M2, M2, PPCA, VAE, Autoencoder, Hierarchical
+from ppl_vae.models import CVAE, M1M2, M2, PPCA, VAE, Autoencoder, CrossModal, Hierarchical
 from ppl_vae.networks import ConvDecoder, ConvEncoder
 
 B, C, D, L = 6, 4, 8, 2
+W = 3
 LEVELS = 5
 IMAGE = (1, 8, 6)
 HIDDEN = (7, 5)
@@ -46,10 +48,13 @@ class Case:
     c_shape: tuple[int, ...] | None = None  # it conditions on numbers of this shape
     labels: Literal["none", "all", "some"] | None = None  # which y the batch has, for a model of C classes
     one_hot: bool = False  # whose y is a latent also where its label is known
+    modalities: Literal["all", "some"] | None = None  # it has numbers w beside x; which of them the data have
 
     @property
     def observed(self) -> tuple[str, ...]:
         """Sites that the batch observes, in the order of the model."""
+        if self.modalities is not None:
+            return ("x", "w")
         return ("y", "x") if self.labels == "all" and not self.one_hot else ("x",)
 
     def build(self) -> tuple[nn.Module, nn.Module]:
@@ -59,9 +64,9 @@ class Case:
             return self.make()
 
     def batch(self, size: int = B, seed: int = 1) -> dict[str, Tensor]:
-        """Return {"x": (size, *x_shape)} in the support of the model, and what `conditions` says."""
+        """Return {"x": (size, *x_shape)} in the support of the model, what `conditions` says, and w and masks."""
         generator = torch.Generator().manual_seed(seed)
-        shape, given = (size, *self.x_shape), self.conditions(size, seed)
+        shape, given = (size, *self.x_shape), self.conditions(size, seed) | self._beside(size, seed)
         if self.support == "real":
             return {"x": torch.randn(shape, generator=generator)} | given
         levels = {"binary": 2, "grey": LEVELS}[self.support]
@@ -76,6 +81,12 @@ class Case:
         if self.num_classes is not None:
             return {"c": torch.randint(self.num_classes, (size,), generator=generator)}
         return {} if self.c_shape is None else {"c": torch.randn(size, *self.c_shape, generator=generator)}
+
+    def _beside(self, size: int, seed: int) -> dict[str, Tensor]:
+        if self.modalities is None:
+            return {}
+        w, which = torch.randn(size, W, generator=torch.Generator().manual_seed(seed + 200)), torch.arange(size) % 3
+        return {"w": w} if self.modalities == "all" else {"w": w, "x_present": which < 2, "w_present": which > 0}
 
 
 def _vae(likelihood: str, covariance: str = "diagonal", x_shape: tuple[int, ...] = (D,)) -> tuple[VAE, AmortizedNormal]:
@@ -131,6 +142,17 @@ def _hierarchical(
     return model, {"bottom-up": BottomUp, "top-down": TopDown}[guide](D, latent_dims, **networks)
 
 
+def _cross_modal(
+    likelihood: str = "normal-learned", x_shape: tuple[int, ...] = (D,), **guide: Any
+) -> tuple[CrossModal, Experts]:
+    shapes = {"x": x_shape, "w": W}
+    chosen = {"x": likelihoods.get(likelihood, levels=LEVELS), "w": "normal-decoder"}
+    return (
+        CrossModal(shapes, L, hidden=HIDDEN, likelihood=chosen),
+        Experts(shapes, L, hidden=HIDDEN, **guide),
+    )
+
+
 _PIXELS = (IMAGE[0] * IMAGE[1] * IMAGE[2],)
 
 PAIRS: dict[str, Case] = {
@@ -178,4 +200,12 @@ PAIRS: dict[str, Case] = {
     "ladder-batch-norm": Case(lambda: _hierarchical("ladder", (3, 2), batch_norm=True), "binary"),
     "bottom-up-normal-decoder": Case(lambda: _hierarchical("bottom-up", (3, 2), "normal-decoder", True)),
     "top-down-categorical": Case(lambda: _hierarchical("top-down", (3, 2), "categorical", True), "grey"),
+    "cross-modal": Case(lambda: _cross_modal("bernoulli"), "binary", modalities="all"),
+    "cross-modal-some": Case(lambda: _cross_modal(covariance="full"), modalities="some"),
+    "cross-modal-2d-some": Case(lambda: _cross_modal("categorical", (4, 2)), "grey", (4, 2), modalities="some"),
+    "cross-modal-mixture": Case(lambda: _cross_modal(join="mixture"), modalities="all"),
+    "cross-modal-mixture-some": Case(lambda: _cross_modal(join="mixture", covariance="full"), modalities="some"),
+    "cross-modal-mixture-of-products-some": Case(
+        lambda: _cross_modal("bernoulli", join="mixture-of-products"), "binary", modalities="some"
+    ),
 }

@@ -23,6 +23,7 @@ ALL = {
     "normal": likelihoods.Normal,
     "normal-learned": lambda: likelihoods.Normal("learned"),
     "normal-decoder": lambda: likelihoods.Normal("decoder"),
+    "one-hot": likelihoods.OneHot,
     "categorical": lambda: likelihoods.Categorical(5),
     "discretized-logistic": lambda: likelihoods.DiscretizedLogistic(5),
 }
@@ -201,6 +202,23 @@ def test_bernoulli_and_categorical_against_scipy(generator):
     table = scipy.special.log_softmax(h.numpy(), axis=1)
     expected = np.take_along_axis(table, k.numpy()[:, None], axis=1).sum((1, 2))
     np.testing.assert_allclose(likelihoods.Categorical(5)(h).log_prob(k.to(F64) / 4).numpy(), expected, rtol=1e-9)
+
+
+def test_one_hot_against_scipy(generator):
+    h = 2 * torch.randn(4, 3, 1, 2, 5, generator=generator, dtype=F64)
+    k = torch.randint(5, (4, 3, 2), generator=generator)
+    x = torch.eye(5, dtype=F64)[k]
+    p = likelihoods.OneHot()(h, 2)
+    table = scipy.special.log_softmax(h.squeeze(2).numpy(), axis=-1)
+    expected = np.take_along_axis(table, k.numpy()[..., None], axis=-1).sum((-1, -2))
+    np.testing.assert_allclose(p.log_prob(x).numpy(), expected, rtol=1e-9)
+    np.testing.assert_allclose(p.mean.numpy(), np.exp(table), rtol=1e-9)
+    count = 20_000
+    draws = p.sample((count,))
+    assert p.support.check(draws).all()
+    assert not p.support.check(torch.full((2, 5), 0.2, dtype=F64)).any()
+    standard_error = (p.mean * (1 - p.mean) / count).sqrt()
+    assert ((draws.mean(0) - p.mean).abs() < 4.5 * standard_error).all()
 
 
 @pytest.mark.parametrize("rounding", [-1e-6, 0.0, 1e-6])

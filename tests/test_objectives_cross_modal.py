@@ -17,6 +17,7 @@ import ppl_vae
 from ppl_vae import InputError, Pair, PairError
 from ppl_vae.config import describe, rebuild
 from ppl_vae.context import isolated
+from ppl_vae.data import Dataset, as_split
 from ppl_vae.guides import Experts
 from ppl_vae.handlers import KLWeight
 from ppl_vae.models import CrossModal
@@ -167,7 +168,9 @@ def test_the_weight_of_the_kl():
 @pytest.mark.parametrize("join", JOINS)
 def test_a_fit_validates_by_the_halves(join):
     values = draws(exact_pair(), 60)
-    own = ppl_vae.data.from_tensors(values | some_missing(tuple(SHAPES), 60), validation=0.3, test=0)
+    values = values | some_missing(tuple(SHAPES), 60)
+    rows = {"train": slice(0, 40), "validation": slice(40, 60), "test": slice(40, 60)}
+    own = Dataset(*(as_split({name: x[part] for name, x in values.items()}, role=role) for role, part in rows.items()))
     run = ppl_vae.fit(
         trained(join), own, objective=CrossModalELBO(WEIGHTS), epochs=20, lr=1e-2, batch_size=20, kl_weight=0.5,
         dtype="float64", progress=False,
@@ -176,7 +179,6 @@ def test_a_fit_validates_by_the_halves(join):
     assert history["train_bound"][-1] > history["train_bound"][0]
     halves = zip(history["validation_distortion"], history["validation_rate"], strict=True)
     assert history["validation_bound"] == pytest.approx([-sum(both) for both in halves])
-    assert run.config["step"] == "graph" or run.config["step"] == "eager"
 
 
 @pytest.mark.parametrize("join", JOINS)
