@@ -76,8 +76,8 @@ class CrossModal(PyroModule):
             if name not in chosen:
                 raise InputError(f"likelihood of {name}", expected="one", got="none", hint="'normal-learned'")
             law = chosen[name]
-            self.likelihoods[name] = likelihoods.get(law) if isinstance(law, str) else copy.deepcopy(law)
-            outputs = self.likelihoods[name].parameters_per_dim * math.prod(shape)
+            own_law = likelihoods.get(law) if isinstance(law, str) else copy.deepcopy(law)
+            self.likelihoods[name], outputs = own_law, own_law.parameters_per_dim * math.prod(shape)
             own = (decoders or {}).get(name)
             self.decoders[name] = MLP(self.latent_dim, outputs, hidden, activation) if own is None else own
         self.register_buffer("prior_loc", torch.zeros(self.latent_dim))
@@ -104,7 +104,8 @@ class CrossModal(PyroModule):
         check_last_dimension("z", z, self.latent_dim)
         if name not in self.modalities.shapes:
             raise unknown_name("modality", name, self.modalities.shapes)
-        return self.likelihoods[name].of_network(self.decoders[name](z), self.modalities.shapes[name])
+        law: Any = self.likelihoods[name]
+        return law.of_network(self.decoders[name](z), self.modalities.shapes[name])
 
     def quantity(self, **modalities: Tensor) -> str:
         """Return what the log likelihood of a batch is of, in words."""
