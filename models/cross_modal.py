@@ -76,8 +76,9 @@ class CrossModal(PyroModule):
             if name not in chosen:
                 raise InputError(f"likelihood of {name}", expected="one", got="none", hint="'normal-learned'")
             law = chosen[name]
-            own_law = likelihoods.get(law) if isinstance(law, str) else copy.deepcopy(law)
-            self.likelihoods[name], outputs = own_law, own_law.parameters_per_dim * math.prod(shape)
+            law = likelihoods.get(law) if isinstance(law, str) else copy.deepcopy(law)
+            self.likelihoods[name] = law
+            outputs = law.parameters_per_dim * math.prod(shape)
             own = (decoders or {}).get(name)
             self.decoders[name] = MLP(self.latent_dim, outputs, hidden, activation) if own is None else own
         self.register_buffer("prior_loc", torch.zeros(self.latent_dim))
