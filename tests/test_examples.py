@@ -9,8 +9,8 @@ import scipy.stats
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 FIGURES = {
-    "autoencoder", "beta_vae", "bounds", "cvae", "estimators", "hierarchical", "image_and_label", "linear_gaussian_1d", "ppca",
-    "quadrants", "semi_supervised", "vae", "z1_alone",
+    "autoencoder", "beta_vae", "bounds", "cvae", "estimators", "hierarchical", "image_and_label",
+    "linear_gaussian_1d", "ppca", "quadrants", "semi_supervised", "vae", "z1_alone",
 }  # fmt: skip
 
 
