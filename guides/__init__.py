@@ -7,6 +7,7 @@ from ppl_vae.guides.bottom_up import BottomUp
 from ppl_vae.guides.conditional_normal import ConditionalNormal
 from ppl_vae.guides.experts import Experts
 from ppl_vae.guides.ladder import Ladder
+from ppl_vae.guides.factor_encoders import FactorEncoders
 from ppl_vae.guides.linear_gaussian import LinearGaussian
 from ppl_vae.guides.stacked_mixture import StackedMixture
 from ppl_vae.guides.top_down import TopDown
@@ -19,6 +20,7 @@ __all__ = [
     "ConditionalNormal",
     "Experts",
     "Ladder",
+    "FactorEncoders",
     "LinearGaussian",
     "StackedMixture",
     "TopDown",
