@@ -53,7 +53,7 @@ def objective(kind: str, image: str, image_weight: float) -> CrossModalELBO:
     """Return the bound of one kind of training; a picture has more pixels than there are joints, and less weight."""
     weights = {"joints2d": 1.0, "joints3d": 1.0, image: image_weight}
     if kind == "together":
-        return CrossModalELBO({source: weights for source in (*weights, f"joints2d+{image}")})
+        return CrossModalELBO(dict.fromkeys((*weights, f"joints2d+{image}"), weights))
     if kind == "asked":
         return CrossModalELBO({source: {"joints3d": 1.0} for source in ("joints2d", image)})
     return CrossModalELBO({name: {name: weight} for name, weight in weights.items()})
@@ -132,7 +132,9 @@ def compare(data: Dataset, pairs: Mapping[str, Sequence[ppl_vae.Pair]], options:
             densities[kind] = [float(density.mean()) for *_, density in made]
         print(f"\n{table(' with '.join(sources) + ' to joints3d', rows)}\n")
         for kind, shares in spread.items():
-            along = ", ".join(f"{axis} {float(share):.1%}" for axis, share in zip("xyz", sum(shares) / len(shares)))
+            along = ", ".join(
+                f"{axis} {float(share):.1%}" for axis, share in zip("xyz", torch.stack(shares).mean(0), strict=True)
+            )
             total = mean_and_error([100 * float(share.mean()) for share in shares], 1)
             print(
                 f"- {kind}: {LEVEL:.0%} intervals hold {total} % ({along}); log density of the truth under what is "
@@ -153,7 +155,8 @@ def compare(data: Dataset, pairs: Mapping[str, Sequence[ppl_vae.Pair]], options:
             )
             for pair in fitted
         ]
-        print(f"- {kind}: {mean_and_error([result.mean for result in found])} nats per datum over seeds; seed 0: {found[0]}")
+        total = mean_and_error([result.mean for result in found])
+        print(f"- {kind}: {total} nats per datum over seeds; seed 0: {found[0]}")
 
 
 def walk(pair: ppl_vae.Pair, data: Dataset, image: str, steps: int = 7) -> dict[str, Tensor]:
@@ -246,7 +249,8 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     read = ppl_vae.data.load(options.data, image_size=options.image_size, hand_size=options.hand_size)
     data = with_varied_hands(read, options.copies, degrees=options.degrees, stretch=options.stretch)
-    print(f"{options.data}, hand size {options.hand_size}: {data.train.size:,} hands to train on, {data.test.size:,} to test")
+    sizes = f"{data.train.size:,} hands to train on, {data.test.size:,} to test"
+    print(f"{options.data}, hand size {options.hand_size}: {sizes}")
     pairs = {
         kind: [train(data, kind, seed, options) for seed in range(options.seeds)]
         for kind in ("together", "asked", "apart")
@@ -254,8 +258,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     compare(data, pairs, options)
     figures = draw(data, pairs, options)
     print(
-        f"\n`python examples/cross_modal.py {shlex.join(arguments)}`: {time.perf_counter() - started:,.0f} s, seeds 0 to "
-        f"{options.seeds - 1}, cpu, {torch.get_num_threads()} threads; Python {platform.python_version()}, torch "
+        f"\n`python examples/cross_modal.py {shlex.join(arguments)}`: {time.perf_counter() - started:,.0f} s, seeds 0 "
+        f"to {options.seeds - 1}, cpu, {torch.get_num_threads()} threads; Python {platform.python_version()}, torch "
         f"{torch.__version__}, pyro-ppl {pyro.__version__}, ppl_vae {ppl_vae.__version__}.\n"
         f"figures: {', '.join(map(str, figures))}"
     )

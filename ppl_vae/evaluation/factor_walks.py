@@ -3,7 +3,8 @@
 From datum n to datum m, in the latent of factor f alone, at steps t = 1/S, ..., 1:
 
     z_f(t) = (1 - t) z_f(n) + t z_f(m),   all other latents those of n
-    change_fg = mean of d_g(v_g(n, 0), v_g(n, t)) / mean of the same where all latents walk,   leak_fg = change_fg / change_ff
+    change_fg = mean of d_g(v_g(n, 0), v_g(n, t)) / mean of the same where all latents walk
+    leak_fg = change_fg / change_ff
 
 v_g(n, t) is factor g measured on what z(t) decodes to, and d_g a distance. Dividing by the walk of all latents makes
 factors of different units comparable: 1 is what exchanging everything does to g.
@@ -125,4 +126,4 @@ def factor_walks(
 
 
 def _euclid(first: Tensor, second: Tensor) -> Tensor:
-    return (first - second).flatten(1).norm(dim=1)
+    return (first - second).reshape(len(first), -1).norm(dim=1)
