@@ -60,11 +60,17 @@ def objective(kind: str, image: str, image_weight: float) -> CrossModalELBO:
 
 
 def train(data: Dataset, kind: str, seed: int, options: argparse.Namespace) -> ppl_vae.Pair:
-    """Return a pair fitted in one way."""
+    """Return a pair fitted in one way; joints have a learned scale for each coordinate, or the decoder's."""
     J = data.spec.x_shape[0]
-    shapes = {"joints2d": (J, 2), "joints3d": (J, 3), options.image: math.prod(data.truth.image_shape)}
-    joints = Normal("decoder", minimum_scale=options.minimum_scale)
-    laws = {name: Normal("learned") if name == options.image else joints for name in shapes}
+    shapes = {"joints2d": (J, 2), "joints3d": (J, 3), options.image: (math.prod(data.truth.image_shape),)}
+    laws: dict[str, Normal] = {}
+    for name, shape in shapes.items():
+        if name == options.image:
+            laws[name] = Normal("learned")
+        elif options.scale == "each":
+            laws[name] = Normal("learned", shape=shape)
+        else:
+            laws[name] = Normal("decoder", minimum_scale=0.02)
     networks = {"hidden": tuple(options.hidden), "activation": "relu"}
     torch.manual_seed(seed)
     pair = ppl_vae.Pair(
@@ -223,20 +229,20 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--image", default="depth", choices=["depth", "silhouette"])
     parser.add_argument("--image-size", type=int, default=16)
     parser.add_argument("--hand-size", default="known", choices=["known", "unknown"])
-    parser.add_argument("--copies", type=int, default=4, help="varied hands for each training hand")
+    parser.add_argument("--copies", type=int, default=3, help="varied hands for each training hand")
     parser.add_argument("--degrees", type=float, default=20.0, help="how far they are turned, a standard deviation")
     parser.add_argument("--stretch", type=float, default=0.1, help="how much longer bones are, likewise")
-    parser.add_argument("--latent-dim", type=int, default=16)
+    parser.add_argument("--latent-dim", type=int, default=32)
     parser.add_argument("--hidden", type=int, nargs="+", default=[200, 200])
-    parser.add_argument("--minimum-scale", type=float, default=0.02, help="of joints, in bone lengths")
+    parser.add_argument("--scale", default="each", choices=["each", "decoder"], help="of joints: see `train`")
     parser.add_argument("--image-weight", type=float, default=0.1)
-    parser.add_argument("--kl-weight", type=float, default=0.1)
-    parser.add_argument("--epochs", type=int, default=20)
+    parser.add_argument("--kl-weight", type=float, default=0.03)
+    parser.add_argument("--epochs", type=int, default=14)
     parser.add_argument("--batch-size", type=int, default=128)
     parser.add_argument("--lr", type=float, default=2e-3)
-    parser.add_argument("--steps", type=int, default=3000, help="of the MLP that is compared with")
+    parser.add_argument("--steps", type=int, default=2000, help="of the MLP that is compared with")
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--draws", type=int, default=100, help="of what is generated")
+    parser.add_argument("--draws", type=int, default=39, help="of what is generated, 19, 39, 59, …")
     parser.add_argument("--num-particles", type=int, default=1000, help="of log p")
     parser.add_argument("--num-test", type=int, default=200, help="test hands for log p, at most")
     parser.add_argument("--out", type=Path, default=Path("cross_modal.png"), help="where the first figure goes")
@@ -244,7 +250,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     arguments = list(sys.argv[1:] if argv is None else argv)
     options, started = parser.parse_args(arguments), time.perf_counter()
     if options.quick:
-        options.epochs, options.copies, options.seeds, options.steps, options.draws = 2, 1, 2, 50, 20
+        options.epochs, options.copies, options.seeds, options.steps, options.draws = 2, 1, 2, 50, 19
         options.hidden, options.num_particles, options.num_test = [30], 20, 30
 
     read = ppl_vae.data.load(options.data, image_size=options.image_size, hand_size=options.hand_size)

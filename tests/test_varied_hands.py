@@ -6,6 +6,7 @@ import pytest
 import scipy.stats
 import synthetic_hands
 import torch
+from estimates import SE
 
 from ppl_vae import InputError, data
 from ppl_vae.data import split_viewpoint, with_varied_hands
@@ -58,7 +59,7 @@ def test_turning_changes_the_viewpoint_and_not_the_pose(hands):
     turns = view[:n].mT @ view[n:]
     squares = scipy.spatial.transform.Rotation.from_matrix(turns).as_rotvec(degrees=True).ravel() ** 2
     error = squares.std() / (n) ** 0.5  # the three axes of a hand, at worst, as one
-    assert abs(squares.mean() - 20**2) < 4.5 * error
+    assert abs(squares.mean() - 20**2) < SE * error
 
 
 def test_stretching_changes_lengths_and_not_directions(hands):
@@ -102,22 +103,27 @@ def test_bad_input(hands):
         stretch_bones(torch.randn(2, 3, 3), [(0, 1)], 0, torch.ones(2, 1))
 
 
-def test_coverage_of_draws_from_the_truth_and_of_narrower_ones():
+@pytest.mark.parametrize("K", [19, 199])
+def test_coverage_of_draws_from_the_truth_and_of_narrower_ones(K):
     torch.manual_seed(0)
-    true = torch.randn(20_000, 2)
-    draws = torch.randn(400, 20_000, 2) * torch.tensor([1.0, 0.5])
-    found = interval_coverage(draws, true, 0.8)
-    z = scipy.stats.norm.ppf(0.9)
-    expected = torch.tensor([0.8, 2 * scipy.stats.norm.cdf(0.5 * z) - 1])
-    # Quantiles of 400 draws are off by some 0.02 of a standard deviation on either side; what is left is bias of 1/K.
-    assert ((found - expected).abs() <= 4.5 * (0.8 * 0.2 / 20_000) ** 0.5 + 2 / 400).all()
+    N = 20_000
+    true = torch.randn(N, 2)
+    draws = torch.randn(K, N, 2) * torch.tensor([1.0, 0.5])
+    same, narrow = interval_coverage(draws, true, 0.9).tolist()
+    assert abs(same - 0.9) <= SE * (0.9 * 0.1 / N) ** 0.5
+    # The m-th smallest of K uniforms is Beta(m, K + 1 - m): what the narrower interval holds, by quadrature.
+    m = round((K + 1) * 0.05)
+    end = scipy.stats.beta(m, K + 1 - m)
+    below = end.expect(lambda u: scipy.stats.norm.cdf(0.5 * scipy.stats.norm.ppf(u)))
+    expected = 1 - 2 * below
+    assert abs(narrow - expected) <= SE * (expected * (1 - expected) / N) ** 0.5
 
 
 @pytest.mark.parametrize(
     ("draws", "level", "message"),
     [
         (torch.zeros(3, 4), 0.9, "draws and true: expected shapes"),
-        (torch.zeros(1, 5), 0.9, "K >= 2"),
+        (torch.zeros(20, 5), 0.9, "draws: expected as many that .* K = 20"),
         (torch.zeros(3, 5), 1.0, "level: expected a number between 0 and 1; got 1.0"),
     ],
 )
