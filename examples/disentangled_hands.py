@@ -36,6 +36,7 @@ from torch import Tensor
 import ppl_vae
 from ppl_vae import plots
 from ppl_vae.data import Dataset, Split, angle_between, split_viewpoint, with_varied_hands
+from ppl_vae.data.split import Role
 from ppl_vae.evaluation.factor_walks import factor_walks
 from ppl_vae.evaluation.joints import joint_errors
 from ppl_vae.evaluation.regression import regression
@@ -55,7 +56,13 @@ class Task:
     latent_dims: dict[str, int]
     likelihood: str
     measure: Measure
+    part: Role
     distances: dict[str, Callable[[Tensor, Tensor], Tensor]]
+
+    @property
+    def held_out(self) -> Split:
+        """The part that is measured."""
+        return self.data.splits[self.part]
 
 
 def hands(options: argparse.Namespace) -> Task:
@@ -66,7 +73,7 @@ def hands(options: argparse.Namespace) -> Task:
     def parts(joints: Tensor) -> dict[str, Tensor]:
         pose, view = split_viewpoint(truth.whole(joints), truth.palm)
         moving = [joint for joint in range(len(truth.joint_names)) if joint != truth.root]
-        return {"pose": pose[:, moving], "view": view}
+        return {"pose": pose[:, moving], "viewpoint": view}
 
     def named(split: Split) -> Split:
         x = split["joints3d"]
@@ -75,11 +82,12 @@ def hands(options: argparse.Namespace) -> Task:
     assert data.validation is not None
     return Task(
         Dataset(named(data.train), named(data.validation), named(data.test), truth),
-        ("pose", "view"),
-        {"pose": options.latent_dim, "view": 4},
+        ("pose", "viewpoint"),
+        {"pose": options.latent_dim, "viewpoint": 6},
         "normal-learned",
         lambda decoded: parts(decoded["x"]),
-        {"pose": lambda first, second: (first - second).norm(dim=-1).mean(-1), "view": angle_between},
+        options.part,
+        {"pose": lambda first, second: (first - second).norm(dim=-1).mean(-1), "viewpoint": angle_between},
     )
 
 
@@ -107,6 +115,7 @@ def sprites(options: argparse.Namespace) -> Task:
         {"position": 2, "size": 1, "rest": options.latent_dim},
         "bernoulli",
         lambda decoded: {name: reader(decoded["x"]) for name, reader in read.items()},
+        options.part,
         {},
     )
 
@@ -137,14 +146,14 @@ def train(task: Task, options: argparse.Namespace) -> ppl_vae.Pair:
 
 
 def latents(pair: ppl_vae.Pair, task: Task, source: str) -> dict[str, Tensor]:
-    """Return the means of the latents of test data, read off x, or off the factors (and the rest off x)."""
+    """Return the means of the latents of held-out data, read off x, or off the factors (and the rest off x)."""
     names = ["x"] if source == "x" else [*(["x"] if "rest" in task.latent_dims else []), *task.factors]
-    return pair.posterior_mean({name: task.data.test[name] for name in names})
+    return pair.posterior_mean({name: task.held_out[name] for name in names})
 
 
 def told(pair: ppl_vae.Pair, task: Task) -> str:
     """Return how well factors are read off x by the pair, beside an MLP of x."""
-    test, lines = task.data.test, []
+    test, lines = task.held_out, []
     decoded = pair.decode(latents(pair, task, "x"))
     for name in task.factors:
         mlp = regression(task.data, "x", name, "mlp", steps=2000)(test["x"])
@@ -153,12 +162,12 @@ def told(pair: ppl_vae.Pair, task: Task) -> str:
         for what, guess in (("mean", mean), ("MLP", mlp), ("pair", decoded[name])):
             if name == "pose":
                 shown.append(f"{what} {joint_errors(guess, test[name], unit=test['unit']).mean:.2f} mm per joint")
-            elif name == "view":
+            elif name == "viewpoint":
                 shown.append(f"{what} {float(angle_between(nearest_rotation(guess), test[name]).mean()):.1f} degrees")
             else:
                 error = (guess - test[name]).square().mean().sqrt()
                 shown.append(f"{what} {float(error):.3f} standard deviations")
-        lines.append(f"{name} given x, error on test data: {', '.join(shown)}")
+        lines.append(f"{name} given x, error on {task.part} data: {', '.join(shown)}")
     return "\n".join(lines)
 
 
@@ -177,9 +186,10 @@ def draw(pair: ppl_vae.Pair, task: Task, steps: int = 7) -> Figure:
     way = torch.linspace(0, 1, steps)[:, None]
     there = {site: torch.lerp(value[start], value[end], way) for site, value in z.items()}
     here = {site: value[start].expand(steps, -1) for site, value in z.items()}
-    walks = {"all": there} | {name: {**here, f"z_{name}": there[f"z_{name}"]} for name in task.factors}
+    walks = {"all latents": there}
+    walks |= {f"{name} alone": {**here, f"z_{name}": there[f"z_{name}"]} for name in task.factors}
     pictures = torch.cat([pair.decode(walk)["x"] for walk in walks.values()])
-    titles = [f"{name} walks" if n == 0 else "" for name in walks for n in range(steps)]
+    titles = [name if n == 0 else "" for name in walks for n in range(steps)]
     truth = task.data.truth
     if truth is not None:
         return plots.skeletons(
@@ -206,6 +216,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--beta", type=float, default=1.0)
     parser.add_argument("--lambdas-embedding", type=float, nargs=3, default=[1.0, 1.0, 1.0])
     parser.add_argument("--beta-embedding", type=float, default=1.0)
+    parser.add_argument("--part", default="test", choices=["test", "validation"], help="what is measured")
     parser.add_argument("--epochs", type=int, default=20)
     parser.add_argument("--steps", type=int, default=3000, help="of the MLP that measures sprites")
     parser.add_argument("--lr", type=float, default=2e-3)
@@ -220,7 +231,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     task = sprites(options) if options.data == "sprites" else hands(options)
     pair = train(task, options)
     log_p = ppl_vae.log_likelihood(
-        pair, {"x": task.data.test["x"][:200]}, num_particles=20 if options.quick else 1000, progress=False
+        pair, {"x": task.held_out["x"][:200]}, num_particles=20 if options.quick else 1000, progress=False
     )
     print(f"{options.data}: {task.data.train.size:,} to train on\n{log_p}\n{told(pair, task)}")
     for source, what in (("factors", "the factors"), ("x", "x")):

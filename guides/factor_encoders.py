@@ -56,7 +56,7 @@ class FactorEncoders(PyroModule):
         super().__init__()
         self.latents = factor_latents(factors, latent_dims)
         self.modalities = Modalities({"x": x_shape, **factors}, masked=False)
-        networks = {"hidden": hidden, "activation": activation}
+        networks: dict[str, Any] = {"hidden": hidden, "activation": activation}
         self.of_x = AmortizedNormal(self.modalities.shapes["x"], sum(self.latents.values()), **networks)
         self.of_factor = nn.ModuleDict(
             {name: AmortizedNormal(self.modalities.shapes[name], latent_dims[name], **networks) for name in factors}
@@ -89,4 +89,5 @@ class FactorEncoders(PyroModule):
         else:
             for site, size in self.latents.items():
                 laws[site] = dist.Normal(self.zero.expand(size), (self.zero + 1).expand(size)).to_event(1)
-        return laws | {f"z_{name}": self.of_factor[name].posterior(y) for name, y in given.items() if name != "x"}
+        of_factor: Any = self.of_factor
+        return laws | {f"z_{name}": of_factor[name].posterior(y) for name, y in given.items() if name != "x"}

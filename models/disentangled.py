@@ -84,9 +84,10 @@ class Disentangled(PyroModule):
             law = likelihood if name == "x" else own.get(name)
             if law is None:
                 raise InputError(f"likelihood of {name}", expected="one", got="none", hint="'normal-learned'")
-            self.likelihoods[name] = likelihoods.get(law) if isinstance(law, str) else law
+            chosen = likelihoods.get(law) if isinstance(law, str) else law
+            self.likelihoods[name] = chosen
             inputs = sum(self.latents.values()) if name == "x" else self.latents[f"z_{name}"]
-            outputs = self.likelihoods[name].parameters_per_dim * math.prod(shape)
+            outputs = chosen.parameters_per_dim * math.prod(shape)
             self.decoders[name] = MLP(inputs, outputs, hidden, activation)
         for site, size in self.latents.items():
             self.register_buffer(f"{site}_loc", torch.zeros(size))
@@ -117,4 +118,5 @@ class Disentangled(PyroModule):
         for site in sites:
             check_last_dimension(site, z[site], self.latents[site])
         output = self.decoders[name](torch.cat([z[site] for site in sites], -1))
-        return self.likelihoods[name].of_network(output, self.modalities.shapes[name])
+        likelihood: Any = self.likelihoods[name]
+        return likelihood.of_network(output, self.modalities.shapes[name])
