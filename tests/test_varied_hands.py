@@ -14,11 +14,12 @@ from ppl_vae.data.varied_hands import stretch_bones
 from ppl_vae.evaluation.intervals import interval_coverage
 
 
-@pytest.fixture(params=["nyu", "icvl"])
+@pytest.fixture(params=[("nyu", "own"), ("icvl", "depth")], ids=lambda one: one[0])
 def hands(request, tmp_path, monkeypatch):
     monkeypatch.setenv("PPL_VAE_DATA", str(tmp_path))
-    synthetic_hands.write(tmp_path, request.param)
-    return data.load(f"hands-{request.param}", image_size=12)
+    name, scale_2d = request.param
+    synthetic_hands.write(tmp_path, name)
+    return data.load(f"hands-{name}", image_size=12, scale_2d=scale_2d)
 
 
 def bones_of(hands, joints):
