@@ -1,8 +1,10 @@
 """Known factors, each with a part of the latent to itself (Yang & Yao 2019): hands, or sprites.
 
     p(z) = N(0, I),   p(y1|z_y1) p(y2|z_y2) p(x|z_y1, z_y2, z_rest)
-    first     ELBO_dis: q(z_y1|y1) q(z_y2|y2) q(z_rest|x), all decoders learned
+    first     ELBO_dis: q(z_y1|y1) q(z_y2|y2), and z_rest once from its prior, once from q(z_rest|x); decoders learned
     then      ELBO_emb: q(z|x) alone, the decoders held as they are
+
+With the rest from its prior, what the factors say of x can only be learned from their latents.
 
 Hands: x is 3D joints, y1 the pose in the palm's frame, y2 the viewpoint, a rotation; pose and viewpoint are all there
 is to a hand, so there is no rest. Training hands are followed by turned and stretched copies. Test hands are another
@@ -128,13 +130,13 @@ def train(task: Task, options: argparse.Namespace) -> ppl_vae.Pair:
         Disentangled(x_shape, shapes, task.latent_dims, likelihood=task.likelihood, **networks),
         FactorEncoders(x_shape, shapes, task.latent_dims, **networks),
     )
-    first, second = task.factors
-    rest = "x+" if "rest" in task.latent_dims else ""
-    for source, lambdas, beta in (
-        (f"{rest}{first}+{second}", options.lambdas, options.beta),
-        ("x", options.lambdas_embedding, options.beta_embedding),
+    known = "+".join(task.factors)
+    for sources, lambdas, beta in (
+        ([known, f"x+{known}"] if "rest" in task.latent_dims else [known], options.lambdas, options.beta),
+        (["x"], options.lambdas_embedding, options.beta_embedding),
     ):
-        bound = CrossModalELBO({source: dict(zip(("x", first, second), lambdas, strict=True))})
+        weights = dict(zip(("x", *task.factors), lambdas, strict=True))
+        bound = CrossModalELBO(dict.fromkeys(sources, weights))
         ppl_vae.fit(
             pair, task.data, objective=bound, epochs=options.epochs, lr=options.lr, schedule="cosine", clip_norm=50.0,
             kl_weight=beta / sum(lambdas), seed=options.seed, compile="graph", device="cpu",
@@ -180,8 +182,8 @@ def nearest_rotation(matrices: Tensor) -> Tensor:
 def draw(pair: ppl_vae.Pair, task: Task, steps: int = 7) -> Figure:
     """Draw walks between two test data: in all latents, then in those of one factor alone."""
     z = latents(pair, task, "x")
-    size = len(next(iter(z.values())))
-    start, end = (int(size * share) for share in (0.15, 0.8))
+    gaps = [(z[f"z_{name}"] - z[f"z_{name}"][0]).norm(dim=1) for name in task.factors]
+    start, end = 0, int(torch.stack([gap / gap.max() for gap in gaps]).amin(0).argmax())  # far apart in every factor
     way = torch.linspace(0, 1, steps)[:, None]
     there = {site: torch.lerp(value[start], value[end], way) for site, value in z.items()}
     here = {site: value[start].expand(steps, -1) for site, value in z.items()}
@@ -197,7 +199,7 @@ def draw(pair: ppl_vae.Pair, task: Task, steps: int = 7) -> Figure:
     figure = Figure((8, 3.8), layout="constrained")
     side = round(pictures.shape[1] ** 0.5)
     for ax, picture, title in zip(figure.subplots(len(walks), steps).flat, pictures, titles, strict=True):
-        ax.imshow(picture.reshape(side, side), cmap="gray_r", vmin=0, vmax=1)
+        ax.imshow(picture.reshape(side, side).numpy(), cmap="gray_r", vmin=0, vmax=1)
         ax.set(xticks=[], yticks=[])
         ax.set_title(title, fontsize=8)
     return figure

@@ -35,12 +35,20 @@ class FactorWalks:
     ----------
     names : tuple of str
         The F factors.
-    changes : Tensor (F, F)
-        Of factor g (column) in walks of factor f (row), as a share of what walks of all latents do.
+    distances : Tensor (F, F)
+        How far factor g (column) moves in walks of factor f (row), in its own unit.
+    whole : Tensor (F,)
+        How far it moves in walks of all latents.
     """
 
     names: tuple[str, ...]
-    changes: Tensor
+    distances: Tensor
+    whole: Tensor
+
+    @property
+    def changes(self) -> Tensor:
+        """The distances as shares of those of walks of all latents, (F, F)."""
+        return self.distances / self.whole
 
     @property
     def leaks(self) -> Tensor:
@@ -53,11 +61,12 @@ class FactorWalks:
         return float(self.leaks.masked_fill(torch.eye(len(self.names), dtype=torch.bool), 0).max())
 
     def __str__(self) -> str:
-        """Return a table: a row per factor moved."""
-        width = max(10, *(len(name) + 2 for name in self.names))
+        """Return a table: a row per factor moved, its distances in brackets."""
+        width = max(16, *(len(name) + 2 for name in self.names))
         lines = [f"{'moved':{width}}" + "".join(f"{name:>{width}}" for name in self.names) + f"{'leak':>{width}}"]
         for f, name in enumerate(self.names):
-            shown = "".join(f"{value:{width}.3f}" for value in self.changes[f].tolist())
+            pairs = zip(self.changes[f].tolist(), self.distances[f].tolist(), strict=True)
+            shown = "".join(f"{f'{share:.3f} ({far:.2f})':>{width}}" for share, far in pairs)
             leak = self.leaks[f].masked_fill(torch.arange(len(self.names)) == f, 0).max()
             lines.append(f"{name:{width}}{shown}{float(leak):{width}.1%}")
         return "\n".join(lines)
@@ -116,13 +125,13 @@ def factor_walks(
                 found = measure(pair.decode(z))
                 for name, value in found.items():
                     distance = (distances or {}).get(name, _euclid)
-                    total[name] = total[name] + distance(start[name], value).double().mean()
+                    total[name] = total[name] + distance(start[name], value).double().mean() / steps
     names = tuple(start)
     for name in names:
         if not float(far[name]) > 0:
             raise InputError(f"factor {name}", expected="one that changes from datum to datum", got="one value")
-    changes = torch.stack([torch.stack([moved[f][g] / far[g] for g in names]) for f in names])
-    return FactorWalks(names, changes)
+    between = torch.stack([torch.stack([moved[f][g] for g in names]) for f in names])
+    return FactorWalks(names, between, torch.stack([far[g] for g in names]))
 
 
 def _euclid(first: Tensor, second: Tensor) -> Tensor:
