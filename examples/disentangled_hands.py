@@ -38,7 +38,7 @@ from torch import Tensor
 
 import ppl_vae
 from ppl_vae import plots
-from ppl_vae.data import Dataset, Split, angle_between, split_viewpoint, with_varied_hands
+from ppl_vae.data import Dataset, Split, angle_between, draw_sprites, split_viewpoint, with_varied_hands
 from ppl_vae.data.split import Role
 from ppl_vae.evaluation.factor_walks import factor_walks
 from ppl_vae.evaluation.joints import joint_errors
@@ -109,6 +109,11 @@ def sprites(options: argparse.Namespace) -> Task:
         across, down = (ink.sum(1) @ line) / amount, (ink.sum(2) @ line) / amount
         return {"position": torch.stack([across, down], 1), "scale": amount.sqrt()}
 
+    here = data.splits[options.part]["factors"]
+    moved = torch.cat([here[:, :3], here.roll(1, 0)[:, 3:]], 1)
+    amounts = [measure({"x": draw_sprites(values, 24)})["scale"] for values in (here, moved, here.roll(1, 0))]
+    share = float((amounts[1] - amounts[0]).abs().mean() / (amounts[2] - amounts[0]).abs().mean())
+    print(f"real pictures, whose position alone is exchanged, change their scale as it is measured by {share:.3f}")
     assert data.validation is not None
     return Task(
         Dataset(named(data.train), named(data.validation), named(data.test)),
