@@ -6,18 +6,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import scipy.stats
-
-EXAMPLES = Path(__file__).parents[1] / "examples"
-FIGURES = {
-    "autoencoder", "beta_vae", "bounds", "cvae", "estimators", "hierarchical", "image_and_label",
-    "linear_gaussian_1d", "ppca", "quadrants", "semi_supervised", "vae", "z1_alone",
-}  # fmt: skip
 import synthetic_hands
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 FIGURES = {
-    "autoencoder", "beta_vae", "bounds", "cross_modal", "cvae", "disentangled_hands", "estimators",
-    "linear_gaussian_1d", "ppca", "quadrants", "vae",
+    "autoencoder", "beta_vae", "bounds", "cross_modal", "cvae", "disentangled_hands", "estimators", "hierarchical",
+    "image_and_label", "linear_gaussian_1d", "ppca", "quadrants", "semi_supervised", "vae", "z1_alone",
 }  # fmt: skip
 HANDS = {"cross_modal", "disentangled_hands"}
 
