@@ -6,6 +6,7 @@ from ppl_vae.guides.amortized_normal import AmortizedNormal
 from ppl_vae.guides.bottom_up import BottomUp
 from ppl_vae.guides.conditional_normal import ConditionalNormal
 from ppl_vae.guides.experts import Experts
+from ppl_vae.guides.factor_encoders import FactorEncoders
 from ppl_vae.guides.ladder import Ladder
 from ppl_vae.guides.linear_gaussian import LinearGaussian
 from ppl_vae.guides.stacked_mixture import StackedMixture
@@ -18,6 +19,7 @@ __all__ = [
     "BottomUp",
     "ConditionalNormal",
     "Experts",
+    "FactorEncoders",
     "Ladder",
     "LinearGaussian",
     "StackedMixture",

@@ -89,11 +89,13 @@ class Normal(Likelihood):
     ----------
     scale : float or {"learned", "decoder"}
         A number fixes s: log p(x|z) is then the squared error times -1/(2 s^2), plus a constant. ``"learned"`` is one s
-        for all coordinates, a parameter of this module. ``"decoder"`` is one per coordinate and datum, from the second
-        half of the decoder's output: s = softplus(h') + minimum_scale (Kingma & Welling 2014, appendix C.2, but for the
-        softplus).
+        for all coordinates, or for each (see `shape`), a parameter of this module. ``"decoder"`` is one per coordinate
+        and datum, from the second half of the decoder's output: s = softplus(h') + minimum_scale (Kingma & Welling
+        2014, appendix C.2, but for the softplus).
     initial_scale : float
         Where a learned s starts.
+    shape : tuple of int
+        Of a learned s: one for all coordinates, or x_shape for one each.
     minimum_scale : float
         Floor of a decoder's s: without one, the likelihood has no upper bound once a coordinate is reproduced exactly.
 
@@ -103,7 +105,14 @@ class Normal(Likelihood):
         If a scale is not above zero, or its name unknown.
     """
 
-    def __init__(self, scale: float | str = 0.1, *, initial_scale: float = 0.1, minimum_scale: float = 1e-3) -> None:
+    def __init__(
+        self,
+        scale: float | str = 0.1,
+        *,
+        initial_scale: float = 0.1,
+        minimum_scale: float = 1e-3,
+        shape: Sequence[int] = (),
+    ) -> None:
         super().__init__()
         initial_scale = positive("initial_scale", initial_scale)
         self.minimum_scale = positive("minimum_scale", minimum_scale)
@@ -113,7 +122,7 @@ class Normal(Likelihood):
         if scale == "decoder":
             self.parameters_per_dim = 2
         elif scale == "learned":
-            self.log_scale = nn.Parameter(torch.tensor(initial_scale).log())
+            self.log_scale = nn.Parameter(torch.full(tuple(shape), initial_scale).log())
 
     def distribution(self, parameters: Tensor) -> Any:
         """Return Normal for (..., *x_shape, P): the mean, then, where P = 2, the scale before softplus."""

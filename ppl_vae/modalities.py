@@ -28,9 +28,11 @@ class Modalities:
     ----------
     shapes : mapping of str to int or tuple of int
         Shape of one datum of each modality, by name.
+    masked : bool
+        Whether a datum may lack some, by a mask.
     """
 
-    def __init__(self, shapes: Mapping[str, Shape]) -> None:
+    def __init__(self, shapes: Mapping[str, Shape], *, masked: bool = True) -> None:
         if not isinstance(shapes, Mapping) or not shapes:
             raise InputError("modalities", expected="a mapping of names to shapes", got=repr(shapes)[:60])
         for name in shapes:
@@ -39,11 +41,12 @@ class Modalities:
                 expected = f"a name for an argument that is free, unlike {', '.join(TAKEN)}"
                 raise InputError("modality", expected=expected, got=repr(name), hint=repr(f"x_{name}"))
         self.shapes = {name: as_shape(f"shape of {name}", shape) for name, shape in shapes.items()}
+        self.masked = masked
 
     @property
     def argument_names(self) -> frozenset[str]:
         """Everything that a program over these modalities takes from a batch."""
-        return frozenset(self.shapes) | {mask_name(name) for name in self.shapes}
+        return frozenset(self.shapes) | {mask_name(name) for name in self.shapes if self.masked}
 
     def given(self, arguments: Mapping[str, Tensor | None]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """Return modalities and masks that are there, each by the name of the modality.
@@ -92,3 +95,23 @@ class Modalities:
         if bool(none.any()):
             row = int(none.nonzero()[0])
             raise InputError("modalities", expected="at least one of each datum", got=f"none in row {row}")
+
+
+def factor_latents(factors: Mapping[str, Shape], latent_dims: Mapping[str, int]) -> dict[str, int]:
+    """Return how large the latent of each factor is, and that of the rest where there is one, by site, ``z_<name>``.
+
+    Raises
+    ------
+    InputError
+        If there are no factors, one is called x or rest, or has no latent, or a size is below one.
+    """
+    if not isinstance(factors, Mapping) or not factors or {"x", "rest"} & set(factors):
+        raise InputError("factors", expected="names, other than x and rest, and shapes", got=repr(factors)[:60])
+    for name in latent_dims:
+        if name not in (*factors, "rest"):
+            raise unknown_name("factor", name, (*factors, "rest"))
+    for name in factors:
+        if name not in latent_dims:
+            raise InputError(f"latent_dims of {name}", expected="a size", got="none")
+    names = [*factors, *(["rest"] if "rest" in latent_dims else [])]
+    return {f"z_{name}": integer_at_least(f"latent_dims of {name}", latent_dims[name], 1) for name in names}

@@ -6,12 +6,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import scipy.stats
+import synthetic_hands
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 FIGURES = {
-    "autoencoder", "beta_vae", "bounds", "cvae", "estimators", "hierarchical", "image_and_label",
-    "linear_gaussian_1d", "ppca", "quadrants", "semi_supervised", "vae", "z1_alone",
+    "autoencoder", "beta_vae", "bounds", "cross_modal", "cvae", "disentangled_hands", "estimators", "hierarchical",
+    "image_and_label", "linear_gaussian_1d", "ppca", "quadrants", "semi_supervised", "vae", "z1_alone",
 }  # fmt: skip
+HANDS = {"cross_modal", "disentangled_hands"}
 
 
 def run(name, *arguments):
@@ -19,14 +21,23 @@ def run(name, *arguments):
 
 
 @pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.py")), ids=lambda path: path.stem)
-def test_runs_and_draws(path, tmp_path, capsys):
+def test_runs_and_draws(path, tmp_path, capsys, monkeypatch):
     figure = tmp_path / "figure.png"
+    if path.stem in HANDS:
+        synthetic_hands.write(tmp_path, "nyu")
+        monkeypatch.setenv("PPL_VAE_DATA", str(tmp_path))
     run(path.stem, *(["--out", str(figure)] if path.stem in FIGURES else []))
     assert "nats per datum" in capsys.readouterr().out
     if path.stem in FIGURES:
         drawn = list(tmp_path.glob("figure*.png"))
         assert drawn
         assert all(path.read_bytes().startswith(b"\x89PNG") for path in drawn)
+
+
+def test_factors_of_sprites_too(tmp_path, capsys):
+    run("disentangled_hands", "--data", "sprites", "--out", str(tmp_path / "figure.png"))
+    assert "leak" in capsys.readouterr().out
+    assert (tmp_path / "figure.png").is_file()
 
 
 def test_factor_analysis_too(capsys):

@@ -183,6 +183,17 @@ def test_normal_of_learned_scale(generator):
     np.testing.assert_allclose(likelihood.log_scale.grad, (((x - h) / 0.5) ** 2 - 1).sum(), rtol=1e-6)
 
 
+def test_normal_of_a_learned_scale_for_each_coordinate(generator):
+    likelihood = likelihoods.Normal("learned", shape=(3, 2)).double()
+    scale = torch.rand(3, 2, generator=generator, dtype=F64) + 0.5
+    likelihood.log_scale.data = scale.log()
+    h, x = torch.randn(2, 4, 3, 2, generator=generator, dtype=F64)
+    p = likelihood.of_network(h.flatten(1), (3, 2))
+    assert p.event_shape == (3, 2)
+    expected = scipy.stats.norm(h.numpy(), scale.numpy()).logpdf(x.numpy()).sum((1, 2))
+    np.testing.assert_allclose(p.log_prob(x).detach().numpy(), expected, rtol=1e-12)
+
+
 def test_normal_of_decoder_scale(generator):
     likelihood = likelihoods.Normal("decoder", minimum_scale=0.05)
     h, raw, x = torch.randn(3, 4, 6, generator=generator, dtype=F64)

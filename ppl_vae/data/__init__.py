@@ -12,6 +12,7 @@ from ppl_vae.data.spec import Spec
 from ppl_vae.data.split import Dataset, Split
 from ppl_vae.data.sprites import FACTORS, draw_sprites
 from ppl_vae.data.synthetic import LinearGaussian
+from ppl_vae.data.varied_hands import with_varied_hands
 from ppl_vae.data.viewpoint import angle_between, join_viewpoint, rotation_matrix, split_viewpoint
 
 __all__ = [
@@ -39,4 +40,5 @@ __all__ = [
     "split_viewpoint",
     "whole_pictures",
     "with_few_labels",
+    "with_varied_hands",
 ]

@@ -74,6 +74,8 @@ class Hands:
         How to lay ``depth`` and ``silhouette`` out.
     half_width : float
         Half the edge of the cube that is drawn, in units of ``joints3d``.
+    scale_2d : {"own", "depth"}
+        What joints2d are divided by; see `read_hands`.
     """
 
     joint_names: tuple[str, ...]
@@ -83,6 +85,7 @@ class Hands:
     camera: Camera
     image_shape: tuple[int, int, int]
     half_width: float
+    scale_2d: str
 
     def whole(self, joints: Tensor) -> Tensor:
         """Return whole hands (..., J, 2 or 3): joints (..., J - 1, 2 or 3) with their root, at 0."""
@@ -100,6 +103,20 @@ class Hands:
         """Return u, v, (..., J, 2), of joints2d; with root (..., 3), scale (...)."""
         focal = joints2d.new_tensor([self.camera.fx, self.camera.fy])
         return self.camera.project(root)[..., None, :2] + self.whole(joints2d) * scale[..., None, None] * focal
+
+    def views(self, joints3d: Tensor, root: Tensor, unit: Tensor) -> dict[str, Tensor]:
+        """Return what is seen of hands (N, J - 1, 3) at root (N, 3), unit (N,): joints2d, depth, silhouette; scale."""
+        focal = joints3d.new_tensor([self.camera.fx, self.camera.fy])
+        pixels = self.camera.project(joints3d * unit[:, None, None] + root[:, None])[..., :2]
+        joints2d, scale = self.flat((pixels - self.camera.project(root)[:, None, :2]) / focal, root, unit)
+        depth = self.draw(joints3d)
+        return {"joints2d": joints2d, "scale": scale, "depth": depth, "silhouette": (depth > 0).to(depth)}
+
+    def flat(self, rays: Tensor, root: Tensor, unit: Tensor) -> tuple[Tensor, Tensor]:
+        """Return joints2d and their scale (N,) of ((u - u_root) / fx, (v - v_root) / fy), (N, J - 1, 2)."""
+        own = self.scale_2d == "own"
+        scale = rays.square().sum(-1).mean(-1).sqrt() if own else unit / root[:, 2]
+        return rays / scale[:, None, None], scale
 
     def draw(self, joints3d: Tensor) -> Tensor:
         """Return the depth pictures (N, size^2) in [0, 1] of joints3d; above 0 is the silhouette."""
@@ -176,14 +193,14 @@ def read_hands(name: str, *, image_size: int = 32, scale_2d: str = "own", hand_s
     moving = [joint for joint in range(len(joint_names)) if joint != root]
     joints3d = relative[:, moving] / unit[:, None, None]
     rays = (uvd[:, moving, :2] - uvd[:, root, None, :2]) / uvd.new_tensor([camera.fx, camera.fy])
-    scale = rays.square().sum(-1).mean(-1).sqrt() if scale_2d == "own" else unit / uvd[:, root, 2]
     half_width = float(joints3d[parts["train"]].abs().max()) * _MARGIN
     palm, image_shape = (start, end, near, far), (1, image_size, image_size)
-    hands = Hands(joint_names, bones, root, palm, camera, image_shape, half_width)
+    hands = Hands(joint_names, bones, root, palm, camera, image_shape, half_width, scale_2d)
+    joints2d, scale = hands.flat(rays, xyz[:, root], unit)
     depth = hands.draw(joints3d.float())
     tensors = {
         "joints3d": joints3d.float(),
-        "joints2d": (rays / scale[:, None, None]).float(),
+        "joints2d": joints2d.float(),
         "depth": depth,
         "silhouette": (depth > 0).float(),
         "root": xyz[:, root].float(),

@@ -1,0 +1,122 @@
+"""The generative half of a disentangled pair (Yang & Yao 2019, section 3.1).
+
+p(z_rest) prod_i p(z_i) = N(0, I)
+p(y_i|z_i) = likelihood_i(decoder_i(z_i))                        for each known factor i, of its own latent alone
+p(x|z) = likelihood(decoder(z_1, ..., z_F, z_rest))
+
+A datum is x, and factors y_1, ..., y_F that are known of it, such as the pose of a hand and the viewpoint. With
+weights w_x, w_1, w_2 on the right, the paper's two bounds are those of `CrossModalELBO` (ibid., eqs. 4 and 6):
+
+    ELBO_dis   {"x+y1+y2": {"x": w_x, "y1": w_1, "y2": w_2}}     z_i read off y_i, z_rest off x
+    ELBO_emb   {"x": {"x": w_x, "y1": w_1, "y2": w_2}}           all read off x, the decoders held as they are
+
+each with ``kl_weight = beta / (w_x + w_1 + w_2)``, since a weight there is one of the KL too.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pyro
+import pyro.distributions as dist
+import torch
+from pyro.nn import PyroModule
+from torch import Tensor, nn
+
+from ppl_vae import likelihoods
+from ppl_vae.config import configurable
+from ppl_vae.errors import InputError, unknown_name
+from ppl_vae.likelihoods import Likelihood
+from ppl_vae.modalities import Modalities, Shape, factor_latents
+from ppl_vae.networks import MLP
+from ppl_vae.shapes import check_last_dimension
+
+
+@configurable
+class Disentangled(PyroModule):
+    """Deep latent Gaussian model of x and of known factors, each of which has a part of the latent to itself.
+
+    Parameters
+    ----------
+    x_shape : int or tuple of int
+        Shape of one datum.
+    factors : mapping of str to int or tuple of int
+        Shape of one value of each factor; the names are arguments and sites, and that of a factor's latent is
+        ``z_<name>``.
+    latent_dims : mapping of str to int
+        L_i of each factor and, under ``"rest"``, of what no known factor says; without it there is no rest.
+    likelihood : Likelihood or str
+        p(x|z), or its name in `likelihoods.NAMES`.
+    factor_likelihood : Likelihood or str, or mapping of these
+        p(y_i|z_i): one for all factors, or one for each by name.
+    hidden, activation
+        Of the networks, each an `MLP`; no hidden layer makes them affine.
+
+    Raises
+    ------
+    InputError
+        If a size is below one, a name unknown, or a factor without a latent; when called, for an unknown argument, or
+        arguments of different length.
+    """
+
+    def __init__(
+        self,
+        x_shape: Shape,
+        factors: Mapping[str, Shape],
+        latent_dims: Mapping[str, int],
+        *,
+        likelihood: Likelihood | str = "normal-learned",
+        factor_likelihood: Mapping[str, Likelihood | str] | Likelihood | str = "normal-learned",
+        hidden: Sequence[int] = (200, 200),
+        activation: str = "tanh",
+    ) -> None:
+        super().__init__()
+        self.latents = factor_latents(factors, latent_dims)
+        self.modalities = Modalities({"x": x_shape, **factors}, masked=False)
+        own = factor_likelihood if isinstance(factor_likelihood, Mapping) else dict.fromkeys(factors, factor_likelihood)
+        for name in own:
+            if name not in factors:
+                raise unknown_name("factor", name, factors)
+        self.likelihoods, self.decoders = nn.ModuleDict(), nn.ModuleDict()
+        for name, shape in self.modalities.shapes.items():
+            law = likelihood if name == "x" else own.get(name)
+            if law is None:
+                raise InputError(f"likelihood of {name}", expected="one", got="none", hint="'normal-learned'")
+            chosen = likelihoods.get(law) if isinstance(law, str) else law
+            self.likelihoods[name] = chosen
+            inputs = sum(self.latents.values()) if name == "x" else self.latents[f"z_{name}"]
+            outputs = chosen.parameters_per_dim * math.prod(shape)
+            self.decoders[name] = MLP(inputs, outputs, hidden, activation)
+        for site, size in self.latents.items():
+            self.register_buffer(f"{site}_loc", torch.zeros(size))
+            self.register_buffer(f"{site}_scale", torch.ones(size))
+
+    @property
+    def argument_names(self) -> frozenset[str]:
+        """What the program takes from a batch."""
+        return self.modalities.argument_names
+
+    def forward(self, size: int | None = None, **values: Tensor) -> dict[str, Tensor]:
+        """Sample the latents and observe x (B, *x_shape) and the factors given; with `size`, generate all."""
+        given, _ = self.modalities.given(values)
+        with pyro.plate("data", self.modalities.rows(given, size), dim=-1):
+            z = {
+                site: pyro.sample(
+                    site, dist.Normal(getattr(self, f"{site}_loc"), getattr(self, f"{site}_scale")).to_event(1)
+                )
+                for site in self.latents
+            }
+            for name in given or self.modalities.shapes:
+                pyro.sample(name, self.decode(z, name), obs=given.get(name))
+            return z
+
+    def decode(self, z: Mapping[str, Tensor], name: str = "x") -> Any:
+        """Return p(x|z), or p(y_i|z_i) of the factor called `name`, for latents (..., L_i) by site."""
+        sites = self.latents if name == "x" else [f"z_{name}"]
+        for site in sites:
+            check_last_dimension(site, z[site], self.latents[site])
+        output = self.decoders[name](torch.cat([z[site] for site in sites], -1))
+        likelihood: Any = self.likelihoods[name]
+        return likelihood.of_network(output, self.modalities.shapes[name])
