@@ -49,6 +49,12 @@ class Case:
     labels: Literal["none", "all", "some"] | None = None  # which y the batch has, for a model of C classes
     one_hot: bool = False  # whose y is a latent also where its label is known
     modalities: Literal["all", "some"] | None = None  # it has numbers w beside x; which of them the data have
+    layers: bool = False  # its latents are z1, …, zL
+
+    @property
+    def is_z_of_x(self) -> bool:
+        """Whether z is the one latent, and x all that is observed."""
+        return self.labels is self.modalities is None and not self.layers
 
     @property
     def observed(self) -> tuple[str, ...]:
@@ -193,13 +199,15 @@ PAIRS: dict[str, Case] = {
     "m1m2-mixed": Case(_m1m2, "binary", labels="some"),
     "m1m2-sampled-mixed": Case(lambda: _m1m2(classes="sampled"), "binary", labels="some"),
     **{
-        f"{guide}-{len(latent_dims)}": Case(lambda guide=guide, dims=latent_dims: _hierarchical(guide, dims), "binary")
+        f"{guide}-{len(latent_dims)}": Case(
+            lambda guide=guide, dims=latent_dims: _hierarchical(guide, dims), "binary", layers=True
+        )
         for guide in ("bottom-up", "top-down", "ladder")
         for latent_dims in ((3,), (3, 2), (3, 4, 2))
     },
-    "ladder-batch-norm": Case(lambda: _hierarchical("ladder", (3, 2), batch_norm=True), "binary"),
-    "bottom-up-normal-decoder": Case(lambda: _hierarchical("bottom-up", (3, 2), "normal-decoder", True)),
-    "top-down-categorical": Case(lambda: _hierarchical("top-down", (3, 2), "categorical", True), "grey"),
+    "ladder-batch-norm": Case(lambda: _hierarchical("ladder", (3, 2), batch_norm=True), "binary", layers=True),
+    "bottom-up-normal-decoder": Case(lambda: _hierarchical("bottom-up", (3, 2), "normal-decoder", True), layers=True),
+    "top-down-categorical": Case(lambda: _hierarchical("top-down", (3, 2), "categorical", True), "grey", layers=True),
     "cross-modal": Case(lambda: _cross_modal("bernoulli"), "binary", modalities="all"),
     "cross-modal-some": Case(lambda: _cross_modal(covariance="full"), modalities="some"),
     "cross-modal-2d-some": Case(lambda: _cross_modal("categorical", (4, 2)), "grey", (4, 2), modalities="some"),

@@ -23,7 +23,7 @@ F64 = torch.float64
 KINDS = ("diagonal", "isotropic", "full")
 
 
-@pytest.fixture(params=[name for name, case in PAIRS.items() if case.labels is case.modalities is None])  # z of x
+@pytest.fixture(params=[name for name, case in PAIRS.items() if case.is_z_of_x])
 def case(request):
     return PAIRS[request.param]
 

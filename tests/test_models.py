@@ -24,7 +24,7 @@ from ppl_vae.networks import MLP
 F64 = torch.float64
 
 
-@pytest.fixture(params=[name for name, case in PAIRS.items() if case.labels is case.modalities is None])  # z of x
+@pytest.fixture(params=[name for name, case in PAIRS.items() if case.is_z_of_x])
 def case(request):
     return PAIRS[request.param]
 

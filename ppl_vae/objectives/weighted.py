@@ -99,7 +99,7 @@ class WeightedBound(Objective):
         run = weigh(*sites, inside=self.SUMS_INSIDE)
         self.check(*sites)
         own = factors(sites[1], plates=2)
-        if leaves is not None and leaves.through:
+        if own.requires_grad and leaves is not None and leaves.through:
             own = with_value(own, leaves.path(own))
         if leaves is None:
             return own - self.natural(run, sites[1])
