@@ -82,9 +82,7 @@ class Experts(PyroModule):
         spread = latent_dim if covariance == "diagonal" else latent_dim * (latent_dim + 1) // 2
         self.outputs = latent_dim + spread
         self.encoders = nn.ModuleDict()
-        for name in encoders or {}:
-            if name not in self.modalities.shapes:
-                raise unknown_name("modality", name, self.modalities.shapes)
+        self.modalities.check_names(encoders or {})
         for name, shape in self.modalities.shapes.items():
             own = (encoders or {}).get(name)
             self.encoders[name] = MLP(math.prod(shape), self.outputs, hidden, activation) if own is None else own

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from ppl_vae import likelihoods
 from ppl_vae.config import configurable
-from ppl_vae.errors import InputError, unknown_name
+from ppl_vae.errors import InputError
 from ppl_vae.likelihoods import Likelihood
 from ppl_vae.modalities import Modalities, Shape
 from ppl_vae.networks import MLP
@@ -68,10 +68,7 @@ class CrossModal(PyroModule):
         self.latent_dim = integer_at_least("latent_dim", latent_dim, 1)
         self.likelihoods, self.decoders = nn.ModuleDict(), nn.ModuleDict()
         chosen = likelihood if isinstance(likelihood, Mapping) else dict.fromkeys(self.modalities.shapes, likelihood)
-        for what in (chosen, decoders or {}):
-            for name in what:
-                if name not in self.modalities.shapes:
-                    raise unknown_name("modality", name, self.modalities.shapes)
+        self.modalities.check_names((*chosen, *(decoders or {})))
         for name, shape in self.modalities.shapes.items():
             if name not in chosen:
                 raise InputError(f"likelihood of {name}", expected="one", got="none", hint="'normal-learned'")
@@ -103,8 +100,7 @@ class CrossModal(PyroModule):
     def decode(self, z: Tensor, name: str) -> Any:
         """Return p(x_m|z) of the modality called `name`, for z (..., L): batch shape (...), event shape x_shape."""
         check_last_dimension("z", z, self.latent_dim)
-        if name not in self.modalities.shapes:
-            raise unknown_name("modality", name, self.modalities.shapes)
+        self.modalities.check_names([name])
         law: Any = self.likelihoods[name]
         return law.of_network(self.decoders[name](z), self.modalities.shapes[name])
 

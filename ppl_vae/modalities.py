@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +19,19 @@ TAKEN = ("z", "size", "data", "particles")
 def mask_name(name: str) -> str:
     """Return what the mask of a modality is called."""
     return f"{name}_present"
+
+
+def only(batch: Mapping[str, Tensor], names: Iterable[str]) -> dict[str, Tensor]:
+    """Return the modalities of these names, and their masks, as far as they are there."""
+    wanted = {wanted for name in names for wanted in (name, mask_name(name))}
+    return {name: value for name, value in batch.items() if name in wanted}
+
+
+def check_there(names: Iterable[str], batch: Mapping[str, Tensor]) -> None:
+    """Raise `InputError` for a name that the batch lacks, with the nearest of its modalities suggested."""
+    for name in names:
+        if name not in batch:
+            raise unknown_name("modality", name, [other for other in batch if not other.endswith(mask_name(""))])
 
 
 class Modalities:
@@ -47,6 +60,12 @@ class Modalities:
     def argument_names(self) -> frozenset[str]:
         """Everything that a program over these modalities takes from a batch."""
         return frozenset(self.shapes) | {mask_name(name) for name in self.shapes if self.masked}
+
+    def check_names(self, names: Iterable[str]) -> None:
+        """Raise `InputError` for a name that is no modality's, with the nearest suggested."""
+        for name in names:
+            if name not in self.shapes:
+                raise unknown_name("modality", name, self.shapes)
 
     def given(self, arguments: Mapping[str, Tensor | None]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """Return modalities and masks that are there, each by the name of the modality.

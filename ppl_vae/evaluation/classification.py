@@ -178,12 +178,15 @@ def classify(
     pair = as_pair(pair)
     labels = data.get(site)
     seen = {name: value for name, value in data.items() if name not in (site, "labelled")}
-    parts = []
     with torch.no_grad(), isolated(seed, device=pair.device), evaluating(pair):
         rows = pair.arguments(seen)
-        for start in range(0, len(next(iter(rows.values()))), _ROWS_AT_ONCE // num_particles + 1):
-            part = {name: value[start : start + _ROWS_AT_ONCE // num_particles + 1] for name, value in rows.items()}
-            parts.append(_of_guide(pair, part, site, num_particles))
+        size, step = len(next(iter(rows.values()))), _ROWS_AT_ONCE // num_particles + 1
+        if method == "importance":  # the guide tells how many classes there are
+            size = step = 1
+        parts = [
+            _of_guide(pair, {name: value[start : start + step] for name, value in rows.items()}, site, num_particles)
+            for start in range(0, size, step)
+        ]
     probabilities = torch.cat(parts)
     if method == "importance":
         log_joint = [

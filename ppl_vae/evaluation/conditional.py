@@ -5,18 +5,17 @@ log p(x_t | x_i) = log p(x_t, x_i) - log p(x_i)
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from ppl_vae.data import Dataset
-from ppl_vae.errors import InputError, unknown_name
+from ppl_vae.errors import InputError
 from ppl_vae.evaluation.log_likelihood import log_likelihood
 from ppl_vae.evaluation.result import LogLikelihood
-from ppl_vae.modalities import mask_name
+from ppl_vae.modalities import check_there, mask_name, only
 from ppl_vae.types import Batch
 
 
@@ -56,16 +55,15 @@ def conditional_log_likelihood(
     """
     data = data.test if isinstance(data, Dataset) else data
     targets, known = _names("target", target), _names("given", given)
+    check_there((*targets, *known), data)
     for name in (*targets, *known):
-        if name not in data:
-            raise unknown_name("modality", name, [n for n in data if not n.endswith(mask_name(""))])
         if (mask := data.get(mask_name(name))) is not None and not bool(mask.all()):
             got = f"{int((~mask.bool()).sum())} of {len(mask)} without"
             raise InputError(name, expected="data that all have it", got=got, hint="the rows that have both sides")
     if both := set(targets) & set(known):
         raise InputError("given", expected="modalities that are not the target", got=", ".join(sorted(both)))
-    joint = log_likelihood(pair, _only(data, (*targets, *known)), seed=seed, **options)
-    alone = log_likelihood(pair, _only(data, known), seed=seed + 1, **options)
+    joint = log_likelihood(pair, only(data, (*targets, *known)), seed=seed, **options)
+    alone = log_likelihood(pair, only(data, known), seed=seed + 1, **options)
     return replace(
         joint,
         values=joint.values - alone.values,
@@ -83,9 +81,3 @@ def _names(what: str, names: str | Sequence[str]) -> tuple[str, ...]:
     if not names:
         raise InputError(what, expected="a modality, or several", got=repr(names))
     return (names,) if isinstance(names, str) else tuple(names)
-
-
-def _only(data: Mapping[str, Tensor], names: Sequence[str]) -> dict[str, Tensor]:
-    """Return these modalities and their masks."""
-    wanted = {*names, *map(mask_name, names)}
-    return {name: value for name, value in data.items() if name in wanted}

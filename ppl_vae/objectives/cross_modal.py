@@ -14,8 +14,8 @@ from typing import Any, Literal
 from torch import Tensor
 
 from ppl_vae.config import configurable
-from ppl_vae.errors import InputError, PairError, unknown_name
-from ppl_vae.modalities import mask_name
+from ppl_vae.errors import InputError, PairError
+from ppl_vae.modalities import check_there, mask_name, only
 from ppl_vae.objectives.base import factors
 from ppl_vae.objectives.elbo import ELBO
 from ppl_vae.shapes import not_negative
@@ -80,16 +80,14 @@ class CrossModalELBO(ELBO):
         distortion, rate = self._weighed(source, batch, model_sites, guide_sites)
         self._check_gradient(guide_sites)
         terms = [*distortion, *rate]
-        own = factors(guide_sites, plates=1 if self.num_particles == 1 else 2)
+        own = factors(guide_sites, self._plates)
         loss = add(term.sum() for term in terms) / self.num_particles + own
         return loss + self._score_term(model_sites, guide_sites, terms)
 
     def _sites(self, source: str, model: Program, guide: Program, batch: Mapping[str, Tensor]) -> tuple[Sites, Sites]:
         """Trace the guide of the source, and the model of its targets."""
         given, targets = source.split("+"), self.weights[source]
-        for name in (*given, *targets):
-            if name not in batch:
-                raise unknown_name("modality", name, [n for n in batch if not n.endswith(mask_name(""))])
+        check_there((*given, *targets), batch)
         return self._get_trace(_taking(model, targets), _taking(guide, given), (), dict(batch))
 
     def _weighed(
@@ -114,5 +112,4 @@ class CrossModalELBO(ELBO):
 
 def _taking(program: Program, names: Any) -> Callable[..., Any]:
     """Return the program with the modalities of these names alone, and their masks."""
-    wanted = {*names, *map(mask_name, names)}
-    return lambda **batch: program(**{name: value for name, value in batch.items() if name in wanted})
+    return lambda **batch: program(**only(batch, names))

@@ -98,7 +98,7 @@ class ELBO(Objective):
         if self.free_bits:
             rate = {name: freed(name, model_sites, guide_sites, self.free_bits) for name in rate}
         terms = [*distortion.values(), *rate.values()]
-        own = factors(guide_sites, plates=1 if self.num_particles == 1 else 2)
+        own = factors(guide_sites, self._plates)
         loss = add(term.sum() for term in terms) / self.num_particles + own
         self._check_gradient(guide_sites)
         if leaves is None:
@@ -151,7 +151,12 @@ class ELBO(Objective):
 
     def _average(self, term: Tensor, q: Tensor | None) -> Tensor:
         """Return a term averaged over the latents that the guide enumerates, of probability `q`."""
-        return average(term, q, plates=1 if self.num_particles == 1 else 2)
+        return average(term, q, self._plates)
+
+    @property
+    def _plates(self) -> int:
+        """How many plates a term has: that of the data, and, where K > 1, that of the particles."""
+        return 1 if self.num_particles == 1 else 2
 
     def _check_gradient(self, guide_sites: Sites) -> None:
         """Raise if a latent is drawn in a way that the estimator has no gradient for."""
