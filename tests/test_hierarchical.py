@@ -15,7 +15,7 @@ from pyro.nn import PyroModule
 from torch import nn
 
 import ppl_vae
-from ppl_vae import Pair, exact, likelihoods, zoo
+from ppl_vae import Pair, exact, likelihoods, traces, zoo
 from ppl_vae.context import isolated
 from ppl_vae.errors import InputError, PairError
 from ppl_vae.exact import Layer
@@ -201,7 +201,7 @@ def test_bound_and_rates_agree_with_the_closed_forms(kind, latent_dims):
     wanted = p.log_prob(x=batch["x"]) - q.kl(p.given(x=batch["x"]))
     rate_wanted = q.kl(p.marginal(*q.sizes))
     with isolated(0), torch.no_grad():
-        model_sites, guide_sites = ppl_vae.pair.traces.trace_pair(*pair.programs(), (), batch, K)
+        model_sites, guide_sites = traces.trace_pair(*pair.programs(), (), batch, K)
         distortion, rate = ELBO(K).terms(model_sites, guide_sites)
         rates = sum(term.expand(K, 4) for term in rate.values())
     for draws, value in ((-distortion["x"] - rates, wanted), (rates, rate_wanted)):
@@ -218,7 +218,7 @@ def test_the_kl_has_a_closed_form_only_where_guide_and_model_share_their_parents
     found = {}
     for kl in ("auto", "sampled"):
         with isolated(0), torch.no_grad():
-            found[kl] = ELBO(kl=kl).terms(*ppl_vae.pair.traces.trace_pair(*pair.programs(), (), batch))[1]
+            found[kl] = ELBO(kl=kl).terms(*traces.trace_pair(*pair.programs(), (), batch))[1]
     closed = {name for name in found["auto"] if not torch.equal(found["auto"][name], found["sampled"][name])}
     assert closed == ({top} if kind == "bottom-up" else set(found["auto"]))
     analytic = ELBO(kl="analytic")
@@ -229,12 +229,22 @@ def test_the_kl_has_a_closed_form_only_where_guide_and_model_share_their_parents
             ELBO(free_bits=0.1).loss(*pair.programs(), **batch)
     else:
         analytic.loss(*pair.programs(), **batch)
-        free = ELBO(free_bits=100.0).halves  # what is reported is without
+
+
+@pytest.mark.parametrize("latent_dims", SIZES)
+@pytest.mark.parametrize("kind", GUIDES)
+def test_free_bits_of_all_layers_or_of_some(kind, latent_dims):
+    pair, top = linear_pair(kind, latent_dims), f"z{len(latent_dims)}"
+    batch, every = data_of(pair), {f"z{k}": 100.0 for k in range(1, len(latent_dims) + 1)}
+    for free in ({top: 100.0}, *((every, 100.0) if kind != "bottom-up" else ())):
         with isolated(0), torch.no_grad():
-            loss = ELBO(free_bits=100.0).differentiable_loss(*pair.programs(), **batch)
-        with isolated(0), torch.no_grad():
-            distortion = free(*pair.programs(), **batch)["distortion"]
-        torch.testing.assert_close(loss - distortion, torch.tensor(100.0 * sum(latent_dims) * 12, dtype=F64))
+            loss = ELBO(free_bits=free).differentiable_loss(*pair.programs(), **batch)
+        with isolated(0), torch.no_grad():  # what is reported is without
+            distortion, rate = ELBO(free_bits=free).terms(*traces.trace_pair(*pair.programs(), (), batch))
+        freed = free if isinstance(free, dict) else every
+        rest = sum(term.sum() for name, term in rate.items() if name not in freed)
+        nats = sum(100.0 * size * 12 for k, size in enumerate(latent_dims, start=1) if f"z{k}" in freed)
+        torch.testing.assert_close(loss, distortion["x"].sum() + rest + nats)
 
 
 def tree(latent_dims, x_dim=6):

@@ -290,11 +290,15 @@ def test_free_bits_leave_a_coordinate_below_them_alone():
 def test_free_bits_are_refused_where_they_have_no_closed_form():
     with pytest.raises(InputError, match="free_bits: expected nats per coordinate, 0 or more; got -1"):
         ELBO(free_bits=-1)
+    with pytest.raises(InputError, match="free_bits of z1: expected nats per coordinate, 0 or more; got -1"):
+        ELBO(free_bits={"z1": -1})
     with pytest.raises(InputError, match="free_bits: expected a KL in closed form; got kl='sampled'"):
         ELBO(free_bits=0.1, kl="sampled")
     full = Pair(VAE(5, 2, likelihood="normal"), AmortizedNormal(5, 2, covariance="full"))
     with pytest.raises(PairError, match=r"for free bits a latent with a KL in closed form for each coordinate.*Multiv"):
         ELBO(free_bits=0.1).loss(*full.programs(), **data())
+    with pytest.raises(InputError, match="unknown latent of free_bits: expected one of z; got 'z1'; try 'z'"):
+        ELBO(free_bits={"z1": 0.1}).loss(*own_pair().programs(), **data())
 
 
 # -- an objective with a module of its own ----------------------------------------------------------------------------

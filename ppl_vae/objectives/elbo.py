@@ -7,6 +7,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Literal
 
 import torch
@@ -45,17 +46,18 @@ class ELBO(Objective):
     gradient : {"reparameterised", "stl"}
         ``"stl"`` leaves out the direct gradient of log q(z | x), whose mean is zero, so that no noise is left where the
         guide is the posterior (Roeder et al. 2017). It needs ``kl="sampled"``.
-    free_bits : float
+    free_bits : float, or mapping of str to float
         Nats of KL per coordinate of a latent below which there is nothing to gain: the KL becomes
-        sum_j max(free_bits, mean over the batch of KL_j) (Kingma et al. 2016). `halves`, and so what a fit validates
-        by, are without.
+        sum_j max(free_bits, mean over the batch of KL_j) (Kingma et al. 2016). A number is for every latent, a mapping
+        such as ``{"z2": 0.1}`` for those it names. `halves`, and so what a fit validates by, are without.
 
     Raises
     ------
     PairError
         With ``kl="analytic"``, for a site whose closed form is unknown, or would be wrong because guide and model do
         not condition on the same sampled latents. With ``gradient="stl"``, for a latent that is not reparameterised.
-        For a latent to be enumerated that the data share.
+        For a latent to be enumerated that the data share. With ``free_bits``, for a latent without a KL in closed form
+        for each coordinate.
 
     Examples
     --------
@@ -70,7 +72,7 @@ class ELBO(Objective):
         num_particles: int = 1,
         kl: Literal["auto", "analytic", "sampled"] = "auto",
         gradient: Literal["reparameterised", "stl"] = "reparameterised",
-        free_bits: float = 0.0,
+        free_bits: float | Mapping[str, float] = 0.0,
     ) -> None:
         super().__init__(num_particles)
         if kl not in KLS:
@@ -84,7 +86,12 @@ class ELBO(Objective):
                 got=f"kl={kl!r}",
                 hint="ELBO(kl='sampled', gradient='stl')",
             )
-        self.free_bits = not_negative("free_bits", free_bits, "nats per coordinate, 0 or more")
+        expected = "nats per coordinate, 0 or more"
+        self.free_bits: float | dict[str, float]
+        if isinstance(free_bits, Mapping):
+            self.free_bits = {name: not_negative(f"free_bits of {name}", v, expected) for name, v in free_bits.items()}
+        else:
+            self.free_bits = not_negative("free_bits", free_bits, expected)
         if self.free_bits and kl == "sampled":
             raise InputError("free_bits", expected="a KL in closed form", got="kl='sampled'", hint="kl='auto'")
         self.kl = kl
@@ -96,7 +103,11 @@ class ELBO(Objective):
         model_sites, guide_sites = self._get_trace(model, guide, args, kwargs, leaves)
         distortion, rate = self.terms(model_sites, guide_sites)
         if self.free_bits:
-            rate = {name: freed(name, model_sites, guide_sites, self.free_bits) for name in rate}
+            free = self.free_bits if isinstance(self.free_bits, dict) else dict.fromkeys(rate, self.free_bits)
+            for name, nats in free.items():
+                if name not in rate:
+                    raise unknown_name("latent of free_bits", name, rate)
+                rate[name] = freed(name, model_sites, guide_sites, nats)
         terms = [*distortion.values(), *rate.values()]
         own = factors(guide_sites, self._plates)
         loss = add(term.sum() for term in terms) / self.num_particles + own

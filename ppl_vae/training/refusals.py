@@ -37,7 +37,7 @@ def check_scales(objective: pyro.infer.ELBO, *, weighted: bool, shares_latents: 
 
 def check_sums(objective: Any, workers: int) -> None:
     """Raise for objectives that look at a batch as a whole, where a worker sees its own rows of it alone."""
-    free_bits = isinstance(objective, ELBO) and objective.free_bits > 0
+    free_bits = isinstance(objective, ELBO) and bool(objective.free_bits)
     if workers > 1 and (free_bits or isinstance(objective, BetaTCVAE | FactorVAE)):
         raise InputError(
             "objective",
