@@ -3,9 +3,12 @@
     p(x|z1) p(z1|z2) ... p(zL)
 
 - *one* and *two*: one layer (784-200-200-z50) and two (784-200-200-z100-100-100-z50), as in Burda et al. 2016.
-- *stacked-L* and *ladder-L*: one model of L layers (latents 64-32-16-8-4, hidden 512-256-128-64-64, batch norm and
-  warm-up; Sønderby et al. 2016) with the guide q(z1|x) q(z2|z1) ..., and with the ladder, which merges what x says of
-  a layer with what the model says of it.
+- *stacked-L* and *ladder-L*: one model of L layers (latents 64-32-16-8-4, hidden 512-256-128-64-64; Sønderby et al.
+  2016) with the guide q(z1|x) q(z2|z1) ..., and with the ladder, which merges what x says of a layer with what the
+  model says of it.
+
+All are fitted with what Sønderby et al. found upper layers to need: batch norm, and a KL that warms up. Without these,
+and with the tanh of Burda et al.: `--no-batch-norm --warm-up 0 --activation tanh`.
 
 Prints log p(x) with its errors, and how each layer is used; draws what the upper layers hold of a picture: z_L, ...,
 z_k from the guide, those below from the model.
@@ -45,25 +48,21 @@ COMPARED = (("two", "one"), ("ladder-3", "stacked-3"), ("ladder-5", "stacked-5")
 NAMES = ("one", "two", "stacked-3", "ladder-3", "stacked-5", "ladder-5")
 
 
-def settings(name: str) -> tuple[dict[str, Any], bool]:
-    """Return the options of `zoo.build`, and whether the KL warms up."""
+def layers(name: str) -> dict[str, Any]:
+    """Return the options of `zoo.build` that tell one pair from another."""
     if name in ("one", "two"):
         latents, hidden = (((50,), ((200, 200),)), ((100, 50), ((200, 200), (100, 100))))[name == "two"]
-        return {"latent_dims": latents, "hidden": hidden, "guide": "bottom-up"}, False
+        return {"latent_dims": latents, "hidden": hidden, "guide": "bottom-up"}
     kind, L = name.split("-")
-    hidden = tuple((width, width) for width in HIDDEN[: int(L)])
     guide = "ladder" if kind == "ladder" else "bottom-up"
-    options = {"latent_dims": LATENTS[: int(L)], "hidden": hidden, "guide": guide}
-    return options | {"activation": "leaky_relu", "batch_norm": True}, True
+    hidden = tuple((width, width) for width in HIDDEN[: int(L)])
+    return {"latent_dims": LATENTS[: int(L)], "hidden": hidden, "guide": guide}
 
 
 def fit(name: str, data: Dataset, options: argparse.Namespace) -> Run:
     """Build a pair and fit it, or go on with the fit in its folder."""
-    built, warm = settings(name)
-    if options.batch_norm and not warm:
-        built, warm = built | {"batch_norm": True}, True
-    if options.quick:
-        built |= {"hidden": (20,)}
+    built = layers(name) | {"hidden": (20,)} if options.quick else layers(name)
+    built |= {"activation": options.activation, "batch_norm": options.batch_norm, "init": "glorot"}
     return ppl_vae.fit(
         ppl_vae.zoo.build("hierarchical", data.spec, seed=options.seed, **built),
         data,
@@ -71,7 +70,7 @@ def fit(name: str, data: Dataset, options: argparse.Namespace) -> Run:
         batch_size=options.batch_size,
         lr=options.lr,
         schedule="cosine",
-        kl_warmup=round(options.epochs * options.warm_up) if warm else 0,
+        kl_warmup=round(options.epochs * options.warm_up),
         seed=options.seed,
         compile=options.compile,
         device=options.device,
@@ -125,10 +124,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--data", default="digits", help="a data set of images, such as digits or mnist")
     parser.add_argument("--pairs", nargs="+", choices=NAMES, default=["one", "two", "stacked-3", "ladder-3"])
     parser.add_argument("--epochs", type=int, default=30)
-    parser.add_argument("--batch-size", type=int, default=256)
-    parser.add_argument("--lr", type=float, default=1e-3)
-    parser.add_argument("--warm-up", type=float, default=1 / 3, help="share of the fit in which the KL's weight rises")
-    parser.add_argument("--batch-norm", action="store_true", help="one and two with batch norm and warm-up as well")
+    parser.add_argument("--batch-size", type=int, default=100)
+    parser.add_argument("--lr", type=float, default=2e-3)
+    parser.add_argument("--warm-up", type=float, default=0.5, help="share of the fit in which the KL's weight rises")
+    parser.add_argument("--activation", default="leaky_relu")
+    parser.add_argument("--batch-norm", action=argparse.BooleanOptionalAction, default=True)
     parser.add_argument("--num-particles", type=int, default=500, help="of the estimate of log p(x)")
     parser.add_argument("--num-test", type=int, default=1000, help="test data for it")
     parser.add_argument("--seed", type=int, default=0)

@@ -35,11 +35,11 @@ class BottomUp(PyroModule):
         Sizes of z_1, ..., z_L.
     hidden : sequence of int, or one such sequence per layer
         Hidden layers of the network below each z_k, that of x first; one sequence is for all of them.
-    activation, batch_norm
+    activation, batch_norm, init
         Of the default networks, each an `MLP`.
     networks : sequence of Module, optional
-        L networks; the first maps x, flattened to (..., D), to (..., 2 L_1): m_1, then log s_1; those above it map
-        (..., L_{k-1}) to (..., 2 L_k).
+        L networks; the first maps x, flattened to (..., D), to (..., 2 L_1): m_1, then a with s_1 = softplus(a); those
+        above it map (..., L_{k-1}) to (..., 2 L_k).
 
     Raises
     ------
@@ -56,6 +56,7 @@ class BottomUp(PyroModule):
         hidden: Sequence[int] | Sequence[Sequence[int]] = (200, 200),
         activation: str = "tanh",
         batch_norm: bool = False,
+        init: str = "default",
         networks: Sequence[nn.Module] | None = None,
     ) -> None:
         super().__init__()
@@ -66,7 +67,7 @@ class BottomUp(PyroModule):
             sizes = zip((math.prod(self.x_shape), *self.latent_dims), self.latent_dims, strict=False)
             widths = hidden_of_layers(hidden, L)
             networks = [
-                MLP(below, 2 * size, inner, activation, batch_norm)
+                MLP(below, 2 * size, inner, activation, batch_norm, init)
                 for (below, size), inner in zip(sizes, widths, strict=True)
             ]
         check_count("networks", networks, L)

@@ -1,6 +1,6 @@
 """The encoder half of a ladder variational autoencoder (Sønderby et al. 2016, eqs. 10 to 19).
 
-d_k = h_k(d_{k-1}), d_0 = x,   (m^_k, log s^_k) = affine(d_k)                      bottom-up, deterministic
+d_k = h_k(d_{k-1}), d_0 = x,   m^_k = affine(d_k),   s^_k = softplus(affine(d_k))   bottom-up, deterministic
 
 q(z_L|x) = N(m^_L, diag(s^_L)^2),   q(z_k|z_{k+1}, x) = N(m_k, diag(s_k)^2)        top-down
 
@@ -39,7 +39,7 @@ class Ladder(PyroModule):
         `ppl_vae.models.Hierarchical` does. Its parameters stay its own: the guide has none of them in its `state_dict`.
     hidden : sequence of int, or one such sequence per layer
         Hidden layers of h_1, ..., h_L; one sequence is for all of them.
-    activation, batch_norm
+    activation, batch_norm, init
         Of these layers.
     encoder : Module, optional
         Maps x, flattened to (..., D), to what the ladder starts from in the place of x, d_0 (..., `out_features`).
@@ -63,6 +63,7 @@ class Ladder(PyroModule):
         hidden: Sequence[int] | Sequence[Sequence[int]] = (200, 200),
         activation: str = "tanh",
         batch_norm: bool = False,
+        init: str = "default",
         encoder: nn.Module | None = None,
     ) -> None:
         super().__init__()
@@ -81,7 +82,7 @@ class Ladder(PyroModule):
         inputs: int = math.prod(self.x_shape) if encoder is None else encoder.out_features  # type: ignore[assignment]
         networks = []
         for size, widths in zip(self.latent_dims, hidden_of_layers(hidden, len(self.latent_dims)), strict=True):
-            networks.append(MLP(inputs, 2 * size, widths, activation, batch_norm))
+            networks.append(MLP(inputs, 2 * size, widths, activation, batch_norm, init))
             inputs = last_width(widths, inputs)
         self.evidence_networks = nn.ModuleList(networks)
 

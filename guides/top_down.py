@@ -36,11 +36,12 @@ class TopDown(PyroModule):
         Sizes of z_1, ..., z_L.
     hidden : sequence of int, or one such sequence per layer
         Hidden layers of the network of each z_k, z_1's first; one sequence is for all of them.
-    activation, batch_norm
+    activation, batch_norm, init
         Of the default networks, each an `MLP`.
     networks : sequence of Module, optional
         L networks, z_1's first, which map x, flattened to (..., D), and z_{k+1} (..., L_{k+1}) to (..., 2 L_k): m_k,
-        then log s_k. The two are arguments of their own and broadcast against each other; the last takes x alone.
+        then a with s_k = softplus(a). The two are arguments of their own and broadcast against each other; the last
+        takes x alone.
 
     Raises
     ------
@@ -57,6 +58,7 @@ class TopDown(PyroModule):
         hidden: Sequence[int] | Sequence[Sequence[int]] = (200, 200),
         activation: str = "tanh",
         batch_norm: bool = False,
+        init: str = "default",
         networks: Sequence[nn.Module] | None = None,
     ) -> None:
         super().__init__()
@@ -65,7 +67,7 @@ class TopDown(PyroModule):
         L, D = len(self.latent_dims), math.prod(self.x_shape)
         if networks is None:
             sizes = zip((*self.latent_dims[1:], 0), self.latent_dims, hidden_of_layers(hidden, L), strict=True)
-            networks = [MLP(D + above, 2 * size, inner, activation, batch_norm) for above, size, inner in sizes]
+            networks = [MLP(D + above, 2 * size, inner, activation, batch_norm, init) for above, size, inner in sizes]
         check_count("networks", networks, L)
         self.networks = nn.ModuleList(networks)
 

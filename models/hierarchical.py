@@ -38,14 +38,14 @@ class Hierarchical(PyroModule):
         Sizes of z_1, ..., z_L.
     hidden : sequence of int, or one such sequence per layer
         Hidden layers of the network below each z_k, the decoder's first; one sequence is for all of them.
-    activation, batch_norm
+    activation, batch_norm, init
         Of the default networks, each an `MLP`.
     likelihood : Likelihood or str
         p(x|z_1), or its name in `likelihoods.NAMES`.
     decoder : Module, optional
         Maps z_1 (..., L_1) to (..., P*D), laid out (P, D), with P the likelihood's `parameters_per_dim`.
     conditionals : sequence of Module, optional
-        L - 1 networks; that of p(z_k|z_{k+1}) maps (..., L_{k+1}) to (..., 2 L_k): m_k, then log s_k.
+        L - 1 networks; that of p(z_k|z_{k+1}) maps (..., L_{k+1}) to (..., 2 L_k): m_k, then a with s_k = softplus(a).
 
     Raises
     ------
@@ -62,6 +62,7 @@ class Hierarchical(PyroModule):
         hidden: Sequence[int] | Sequence[Sequence[int]] = (200, 200),
         activation: str = "tanh",
         batch_norm: bool = False,
+        init: str = "default",
         likelihood: Likelihood | str = "bernoulli",
         decoder: nn.Module | None = None,
         conditionals: Sequence[nn.Module] | None = None,
@@ -71,7 +72,7 @@ class Hierarchical(PyroModule):
         self.latent_dims = as_latent_dims(latent_dims)
         self.likelihood = likelihoods.get(likelihood) if isinstance(likelihood, str) else likelihood
         first, *others = hidden_of_layers(hidden, len(self.latent_dims))
-        options: dict[str, Any] = {"activation": activation, "batch_norm": batch_norm}
+        options: dict[str, Any] = {"activation": activation, "batch_norm": batch_norm, "init": init}
         outputs = self.likelihood.parameters_per_dim * math.prod(self.x_shape)
         self.decoder = MLP(self.latent_dims[0], outputs, first, **options) if decoder is None else decoder
         if conditionals is None:

@@ -7,6 +7,7 @@ from typing import Any
 
 import pyro.distributions as dist
 from torch import Tensor
+from torch.nn.functional import softplus
 
 from ppl_vae.errors import InputError
 from ppl_vae.shapes import as_shape, check_last_dimension
@@ -50,7 +51,10 @@ def last_width(hidden: Sequence[int], inputs: int) -> int:
 
 
 def as_normal(parameters: Tensor, size: int) -> Any:
-    """Return N(m, diag(s)^2) for `parameters` (..., 2 `size`), m and then log s."""
+    """Return N(m, diag(s)^2) for `parameters` (..., 2 `size`), m and then a, where s = softplus(a).
+
+    Sønderby et al. (2016) have a softplus too, of the variance. Layer upon layer, an exponential overflows too easily.
+    """
     check_last_dimension("output of a layer's network", parameters, 2 * size)
-    loc, log_scale = parameters.chunk(2, -1)
-    return dist.Normal(loc, log_scale.exp()).to_event(1)
+    loc, a = parameters.chunk(2, -1)
+    return dist.Normal(loc, softplus(a)).to_event(1)

@@ -179,6 +179,7 @@ def hierarchical(
     hidden: Sequence[int] | Sequence[Sequence[int]] = (200, 200),
     activation: str = "tanh",
     batch_norm: bool = False,
+    init: str = "default",
     likelihood: str | None = None,
     guide: str = "ladder",
 ) -> Pair:
@@ -189,7 +190,7 @@ def hierarchical(
     """
     if guide not in HIERARCHICAL_GUIDES:
         raise unknown_name("guide", guide, HIERARCHICAL_GUIDES)
-    networks: dict[str, Any] = {"hidden": hidden, "activation": activation, "batch_norm": batch_norm}
+    networks: dict[str, Any] = {"hidden": hidden, "activation": activation, "batch_norm": batch_norm, "init": init}
     model = Hierarchical(spec.x_shape, latent_dims, likelihood=_likelihood(spec, likelihood), **networks)
     if guide == "ladder":
         return Pair(model, Ladder(model, **networks))

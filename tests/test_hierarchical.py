@@ -23,7 +23,7 @@ from ppl_vae.exact.joint import JointGaussian
 from ppl_vae.guides import AmortizedNormal, BottomUp, Ladder, TopDown
 from ppl_vae.guides.ladder import merge
 from ppl_vae.models import VAE, Hierarchical
-from ppl_vae.networks import ConvEncoder
+from ppl_vae.networks import MLP, ConvEncoder
 from ppl_vae.objectives import ELBO
 
 F64 = torch.float64
@@ -33,25 +33,25 @@ SIZES = ((2, 1), (3, 2, 2))
 
 
 class Affine(nn.Module):
-    """(mean, log s) of N(W u + b, diag(s)^2): a spread that no input changes, as the closed forms ask for."""
+    """(mean, a) of N(W u + b, diag(s)^2), s = softplus(a): a spread no input changes, as closed forms ask for."""
 
     def __init__(self, inputs, size):
         super().__init__()
-        self.mean, self.log_scale = nn.Linear(inputs, size), nn.Parameter(torch.zeros(size))
+        self.mean, self.a = nn.Linear(inputs, size), nn.Parameter(torch.zeros(size))
 
     def forward(self, *parts):
         batch = torch.broadcast_shapes(*(u.shape[:-1] for u in parts))
         mean = self.mean(torch.cat([u.expand(*batch, -1) for u in parts], -1))
-        return torch.cat([mean, self.log_scale.expand_as(mean)], -1)
+        return torch.cat([mean, self.a.expand_as(mean)], -1)
 
     @torch.no_grad()
     def set(self, weight, bias, scale):
         self.mean.weight.copy_(weight)
         self.mean.bias.copy_(bias)
-        self.log_scale.copy_(torch.as_tensor(scale).log())
+        self.a.copy_(torch.as_tensor(scale).expm1().log())
 
     def layer(self):
-        return Layer(self.mean.weight.detach(), self.mean.bias.detach(), self.log_scale.detach().exp())
+        return Layer(self.mean.weight.detach(), self.mean.bias.detach(), self.a.detach().exp().log1p())
 
 
 def linear_model(latent_dims, x_dim=D):
@@ -114,7 +114,7 @@ def posterior_of(pair, kind, x):
     for network, size in zip(pair.guide.evidence_networks, sizes, strict=True):
         affine = network.layers[-1]
         means = x @ affine.weight[:size].T + affine.bias[:size]
-        evidence.append((means.detach(), affine.bias[size:].detach().exp()))
+        evidence.append((means.detach(), affine.bias[size:].detach().exp().log1p()))
     q = JointGaussian.root(names[-1], *evidence[-1])
     for k in reversed(range(len(sizes) - 1)):
         (m, s), prior = evidence[k], pair.model.conditionals[k].layer()
@@ -146,7 +146,7 @@ def make_exact(pair, kind, widened=1.0):
             prior = pair.model.conditionals[k - 1].layer()
             precision, shift = precision - prior.scale**-2, shift - prior.bias / prior.scale**2
         affine.weight.data[:size], affine.bias.data[:size] = weight / precision[:, None], shift / precision
-        affine.bias.data[size:] = (widened / precision.sqrt()).log()
+        affine.bias.data[size:] = (widened / precision.sqrt()).expm1().log()
 
 
 def data_of(pair, size=12, seed=0):
@@ -396,11 +396,20 @@ def test_an_encoder_of_pictures_starts_the_ladder():
     assert pair.posterior({"x": torch.ones(5, 48)}, 2)["z2"].shape == (2, 5, 2)
 
 
+class LogOfSoftplus(nn.Module):
+    """From (m, a) to the (m, log s) of an `AmortizedNormal`."""
+
+    def forward(self, parameters):
+        m, a = parameters.chunk(2, -1)
+        return torch.cat([m, a.exp().log1p().log()], -1)
+
+
 def test_one_layer_is_the_vae():
     case = PAIRS["bottom-up-1"]
     batch, scores = case.batch(), []
     pairs = [Pair(*PAIRS[f"{kind}-1"].build()) for kind in GUIDES]
-    one = Pair(VAE(D, 3, hidden=(7, 5)), AmortizedNormal(D, 3, hidden=(7, 5)))
+    encoder = nn.Sequential(MLP(D, 6, (7, 5)), LogOfSoftplus())
+    one = Pair(VAE(D, 3, hidden=(7, 5)), AmortizedNormal(D, 3, encoder=encoder))
     for pair in (*pairs, one):
         values = iter(pairs[0].state_dict().values())
         pair.load_state_dict({name: next(values) for name in pair.state_dict()})
