@@ -103,19 +103,24 @@ class HandWrittenLadder(nn.Module):
         d, found = x, []
         for up, evidence in zip(self.up, self.evidence, strict=True):
             d = up(d)
-            found.append(evidence(d).chunk(2, -1))
-        mean, log_scale = found[-1]
-        scale = log_scale.exp()
+            found.append(_normal(evidence(d)))
+        mean, scale = found[-1]
         z = mean + scale * torch.randn_like(scale)
-        kl = 0.5 * (mean**2 + scale**2 - 1).sum() - log_scale.sum()
-        for (m, log_s), down in zip(found[-2::-1], reversed(self.down), strict=True):
-            n, log_t = down(z).chunk(2, -1)
-            p_s, p_t = (-2 * log_s).exp(), (-2 * log_t).exp()
+        kl = (0.5 * (mean**2 + scale**2 - 1) - scale.log()).sum()
+        for (m, s), down in zip(found[-2::-1], reversed(self.down), strict=True):
+            n, t = _normal(down(z))
+            p_s, p_t = s**-2, t**-2
             variance = 1 / (p_s + p_t)
             mean = variance * (p_s * m + p_t * n)
             z = mean + variance.sqrt() * torch.randn_like(mean)
-            kl = kl + (0.5 * ((variance + (mean - n) ** 2) * p_t - 1 - variance.log()) + log_t).sum()
+            kl = kl + (0.5 * ((variance + (mean - n) ** 2) * p_t - 1 - variance.log()) + t.log()).sum()
         return F.binary_cross_entropy_with_logits(self.decoder(z), x, reduction="sum") + kl
+
+
+def _normal(output):
+    """Return mean and scale."""
+    mean, a = output.chunk(2, -1)
+    return mean, F.softplus(a)
 
 
 def _hidden(n, m):
