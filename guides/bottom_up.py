@@ -38,8 +38,8 @@ class BottomUp(PyroModule):
     activation, batch_norm, init
         Of the default networks, each an `MLP`.
     networks : sequence of Module, optional
-        L networks; the first maps x, flattened to (..., D), to (..., 2 L_1): m_1, then a with s_1 = softplus(a); those
-        above it map (..., L_{k-1}) to (..., 2 L_k).
+        L networks; the first maps x, flattened to (..., D), to (..., 2 L_1): m_1, then a with
+        s_1 = softplus(a) + 1e-4; those above it map (..., L_{k-1}) to (..., 2 L_k).
 
     Raises
     ------

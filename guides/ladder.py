@@ -1,6 +1,6 @@
 """The encoder half of a ladder variational autoencoder (Sønderby et al. 2016, eqs. 10 to 19).
 
-d_k = h_k(d_{k-1}), d_0 = x,   m^_k = affine(d_k),   s^_k = softplus(affine(d_k))   bottom-up, deterministic
+d_k = h_k(d_{k-1}), d_0 = x,   m^_k = affine(d_k),   s^_k = softplus(affine(d_k)) + 1e-4   bottom-up, deterministic
 
 q(z_L|x) = N(m^_L, diag(s^_L)^2),   q(z_k|z_{k+1}, x) = N(m_k, diag(s_k)^2)        top-down
 

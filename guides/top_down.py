@@ -40,8 +40,8 @@ class TopDown(PyroModule):
         Of the default networks, each an `MLP`.
     networks : sequence of Module, optional
         L networks, z_1's first, which map x, flattened to (..., D), and z_{k+1} (..., L_{k+1}) to (..., 2 L_k): m_k,
-        then a with s_k = softplus(a). The two are arguments of their own and broadcast against each other; the last
-        takes x alone.
+        then a with s_k = softplus(a) + 1e-4. The two are arguments of their own and broadcast against each other; the
+        last takes x alone.
 
     Raises
     ------

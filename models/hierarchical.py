@@ -45,7 +45,8 @@ class Hierarchical(PyroModule):
     decoder : Module, optional
         Maps z_1 (..., L_1) to (..., P*D), laid out (P, D), with P the likelihood's `parameters_per_dim`.
     conditionals : sequence of Module, optional
-        L - 1 networks; that of p(z_k|z_{k+1}) maps (..., L_{k+1}) to (..., 2 L_k): m_k, then a with s_k = softplus(a).
+        L - 1 networks; that of p(z_k|z_{k+1}) maps (..., L_{k+1}) to (..., 2 L_k): m_k, then a with
+        s_k = softplus(a) + 1e-4.
 
     Raises
     ------

@@ -12,6 +12,9 @@ from torch.nn.functional import softplus
 from ppl_vae.errors import InputError
 from ppl_vae.shapes import as_shape, check_last_dimension
 
+#: What every layer's scale is at least, well above the rounding error of a mean of order one.
+MINIMUM_SCALE = 1e-4
+
 
 def as_latent_dims(latent_dims: int | Sequence[int]) -> tuple[int, ...]:
     """Return the sizes of z1, ..., zL as a tuple; one integer means one layer.
@@ -51,10 +54,12 @@ def last_width(hidden: Sequence[int], inputs: int) -> int:
 
 
 def as_normal(parameters: Tensor, size: int) -> Any:
-    """Return N(m, diag(s)^2) for `parameters` (..., 2 `size`), m and then a, where s = softplus(a).
+    """Return N(m, diag(s)^2) for `parameters` (..., 2 `size`), m and then a, where s = softplus(a) + MINIMUM_SCALE.
 
     Sønderby et al. (2016) have a softplus too, of the variance. Layer upon layer, an exponential overflows too easily.
+    A unit that only hands on what the layer above says has no noise at its best, so that s falls without end; below
+    the rounding error of m, the KL between two such units is noise.
     """
     check_last_dimension("output of a layer's network", parameters, 2 * size)
     loc, a = parameters.chunk(2, -1)
-    return dist.Normal(loc, softplus(a)).to_event(1)
+    return dist.Normal(loc, softplus(a) + MINIMUM_SCALE).to_event(1)
