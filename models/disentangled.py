@@ -15,6 +15,7 @@ each with ``kl_weight = beta / (w_x + w_1 + w_2)``, since a weight there is one 
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -50,7 +51,7 @@ class Disentangled(PyroModule):
     likelihood : Likelihood or str
         p(x|z), or its name in `likelihoods.NAMES`.
     factor_likelihood : Likelihood or str, or mapping of these
-        p(y_i|z_i): one for all factors, or one for each by name.
+        p(y_i|z_i): one of a kind for all factors, each with parameters of its own, or one for each by name.
     hidden, activation
         Of the networks, each an `MLP`; no hidden layer makes them affine.
 
@@ -84,7 +85,7 @@ class Disentangled(PyroModule):
             law = likelihood if name == "x" else own.get(name)
             if law is None:
                 raise InputError(f"likelihood of {name}", expected="one", got="none", hint="'normal-learned'")
-            chosen = likelihoods.get(law) if isinstance(law, str) else law
+            chosen = likelihoods.get(law) if isinstance(law, str) else copy.deepcopy(law)
             self.likelihoods[name] = chosen
             inputs = sum(self.latents.values()) if name == "x" else self.latents[f"z_{name}"]
             outputs = chosen.parameters_per_dim * math.prod(shape)

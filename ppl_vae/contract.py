@@ -8,7 +8,7 @@ program never looks at one. What it only wants to say of data that it is trained
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -77,11 +77,7 @@ class Contract:
 def check(pair: Pair, batch: Batch, *, training: bool = False) -> Contract:
     """Check `pair` on the first rows of `batch`; see `Pair.check`."""
     arguments = pair.arguments(batch)
-    observations.check_values(arguments)
-    for program in (pair.model, pair.guide):
-        for name in ("check_values", "check_training")[: 1 + training]:
-            if callable(look := getattr(program, name, None)):
-                look(**arguments)
+    check_values(pair, arguments, training=training)
     rows = _few(pair, arguments)
     few = {name: value[:rows] for name, value in arguments.items()}
     # Validation is off at first, so that our own messages, which name the site and a way out, come before Pyro's.
@@ -112,6 +108,15 @@ def check(pair: Pair, batch: Batch, *, training: bool = False) -> Contract:
         points=_points(guide_sites),
         without_prior=tuple(name for name, site in local.items() if _is_masked(site)),
     )
+
+
+def check_values(pair: Pair, arguments: Mapping[str, Tensor], *, training: bool = False) -> None:
+    """Raise for values that are not finite, of one length, or as the programs themselves require."""
+    observations.check_values(arguments)
+    for program in (pair.model, pair.guide):
+        for name in ("check_values", "check_training")[: 1 + training]:
+            if callable(look := getattr(program, name, None)):
+                look(**arguments)
 
 
 def _few(pair: Pair, arguments: dict[str, Tensor]) -> int:

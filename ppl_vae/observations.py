@@ -2,14 +2,37 @@
 
 from __future__ import annotations
 
+import difflib
+import re
+from functools import lru_cache
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from ppl_vae.errors import InputError, PairError
+from ppl_vae.errors import InputError, PairError, unknown_name
+from ppl_vae.modalities import mask_name
 from ppl_vae.traces import Site
 from ppl_vae.types import Batch
+
+
+@lru_cache  # every step has a batch of the same names
+def check_left_out(left_out: frozenset[str], taken: frozenset[str], absent: frozenset[str]) -> None:
+    """Raise for a tensor that no program takes, and that was meant to be taken.
+
+    That is the mask of one that is taken, whose hidden values would count, and one whose name is close to an argument's
+    that is absent, unless they differ in their numbers, as joints2d and joints3d do.
+    """
+
+    def number(name: str) -> str:
+        return re.sub(r"\D", "", name)
+
+    for name in left_out:
+        if name in map(mask_name, taken):
+            got, hint = "programs without one", "leaving out the rows that it hides"
+            raise InputError(name, expected="a mask that the programs take", got=got, hint=hint)
+        if difflib.get_close_matches(name, [other for other in absent if number(other) == number(name)], 1, 0.8):
+            raise unknown_name("argument", name, absent)
 
 
 def check_values(batch: Batch) -> None:

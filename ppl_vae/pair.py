@@ -15,7 +15,7 @@ from pyro import poutine
 from pyro.distributions import Unit
 from torch import Tensor, nn
 
-from ppl_vae import contract, traces
+from ppl_vae import contract, observations, traces
 from ppl_vae.context import evaluating
 from ppl_vae.errors import InputError, PairError, PplVaeError, unknown_name
 from ppl_vae.handlers import Frozen
@@ -69,7 +69,7 @@ class Pair(nn.Module):
         Raises
         ------
         InputError
-            If nothing fits, or an argument without a default is not in the batch.
+            If nothing fits, an argument without a default is not in the batch, or what is left out was meant to be in.
         """
         model, guide = self._signatures
         if not isinstance(batch, Mapping) or not all(isinstance(value, Tensor) for value in batch.values()):
@@ -85,6 +85,8 @@ class Pair(nn.Module):
                         hint=f"`def forward(self, …, {name}=None)` in the {role}, or a batch without it",
                     )
         chosen = {name: value for name, value in batch.items() if model.takes(name) and guide.takes(name)}
+        taken = frozenset(chosen)
+        observations.check_left_out(frozenset(batch) - taken, taken, (model.names | guide.names) - taken - {"size"})
         missing = sorted((model.required | guide.required) - chosen.keys())
         if missing or not chosen:
             wanted = missing or sorted(model.names - {"size"})
@@ -97,7 +99,7 @@ class Pair(nn.Module):
         return chosen
 
     def _prepared(self, batch: Batch) -> dict[str, Tensor]:
-        """Return the arguments in `batch` on the pair's device, of the rank they had when the pair was checked."""
+        """Return the arguments in `batch` on the pair's device, of the rank they had when checked; see `check`."""
         arguments = self._moved(self.arguments(batch))
         for name, dims in (self._dims or {}).items():
             if name in arguments and arguments[name].dim() != dims:
@@ -107,6 +109,7 @@ class Pair(nn.Module):
                     got=f"shape {tuple(arguments[name].shape)}",
                     hint=f"{name}[None] for a single datum",
                 )
+        contract.check_values(self, arguments)
         return arguments
 
     def _moved(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -20,12 +20,13 @@ from ppl_vae.guides import (
     BottomUp,
     ConditionalNormal,
     Experts,
+    FactorEncoders,
     Ladder,
     LinearGaussian,
     StackedMixture,
     TopDown,
 )
-from ppl_vae.models import CVAE, M1M2, M2, PPCA, VAE, Autoencoder, CrossModal, Hierarchical
+from ppl_vae.models import CVAE, M1M2, M2, PPCA, VAE, Autoencoder, CrossModal, Disentangled, Hierarchical
 from ppl_vae.networks import ConvDecoder, ConvEncoder
 
 B, C, D, L = 6, 4, 8, 2
@@ -159,6 +160,15 @@ def _cross_modal(
     )
 
 
+def _disentangled(likelihood: str, x_shape: tuple[int, ...] = (D,)) -> tuple[Disentangled, FactorEncoders]:
+    dims = {"w": L, "rest": 3}
+    chosen = likelihoods.get(likelihood, levels=LEVELS)
+    return (
+        Disentangled(x_shape, {"w": W}, dims, hidden=HIDDEN, likelihood=chosen),
+        FactorEncoders(x_shape, {"w": W}, dims, hidden=HIDDEN),
+    )
+
+
 _PIXELS = (IMAGE[0] * IMAGE[1] * IMAGE[2],)
 
 PAIRS: dict[str, Case] = {
@@ -216,4 +226,6 @@ PAIRS: dict[str, Case] = {
     "cross-modal-mixture-of-products-some": Case(
         lambda: _cross_modal("bernoulli", join="mixture-of-products"), "binary", modalities="some"
     ),
+    "disentangled": Case(lambda: _disentangled("bernoulli"), "binary", modalities="all"),
+    "disentangled-2d": Case(lambda: _disentangled("categorical", (4, 2)), "grey", (4, 2), modalities="all"),
 }

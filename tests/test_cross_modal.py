@@ -13,9 +13,9 @@ import ppl_vae
 from ppl_vae import InputError, Pair, likelihoods
 from ppl_vae.evaluation.conditional import conditional_log_likelihood
 from ppl_vae.exact import modalities as exact
-from ppl_vae.guides import Experts
+from ppl_vae.guides import AmortizedNormal, Experts
 from ppl_vae.likelihoods import Normal
-from ppl_vae.models import CrossModal
+from ppl_vae.models import VAE, CrossModal
 from ppl_vae.networks import MLP
 from ppl_vae.objectives import ELBO, IWELBO
 
@@ -246,6 +246,11 @@ def pair():
     return Pair(model(), guide())
 
 
+def hands():
+    shapes = {"joints2d": 4, "joints3d": 4}
+    return Pair(CrossModal(shapes, L, hidden=()), Experts(shapes, L, hidden=()))
+
+
 BAD = {
     "no modalities": (lambda: CrossModal({}, L), "modalities: expected a mapping of names to shapes; got {}"),
     "no mapping": (lambda: Experts(["a"], L), "modalities: expected a mapping"),
@@ -302,7 +307,30 @@ BAD = {
         "modalities: expected at least one of each datum; got none in row 0",
     ),
     "not finite": (lambda: pair().check({"a": A / 0}), "a: expected finite values"),
+    "not finite, for a posterior": (lambda: pair().posterior({"a": A / 0}), "a: expected finite values"),
+    "every modality missing, for a posterior": (
+        lambda: pair().posterior_mean({"a": A, "a_present": Z}),
+        "modalities: expected at least one of each datum; got none in row 0",
+    ),
+    "a name of a batch": (
+        lambda: hands().check({"joint2d": A, "joints3d": A}),
+        "unknown argument: expected one of joints2d, .*; got 'joint2d'; try 'joints2d'",
+    ),
+    "a name of a mask of a batch": (
+        lambda: hands().check({"joints2d": A, "joint2d_present": Z}),
+        "unknown argument: .* got 'joint2d_present'; try 'joints2d_present'",
+    ),
+    "a mask that is not taken": (
+        lambda: Pair(VAE(4, L), AmortizedNormal(4, L)).check({"x": A, "x_present": Z}),
+        "x_present: expected a mask that the programs take; got programs without one; try leaving out the rows that",
+    ),
 }
+
+
+def test_what_no_program_takes_is_left_out():
+    flat = Pair(CrossModal({"joints2d": 4}, L, hidden=()), Experts({"joints2d": 4}, L, hidden=()))
+    assert flat.arguments({"joints2d": A, "joints3d": A, "joints3d_present": Z, "unit": A}).keys() == {"joints2d"}
+    assert hands().arguments({"joints3d": A, "joints4d": A, "depth": A}).keys() == {"joints3d"}
 
 
 @pytest.mark.parametrize("case", BAD)

@@ -220,7 +220,7 @@ def test_leaks_are_those_of_the_matrix():
     pair.model.decoders["x"] = Mixing(matrix)
     random = torch.Generator().manual_seed(0)
     z = {site: torch.randn(500, 1, generator=random, dtype=torch.float64) for site in ("z_a", "z_b")}
-    found = factor_walks(pair, z, lambda decoded: {"a": decoded["x"][:, :1], "b": decoded["x"][:, 1:2]}, steps=3)
+    found = factor_walks(pair.decode, z, lambda decoded: {"a": decoded["x"][:, :1], "b": decoded["x"][:, 1:2]}, steps=3)
     # |dx_g| = |M_gf| |dz_f|, and d of all is |sum_f M_gf dz_f|; all are linear in t, so that steps have no part.
     assert found.leaks[0, 1] == pytest.approx(float(found.changes[0, 1] / found.changes[0, 0]))
     spread = {g: (matrix[g].square().sum()).sqrt() for g in (0, 1)}  # of both coordinates, each of variance one
@@ -238,7 +238,7 @@ def test_nothing_leaks_where_nothing_is_shared():
     matrix[:2] = torch.eye(2)
     pair.model.decoders["x"] = Mixing(matrix)
     z = {site: torch.randn(20, 1, dtype=torch.float64) for site in ("z_a", "z_b")}
-    found = factor_walks(pair, z, lambda decoded: {"a": decoded["x"][:, 0], "b": decoded["x"][:, 1]})
+    found = factor_walks(pair.decode, z, lambda decoded: {"a": decoded["x"][:, 0], "b": decoded["x"][:, 1]})
     torch.testing.assert_close(found.changes, torch.eye(2, dtype=torch.float64))
 
 
@@ -260,6 +260,13 @@ def test_bad_settings(change, message):
     for program in (Disentangled, FactorEncoders):
         with pytest.raises(InputError, match=message):
             program(**arguments)
+
+
+def test_each_factor_learns_its_own_noise():
+    noise = Normal("learned")
+    model = Disentangled(6, {"a": 2, "b": 2}, {"a": 1, "b": 1}, likelihood=noise, factor_likelihood=noise)
+    scales = [noise.log_scale, *(model.likelihoods[name].log_scale for name in ("x", "a", "b"))]
+    assert len({id(scale) for scale in scales}) == 4
 
 
 def test_bad_likelihoods():
@@ -290,9 +297,11 @@ def test_bad_walks():
     def measure(decoded):
         return {"pose": decoded["x"][:, :1]}
 
+    with pytest.raises(InputError, match=r"decode: expected a function of latents; got Pair; try pair\.decode"):
+        factor_walks(pair, z, measure)
     with pytest.raises(InputError, match="two data or more"):
-        factor_walks(pair, {site: value[:1] for site, value in z.items()}, measure)
+        factor_walks(pair.decode, {site: value[:1] for site, value in z.items()}, measure)
     with pytest.raises(InputError, match=r"unknown latent of a measured factor: .* got 'z_grip'"):
-        factor_walks(pair, z, lambda decoded: {"grip": decoded["x"]})
+        factor_walks(pair.decode, z, lambda decoded: {"grip": decoded["x"]})
     with pytest.raises(InputError, match="one that changes from datum to datum"):
-        factor_walks(pair, z, lambda decoded: {"pose": torch.zeros(len(decoded["x"]))})
+        factor_walks(pair.decode, z, lambda decoded: {"pose": torch.zeros(len(decoded["x"]))})

@@ -3,6 +3,7 @@
 import re
 from pathlib import Path
 
+import synthetic_hands
 import torch
 
 import ppl_vae
@@ -34,6 +35,17 @@ from torch import nn
     exec(imports + BLOCKS[1], names)
     pair = ppl_vae.Pair(names["PPCA"](5, 2), ppl_vae.guides.LinearGaussian(5, 2))
     assert pair.log_weights({"x": torch.randn(4, 5)}, 3).shape == (3, 4)
+
+
+def test_several_modalities_run(tmp_path, monkeypatch, capsys):
+    synthetic_hands.write(tmp_path, "nyu")
+    monkeypatch.setenv("PPL_VAE_DATA", str(tmp_path))
+    (block,) = (block for block in BLOCKS if "CrossModalELBO" in block)
+    short = block.replace("epochs=20", "epochs=1").replace('given="joints2d")', 'given="joints2d", num_particles=3)')
+    names = {"ppl_vae": ppl_vae}
+    exec(short, names)
+    assert "log p(joints3d | joints2d) = " in capsys.readouterr().out
+    assert names["z"].shape == (10, names["hands"].test.size, 16)
 
 
 def test_links_lead_somewhere():

@@ -8,20 +8,21 @@ From datum n to datum m, in the latent of factor f alone, at steps t = 1/S, ...,
 
 v_g(n, t) is factor g measured on what z(t) decodes to, and d_g a distance. Dividing by the walk of all latents makes
 factors of different units comparable: 1 is what exchanging everything does to g.
+
+A measure can see a change where there is none, of the size of a shape on a grid of pixels say. Walks in the true
+factors, decoded by what drew the data, tell how much: no leak below theirs can be expected.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from ppl_vae.context import isolated
 from ppl_vae.errors import InputError, unknown_name
-from ppl_vae.pair import as_pair
 from ppl_vae.shapes import integer_at_least
 
 Distance = Callable[[Tensor, Tensor], Tensor]
@@ -73,7 +74,7 @@ class FactorWalks:
 
 
 def factor_walks(
-    pair: Any,
+    decode: Callable[[Mapping[str, Tensor]], Mapping[str, Tensor]],
     latents: Mapping[str, Tensor],
     measure: Callable[[Mapping[str, Tensor]], Mapping[str, Tensor]],
     *,
@@ -85,12 +86,12 @@ def factor_walks(
 
     Parameters
     ----------
-    pair : Pair
-        Whose model has a latent ``z_<name>`` for each factor.
+    decode : callable
+        From latents (N, L) by site, a ``z_<name>`` for each factor among them, to what is measured: ``pair.decode``.
     latents : mapping of str to Tensor (N, L)
         Where the walks start and end, by site: such as ``pair.posterior_mean(data)``.
     measure : callable
-        From what `Pair.decode` returns to the value of each factor, (N, ...) by name.
+        From what `decode` returns to the value of each factor, (N, ...) by name.
     distances : mapping of str to callable, optional
         From two values of a factor to their distance (N,); where there is none, that of Euclid.
     steps : int
@@ -99,9 +100,11 @@ def factor_walks(
     Raises
     ------
     InputError
-        For fewer than two data, a factor without a latent, or one that no walk changes.
+        If `decode` is a pair, or for fewer than two data, a factor without a latent, or one that no walk changes.
     """
-    pair, steps = as_pair(pair), integer_at_least("steps", steps, 1)
+    if not callable(decode) or hasattr(decode, "decode"):
+        raise InputError("decode", expected="a function of latents", got=type(decode).__name__, hint="pair.decode")
+    steps = integer_at_least("steps", steps, 1)
     N = min((len(z) for z in latents.values()), default=0)
     if N < 2:
         raise InputError("latents", expected="of two data or more", got=str(N))
@@ -111,7 +114,7 @@ def factor_walks(
     other = torch.empty_like(order)
     other[order] = order.roll(shift)  # nobody walks to himself
     with torch.no_grad(), isolated(seed):
-        start = dict(measure(pair.decode(latents)))
+        start = dict(measure(decode(latents)))
         sites = {name: f"z_{name}" for name in start}
         for site in sites.values():
             if site not in latents:
@@ -122,7 +125,7 @@ def factor_walks(
             there = {site: torch.lerp(z, z[other], step / steps) for site, z in latents.items()}
             for walk, total in ({"": far} | moved).items():
                 z = there if not walk else {**latents, sites[walk]: there[sites[walk]]}
-                found = measure(pair.decode(z))
+                found = measure(decode(z))
                 for name, value in found.items():
                     distance = (distances or {}).get(name, _euclid)
                     total[name] = total[name] + distance(start[name], value).double().mean() / steps
