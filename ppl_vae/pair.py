@@ -99,7 +99,7 @@ class Pair(nn.Module):
         return chosen
 
     def _prepared(self, batch: Batch) -> dict[str, Tensor]:
-        """Return the arguments in `batch` on the pair's device, of the rank they had when checked; see `check`."""
+        """Return the arguments in `batch` on the pair's device, of the rank they had when the pair was checked."""
         arguments = self._moved(self.arguments(batch))
         for name, dims in (self._dims or {}).items():
             if name in arguments and arguments[name].dim() != dims:
@@ -109,6 +109,11 @@ class Pair(nn.Module):
                     got=f"shape {tuple(arguments[name].shape)}",
                     hint=f"{name}[None] for a single datum",
                 )
+        return arguments
+
+    def _checked(self, batch: Batch) -> dict[str, Tensor]:
+        """Return the same once its values are found fit, by a look at each: for what is never recorded."""
+        arguments = self._prepared(batch)
         contract.check_values(self, arguments)
         return arguments
 
@@ -159,7 +164,7 @@ class Pair(nn.Module):
         num_samples = integer_at_least("num_samples", num_samples, 1)
         _, guide = self.programs()
         with evaluating(self):
-            trace = poutine.trace(traces.particles(guide, num_samples)).get_trace(**self._prepared(batch))
+            trace = poutine.trace(traces.particles(guide, num_samples)).get_trace(**self._checked(batch))
         sites = traces.latents(traces.sample_sites(trace))
         return {name: site["value"] for name, site in sites.items() if not traces.is_auxiliary(site)}
 
@@ -167,7 +172,7 @@ class Pair(nn.Module):
         """Return the mean of each latent under the guide, shape (B, …): exact for the first layer, one draw deep."""
         _, guide = self.programs()
         with evaluating(self):
-            trace = poutine.trace(guide).get_trace(**self._prepared(batch))
+            trace = poutine.trace(guide).get_trace(**self._checked(batch))
         return _means(traces.latents(traces.sample_sites(trace)))
 
     def generate(self, size: int | None = None, **conditions: Tensor) -> dict[str, Tensor]:
