@@ -130,11 +130,12 @@ def reconstruct_from(pair: Any, batch: Batch, sites: Iterable[str]) -> dict[str,
 
 def table(layers: Sequence[LayerUse]) -> str:
     """Return the layers as a table of text."""
-    lines = [f"{'layer':6} {'units':>6} {'active':>7} {'KL, nats':>16} {'information, nats':>23}"]
+    width = max([6, *(len(use.site) for use in layers)])
+    lines = [f"{'layer':{width}} {'units':>6} {'active':>7} {'KL, nats':>16} {'information, nats':>23}"]
     for use in layers:
         kl = f"{use.kl:.2f} ± {use.kl_error:.2f}"
         information = "{:.2f} to {:.2f}".format(*use.information) + f" ± {use.information_error:.2f}"
-        lines.append(f"{use.site:6} {use.size:6d} {use.active:7d} {kl:>16} {information:>23}")
+        lines.append(f"{use.site:{width}} {use.size:6d} {use.active:7d} {kl:>16} {information:>23}")
     return "\n".join(lines)
 
 
