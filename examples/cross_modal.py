@@ -7,9 +7,10 @@
 Test hands are another person's (NYU) or another video's (ICVL). For that reason, each training hand is followed by
 copies that are turned and have bones of other lengths, and all methods get these. A prediction is the mean of what is
 generated: the mean over draws z ~ q(z|x_i) of E[x_3D|z]. An interval is the central one of draws z ~ q(z|x_i),
-x_3D ~ p(x_3D|z), and coverage the share of true coordinates within. Errors are over all joints but the root, which is
-known. With 2D joints divided by their own size and the length of the person's mean bone known, one number is known of
-a test person that 2D joints do not tell; ``--hand-size unknown`` is without.
+x_3D ~ p(x_3D|z), and coverage the share of true coordinates within; see `generate` for whose scales p(x_3D|z) has then.
+Errors are over all joints but the root, which is known. With 2D joints divided by their own size and the length of the
+person's mean bone known, one number is known of a test person that 2D joints do not tell; ``--hand-size unknown`` is
+without.
 
     python examples/cross_modal.py
     python examples/cross_modal.py --data hands-icvl
@@ -58,17 +59,10 @@ def objective(kind: str, image: str, image_weight: float) -> CrossModalELBO:
 
 
 def train(data: Dataset, kind: str, seed: int, options: argparse.Namespace) -> ppl_vae.Pair:
-    """Return a pair fitted in one way; joints have a learned scale for each coordinate, or the decoder's."""
+    """Return a pair fitted in one way; joints have a learned scale for each coordinate."""
     J = data.spec.x_shape[0]
     shapes = {"joints2d": (J, 2), "joints3d": (J, 3), options.image: (math.prod(data.truth.image_shape),)}
-    laws: dict[str, Normal] = {}
-    for name, shape in shapes.items():
-        if name == options.image:
-            laws[name] = Normal("learned")
-        elif options.scale == "each":
-            laws[name] = Normal("learned", shape=shape)
-        else:
-            laws[name] = Normal("decoder", minimum_scale=0.02)
+    laws = {name: Normal("learned", shape=() if name == options.image else shape) for name, shape in shapes.items()}
     networks = {"hidden": tuple(options.hidden), "activation": "tanh"}
     torch.manual_seed(seed)
     pair = ppl_vae.Pair(
@@ -85,7 +79,7 @@ def train(data: Dataset, kind: str, seed: int, options: argparse.Namespace) -> p
     return pair
 
 
-def means(pair: ppl_vae.Pair, hands: Mapping[str, Tensor], sources: Sequence[str], draws: int) -> Tensor:
+def decoded_means(pair: ppl_vae.Pair, hands: Mapping[str, Tensor], sources: Sequence[str], draws: int) -> Tensor:
     """Return E[x_3D|z] for draws z ~ q(z|x_S), (K, N, J, 3)."""
     given = {name: hands[name] for name in sources}
     with torch.no_grad():
@@ -101,8 +95,8 @@ def generate(
     sources: those that were learned are of hands that the networks were fitted to, and of all sources together.
     """
     with isolated(0):
-        scale = (means(pair, held_out, sources, 10) - held_out["joints3d"]).square().mean((0, 1)).sqrt()
-        law = dist.Normal(means(pair, test, sources, draws), scale).to_event(2)
+        scale = (decoded_means(pair, held_out, sources, 10) - held_out["joints3d"]).square().mean((0, 1)).sqrt()
+        law = dist.Normal(decoded_means(pair, test, sources, draws), scale).to_event(2)
         density = law.log_prob(test["joints3d"]).logsumexp(0) - math.log(draws)
         return law.mean.mean(0), law.sample(), density
 
@@ -247,7 +241,6 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--stretch", type=float, default=0.1, help="how much longer bones are, likewise")
     parser.add_argument("--latent-dim", type=int, default=32)
     parser.add_argument("--hidden", type=int, nargs="+", default=[200, 200])
-    parser.add_argument("--scale", default="each", choices=["each", "decoder"], help="of joints: see `train`")
     parser.add_argument("--image-weight", type=float, default=0.1)
     parser.add_argument("--kl-weight", type=float, default=0.1)
     parser.add_argument("--steps", type=int, default=3000, help="of each fit, the MLP's too")
