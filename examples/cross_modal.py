@@ -73,7 +73,7 @@ def train(data: Dataset, kind: str, seed: int, options: argparse.Namespace) -> p
     ppl_vae.fit(
         pair, data.train, objective=bound, epochs=math.ceil(options.steps * options.batch_size / data.train.size),
         batch_size=options.batch_size, lr=options.lr, seed=seed, schedule="cosine", clip_norm=50.0,
-        kl_weight=options.kl_weight, compile="graph", device="cpu", resume=options.runs is not None,
+        kl_weight=options.kl_weight, compile=options.compile, device="cpu", resume=options.runs is not None,
         run_dir=None if options.runs is None else options.runs / f"{options.data}-{kind}-{seed}",
     )  # fmt: skip
     return pair
@@ -251,6 +251,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--num-particles", type=int, default=1000, help="of log p")
     parser.add_argument("--num-test", type=int, default=200, help="test hands for log p, at most")
     parser.add_argument("--out", type=Path, default=Path("cross_modal.png"), help="where the first figure goes")
+    parser.add_argument("--compile", default="graph", choices=["off", "graph", "inductor"], help="as `fit` has it")
     parser.add_argument("--runs", type=Path, help="folder to keep the fits in, and to go on from")
     parser.add_argument("--quick", action="store_true", help="a short fit, for a look or a test")
     arguments = list(sys.argv[1:] if argv is None else argv)
