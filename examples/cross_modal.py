@@ -103,11 +103,13 @@ def generate(
 
 def line(name: str, found: Sequence[JointErrors]) -> str:
     """Return a row of a table: error with its standard error over seeds, shares within thresholds, area."""
-    means = [errors.mean for errors in found]
-    spread = f" ± {statistics.stdev(means) / len(means) ** 0.5:.2f}" if len(means) > 1 else ""
     shares = torch.stack([errors.share_within(KEPT) for errors in found]).mean(0)
     area = statistics.mean(errors.area() for errors in found)
-    cells = [f"{statistics.mean(means):.2f}{spread}", *(f"{float(share):.1%}" for share in shares), f"{area:.3f}"]
+    cells = [
+        mean_and_error([errors.mean for errors in found]),
+        *(f"{float(share):.1%}" for share in shares),
+        f"{area:.3f}",
+    ]
     return f"| {name} | {' | '.join(cells)} |"
 
 
@@ -119,9 +121,9 @@ def table(title: str, rows: Mapping[str, Sequence[JointErrors]]) -> str:
 
 
 def mean_and_error(values: Sequence[float], digits: int = 2) -> str:
-    """Return a mean with its standard error over seeds."""
-    spread = statistics.stdev(values) / len(values) ** 0.5 if len(values) > 1 else math.nan
-    return f"{statistics.mean(values):.{digits}f} ± {spread:.{digits}f}"
+    """Return a mean with its standard error over seeds, where there are several."""
+    spread = f" ± {statistics.stdev(values) / len(values) ** 0.5:.{digits}f}" if len(values) > 1 else ""
+    return f"{statistics.mean(values):.{digits}f}{spread}"
 
 
 def compare(
