@@ -176,9 +176,10 @@ def compare(
 
 
 def walk(pair: ppl_vae.Pair, data: Dataset, image: str, steps: int = 7) -> dict[str, Tensor]:
-    """Return all modalities on the line between the latents of the first test hand's 2D joints and another's."""
-    rows = [0, data.test.size // 3]
-    z = pair.posterior_mean({"joints2d": data.test["joints2d"][rows]})["z"]
+    """Return all modalities on the line between the latents of the first test hand's 2D joints and the least like's."""
+    flat = data.test["joints2d"]
+    rows = [0, int((flat - flat[0]).square().sum((1, 2)).argmax())]
+    z = pair.posterior_mean({"joints2d": flat[rows]})["z"]
     return pair.decode({"z": torch.lerp(z[:1], z[1:], torch.linspace(0, 1, steps)[:, None])})
 
 
@@ -200,8 +201,8 @@ def draw(
     pair = pairs["together"][0]
     steps = walk(pair, data, image)
     count = len(steps["joints3d"])
-    flat = hands.whole(torch.nn.functional.pad(steps["joints2d"], (0, 1)))
-    solid = hands.whole(steps["joints3d"])
+    solid, flat = hands.whole(steps["joints3d"]), hands.whole(torch.nn.functional.pad(steps["joints2d"], (0, 1)))
+    flat = flat * solid[..., :2].norm() / flat.norm()  # in panels of one size
     pictures = torch.zeros(3 * count, steps[image].shape[-1])
     pictures[2 * count :] = steps[image]
     titles = [name if n == 0 else "" for name in sources for n in range(count)]
