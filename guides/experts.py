@@ -1,8 +1,11 @@
 """Posteriors given any subset S of modalities, joined from an expert for each.
 
-An expert is a factor e_m(z) = exp(-1/2 z'A_m z + z'h_m), with (h_m, A_m) = encoder_m(x_m). Of a set A of modalities,
+An expert is a factor e_m(z) = exp(-1/2 z'A_m z + z'h_m). Of a set A of modalities,
 
 q_A(z) = p(z) prod_A e_m(z) / const = N(u, P^-1),   P = I + sum_A A_m,   u = P^-1 sum_A h_m
+
+An encoder gives (h_m, A_m), or (m_m, A_m) with h_m = A_m m_m: then e_m is N(m_m, A_m^-1), and the more certain expert
+needs no larger outputs.
 
 product               q = q_S                                             (Wu & Goodman 2018, eq. 3)
 mixture               q = 1/|S| sum_{m in S} q_{m}                        (Shi et al. 2019, section 3.1)
@@ -31,6 +34,7 @@ from ppl_vae.shapes import check_last_dimension, integer_at_least
 
 JOINS = ("product", "mixture", "mixture-of-products")
 COVARIANCES = ("diagonal", "full")
+LOCATIONS = ("shift", "mean")
 
 
 @configurable
@@ -48,6 +52,9 @@ class Experts(PyroModule):
     covariance : {"diagonal", "full"}
         Of the precisions A_m: exp(2 a), or TT' with T lower triangular. Full ones with affine encoders hold the exact
         posteriors of linear-Gaussian modalities.
+    location : {"shift", "mean"}
+        Whether encoders give h_m, which grows with the precision, or m_m. Where experts are far more certain than the
+        prior, as at a small weight of the KL, networks learn means better.
     hidden, activation
         Of the default encoders, each an `MLP`.
     encoders : mapping of str to Module, optional
@@ -67,6 +74,7 @@ class Experts(PyroModule):
         *,
         join: str = "product",
         covariance: str = "diagonal",
+        location: str = "shift",
         hidden: Sequence[int] = (200, 200),
         activation: str = "tanh",
         encoders: Mapping[str, nn.Module] | None = None,
@@ -76,9 +84,11 @@ class Experts(PyroModule):
             raise unknown_name("join", join, JOINS)
         if covariance not in COVARIANCES:
             raise unknown_name("covariance", covariance, COVARIANCES)
+        if location not in LOCATIONS:
+            raise unknown_name("location", location, LOCATIONS)
         self.modalities = Modalities(modalities)
         self.latent_dim = integer_at_least("latent_dim", latent_dim, 1)
-        self.join, self.covariance = join, covariance
+        self.join, self.covariance, self.location = join, covariance, location
         spread = latent_dim if covariance == "diagonal" else latent_dim * (latent_dim + 1) // 2
         self.outputs = latent_dim + spread
         self.encoders = nn.ModuleDict()
@@ -118,11 +128,13 @@ class Experts(PyroModule):
         """Return h_m (B, L) and A_m, (B, L) where diagonal, else (B, L, L), of one modality."""
         output = self.encoders[name](x.flatten(-len(self.modalities.shapes[name])))
         check_last_dimension(f"output of the encoder of {name}", output, self.outputs)
-        shift, spread = output[..., : self.latent_dim], output[..., self.latent_dim :]
+        location, spread = output[..., : self.latent_dim], output[..., self.latent_dim :]
         if self.covariance == "diagonal":
-            return shift, (2 * spread).exp()
+            A = (2 * spread).exp()
+            return (A * location if self.location == "mean" else location), A
         T = lower_triangle(spread, self.latent_dim)
-        return shift, T @ T.mT
+        A = T @ T.mT
+        return ((A @ location.unsqueeze(-1)).squeeze(-1) if self.location == "mean" else location), A
 
     def _product(self, members: Tensor, shift: Tensor, precision: Tensor) -> Any:
         """Return N(u, P^-1) of the experts that are `members` (..., M)."""

@@ -221,6 +221,7 @@ PAIRS: dict[str, Case] = {
     "cross-modal": Case(lambda: _cross_modal("bernoulli"), "binary", modalities="all"),
     "cross-modal-some": Case(lambda: _cross_modal(covariance="full"), modalities="some"),
     "cross-modal-2d-some": Case(lambda: _cross_modal("categorical", (4, 2)), "grey", (4, 2), modalities="some"),
+    "cross-modal-means-some": Case(lambda: _cross_modal(location="mean"), modalities="some"),
     "cross-modal-mixture": Case(lambda: _cross_modal(join="mixture"), modalities="all"),
     "cross-modal-mixture-some": Case(lambda: _cross_modal(join="mixture", covariance="full"), modalities="some"),
     "cross-modal-mixture-of-products-some": Case(

@@ -162,6 +162,20 @@ def test_diagonal_precisions_add():
     torch.testing.assert_close(q.mean, sum(h for h, _ in experts) / precision)
 
 
+@pytest.mark.parametrize("covariance", ["diagonal", "full"])
+def test_an_expert_by_its_mean_is_a_normal_around_it(covariance):
+    torch.manual_seed(0)
+    guide = Experts(SHAPES, L, hidden=(), covariance=covariance, location="mean").double()
+    x, grid = torch.randn(6, 4, dtype=torch.float64), torch.randn(3, 6, L, dtype=torch.float64)
+    _, A = guide.expert("a", x)
+    mean, precision = guide.encoders["a"](x)[..., :L], A if covariance == "full" else torch.diag_embed(A)
+    expert = torch.distributions.MultivariateNormal(mean, precision_matrix=precision)
+    prior = torch.distributions.Normal(0.0, 1.0)
+    q = guide.posterior({"a": x}, {})
+    rest = q.log_prob(grid) - expert.log_prob(grid) - prior.log_prob(grid).sum(-1)  # the constant of each datum
+    torch.testing.assert_close(rest, rest[:1].expand(3, 6))
+
+
 def test_one_step_of_training_moves_towards_the_exact_value():
     pair = exact_pair("mixture", trust=0.6)
     data = draws(pair, 64)
@@ -262,6 +276,7 @@ BAD = {
     "latent_dim": (lambda: Experts(SHAPES, 0), "latent_dim: expected an integer >= 1"),
     "join": (lambda: guide(join="products"), "unknown join: .*; got 'products'; try 'product'"),
     "covariance": (lambda: guide(covariance="ful"), "unknown covariance: .* try 'full'"),
+    "location": (lambda: guide(location="men"), "unknown location: .* try 'mean'"),
     "likelihood of another": (
         lambda: CrossModal({"depth": 3, "joints": 2}, L, likelihood={"dept": "normal", "joints": "normal"}),
         "unknown modality: expected one of depth, joints; got 'dept'; try 'depth'",
