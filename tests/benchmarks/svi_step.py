@@ -120,7 +120,7 @@ class HandWrittenLadder(nn.Module):
 def _normal(output):
     """Return mean and scale."""
     mean, a = output.chunk(2, -1)
-    return mean, F.softplus(a)
+    return mean, F.softplus(a) + 1e-4
 
 
 def _hidden(n, m):
