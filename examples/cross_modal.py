@@ -175,7 +175,7 @@ def compare(
         print(f"- {kind}: {total} nats per datum over seeds; seed 0: {found[0]}")
 
 
-def walk(pair: ppl_vae.Pair, data: Dataset, image: str, steps: int = 7) -> dict[str, Tensor]:
+def walk(pair: ppl_vae.Pair, data: Dataset, steps: int = 7) -> dict[str, Tensor]:
     """Return all modalities on the line between the latents of the first test hand's 2D joints and the least like's."""
     flat = data.test["joints2d"]
     rows = [0, int((flat - flat[0]).square().sum((1, 2)).argmax())]
@@ -199,7 +199,7 @@ def draw(
     figures = {"": plots.embeddings(panels, labels, label_name="modality")}
 
     pair = pairs["together"][0]
-    steps = walk(pair, data, image)
+    steps = walk(pair, data)
     count = len(steps["joints3d"])
     solid, flat = hands.whole(steps["joints3d"]), hands.whole(torch.nn.functional.pad(steps["joints2d"], (0, 1)))
     flat = flat * solid[..., :2].norm() / flat.norm()  # in panels of one size
@@ -233,7 +233,7 @@ def draw(
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Train in three ways over several seeds, print tables, and save figures."""
+    """Train in two ways over several seeds, print tables, and save figures."""
     parser = argparse.ArgumentParser(description="Hands as 2D joints, 3D joints and pictures, with one latent.")
     parser.add_argument("--data", default="hands-nyu", choices=["hands-nyu", "hands-icvl"])
     parser.add_argument("--image", default="depth", choices=["depth", "silhouette"])

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import partial
 
 import pyro
 from pyro.nn import PyroModule
@@ -18,7 +19,7 @@ from torch import Tensor, nn
 
 from ppl_vae.config import configurable
 from ppl_vae.errors import InputError
-from ppl_vae.layers import as_latent_dims, as_normal, check_count, hidden_of_layers
+from ppl_vae.layers import as_latent_dims, as_normal, normal_networks
 from ppl_vae.networks import MLP
 from ppl_vae.shapes import as_shape, batch_size
 
@@ -62,16 +63,9 @@ class BottomUp(PyroModule):
         super().__init__()
         self.x_shape = as_shape("x_shape", x_shape)
         self.latent_dims = as_latent_dims(latent_dims)
-        L = len(self.latent_dims)
-        if networks is None:
-            sizes = zip((math.prod(self.x_shape), *self.latent_dims), self.latent_dims, strict=False)
-            widths = hidden_of_layers(hidden, L)
-            networks = [
-                MLP(below, 2 * size, inner, activation, batch_norm, init)
-                for (below, size), inner in zip(sizes, widths, strict=True)
-            ]
-        check_count("networks", networks, L)
-        self.networks = nn.ModuleList(networks)
+        build = partial(MLP, activation=activation, batch_norm=batch_norm, init=init)
+        below = (math.prod(self.x_shape), *self.latent_dims[:-1])
+        self.networks = normal_networks("networks", networks, below, self.latent_dims, hidden, build)
 
     def forward(self, x: Tensor | None = None, size: int | None = None) -> tuple[Tensor, ...]:
         """Sample z_1, ..., z_L given `x` (B, *x_shape), and return them, each (..., B, L_k)."""

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import pyro
@@ -19,7 +20,7 @@ from torch import Tensor, nn
 
 from ppl_vae.config import configurable
 from ppl_vae.errors import InputError
-from ppl_vae.layers import as_latent_dims, as_normal, check_count, hidden_of_layers
+from ppl_vae.layers import as_latent_dims, as_normal, normal_networks
 from ppl_vae.networks import MLP
 from ppl_vae.shapes import as_shape, batch_size
 
@@ -64,12 +65,9 @@ class TopDown(PyroModule):
         super().__init__()
         self.x_shape = as_shape("x_shape", x_shape)
         self.latent_dims = as_latent_dims(latent_dims)
-        L, D = len(self.latent_dims), math.prod(self.x_shape)
-        if networks is None:
-            sizes = zip((*self.latent_dims[1:], 0), self.latent_dims, hidden_of_layers(hidden, L), strict=True)
-            networks = [MLP(D + above, 2 * size, inner, activation, batch_norm, init) for above, size, inner in sizes]
-        check_count("networks", networks, L)
-        self.networks = nn.ModuleList(networks)
+        build = partial(MLP, activation=activation, batch_norm=batch_norm, init=init)
+        inputs = [math.prod(self.x_shape) + above for above in (*self.latent_dims[1:], 0)]
+        self.networks = normal_networks("networks", networks, inputs, self.latent_dims, hidden, build)
 
     def forward(self, x: Tensor | None = None, size: int | None = None) -> tuple[Tensor, ...]:
         """Sample z_L, ..., z_1 given `x` (B, *x_shape), and return z_1, ..., z_L, each (..., B, L_k)."""

@@ -8,7 +8,6 @@ A modality that is missing is left out of the product: log p(x_S) is of those th
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -21,7 +20,6 @@ from torch import Tensor, nn
 
 from ppl_vae import likelihoods
 from ppl_vae.config import configurable
-from ppl_vae.errors import InputError
 from ppl_vae.likelihoods import Likelihood
 from ppl_vae.modalities import Modalities, Shape
 from ppl_vae.networks import MLP
@@ -66,15 +64,12 @@ class CrossModal(PyroModule):
         super().__init__()
         self.modalities = Modalities(modalities)
         self.latent_dim = integer_at_least("latent_dim", latent_dim, 1)
-        self.likelihoods, self.decoders = nn.ModuleDict(), nn.ModuleDict()
         chosen = likelihood if isinstance(likelihood, Mapping) else dict.fromkeys(self.modalities.shapes, likelihood)
         self.modalities.check_names((*chosen, *(decoders or {})))
+        self.likelihoods = likelihoods.for_each(self.modalities.shapes, chosen)
+        self.decoders = nn.ModuleDict()
         for name, shape in self.modalities.shapes.items():
-            if name not in chosen:
-                raise InputError(f"likelihood of {name}", expected="one", got="none", hint="'normal-learned'")
-            law = chosen[name]
-            law = likelihoods.get(law) if isinstance(law, str) else copy.deepcopy(law)
-            self.likelihoods[name] = law
+            law: Any = self.likelihoods[name]
             outputs = law.parameters_per_dim * math.prod(shape)
             own = (decoders or {}).get(name)
             self.decoders[name] = MLP(self.latent_dim, outputs, hidden, activation) if own is None else own

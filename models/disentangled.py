@@ -15,7 +15,6 @@ each with ``kl_weight = beta / (w_x + w_1 + w_2)``, since a weight there is one 
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -28,7 +27,7 @@ from torch import Tensor, nn
 
 from ppl_vae import likelihoods
 from ppl_vae.config import configurable
-from ppl_vae.errors import InputError, unknown_name
+from ppl_vae.errors import unknown_name
 from ppl_vae.likelihoods import Likelihood
 from ppl_vae.modalities import Modalities, Shape, factor_latents
 from ppl_vae.networks import MLP
@@ -80,15 +79,12 @@ class Disentangled(PyroModule):
         for name in own:
             if name not in factors:
                 raise unknown_name("factor", name, factors)
-        self.likelihoods, self.decoders = nn.ModuleDict(), nn.ModuleDict()
+        self.likelihoods = likelihoods.for_each(self.modalities.shapes, {"x": likelihood, **own})
+        self.decoders = nn.ModuleDict()
         for name, shape in self.modalities.shapes.items():
-            law = likelihood if name == "x" else own.get(name)
-            if law is None:
-                raise InputError(f"likelihood of {name}", expected="one", got="none", hint="'normal-learned'")
-            chosen = likelihoods.get(law) if isinstance(law, str) else copy.deepcopy(law)
-            self.likelihoods[name] = chosen
+            law: Any = self.likelihoods[name]
             inputs = sum(self.latents.values()) if name == "x" else self.latents[f"z_{name}"]
-            outputs = chosen.parameters_per_dim * math.prod(shape)
+            outputs = law.parameters_per_dim * math.prod(shape)
             self.decoders[name] = MLP(inputs, outputs, hidden, activation)
         for site, size in self.latents.items():
             self.register_buffer(f"{site}_loc", torch.zeros(size))

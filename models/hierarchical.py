@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import pyro
@@ -20,7 +21,7 @@ from torch import Tensor, nn
 from ppl_vae import likelihoods
 from ppl_vae.config import configurable
 from ppl_vae.errors import InputError
-from ppl_vae.layers import as_latent_dims, as_normal, check_count, hidden_of_layers
+from ppl_vae.layers import as_latent_dims, as_normal, hidden_of_layers, normal_networks
 from ppl_vae.likelihoods import Likelihood
 from ppl_vae.networks import MLP
 from ppl_vae.shapes import as_shape, batch_size, check_last_dimension
@@ -73,14 +74,12 @@ class Hierarchical(PyroModule):
         self.latent_dims = as_latent_dims(latent_dims)
         self.likelihood = likelihoods.get(likelihood) if isinstance(likelihood, str) else likelihood
         first, *others = hidden_of_layers(hidden, len(self.latent_dims))
-        options: dict[str, Any] = {"activation": activation, "batch_norm": batch_norm, "init": init}
+        build = partial(MLP, activation=activation, batch_norm=batch_norm, init=init)
         outputs = self.likelihood.parameters_per_dim * math.prod(self.x_shape)
-        self.decoder = MLP(self.latent_dims[0], outputs, first, **options) if decoder is None else decoder
-        if conditionals is None:
-            sizes = zip(self.latent_dims[1:], self.latent_dims, others, strict=False)
-            conditionals = [MLP(above, 2 * size, widths, **options) for above, size, widths in sizes]
-        check_count("conditionals", conditionals, len(self.latent_dims) - 1)
-        self.conditionals = nn.ModuleList(conditionals)
+        self.decoder = build(self.latent_dims[0], outputs, first) if decoder is None else decoder
+        *sizes, _ = self.latent_dims
+        above = self.latent_dims[1:]
+        self.conditionals = normal_networks("conditionals", conditionals, above, sizes, others, build)
         self.register_buffer("prior_loc", torch.zeros(self.latent_dims[-1]))
         self.register_buffer("prior_scale", torch.ones(self.latent_dims[-1]))
 

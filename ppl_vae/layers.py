@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pyro.distributions as dist
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import softplus
 
 from ppl_vae.errors import InputError
@@ -38,11 +38,34 @@ def hidden_of_layers(hidden: Sequence[int] | Sequence[Sequence[int]], count: int
         If there are widths for another number of networks, or a width below one.
     """
     each = list(hidden) if hidden and isinstance(hidden[0], Sequence) else [hidden] * count
-    check_count("hidden", each, count)
+    _check_count("hidden", each, count)
     return [as_shape("hidden", widths) if len(widths) else () for widths in each]  # type: ignore[arg-type]
 
 
-def check_count(what: str, given: Sequence[Any], count: int) -> None:
+def normal_networks(
+    what: str,
+    given: Sequence[nn.Module] | None,
+    inputs: Sequence[int],
+    latent_dims: Sequence[int],
+    hidden: Sequence[int] | Sequence[Sequence[int]],
+    build: Callable[[int, int, tuple[int, ...]], nn.Module],
+) -> nn.ModuleList:
+    """Return the network below each layer's Normal: those `given`, or from so many `inputs` by `build`.
+
+    Raises
+    ------
+    InputError
+        If `what` was given, or the widths, for another number of layers.
+    """
+    if given is None:
+        widths = hidden_of_layers(hidden, len(latent_dims))
+        sizes = zip(inputs, latent_dims, widths, strict=True)
+        given = [build(before, 2 * size, inner) for before, size, inner in sizes]
+    _check_count(what, given, len(latent_dims))
+    return nn.ModuleList(given)
+
+
+def _check_count(what: str, given: Sequence[Any], count: int) -> None:
     """Raise `InputError` unless there is one of `given` for each of `count` networks."""
     if len(given) != count:
         raise InputError(what, expected=f"{count}, as latent_dims asks for", got=str(len(given)))

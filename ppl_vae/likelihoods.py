@@ -5,8 +5,9 @@ A likelihood asks for P parameters per coordinate and maps (..., P, *x_shape) to
 
 from __future__ import annotations
 
+import copy
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import pyro.distributions as dist
@@ -210,6 +211,23 @@ NAMES = {
     "categorical": "grey levels, one logit each",
     "discretized-logistic": "grey levels, a logistic binned to them",
 }
+
+
+def for_each(names: Iterable[str], given: Mapping[str, Likelihood | str]) -> nn.ModuleDict:
+    """Return a likelihood for each name, as `given` or of that name in `NAMES`: a copy, with parameters of its own.
+
+    Raises
+    ------
+    InputError
+        If one is not given, or its name unknown.
+    """
+    found = nn.ModuleDict()
+    for name in names:
+        if name not in given:
+            raise InputError(f"likelihood of {name}", expected="one", got="none", hint="'normal-learned'")
+        law = given[name]
+        found[name] = get(law) if isinstance(law, str) else copy.deepcopy(law)
+    return found
 
 
 def get(name: str, *, levels: int | None = None) -> Likelihood:
