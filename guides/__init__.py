@@ -5,6 +5,7 @@ from ppl_vae.guides.amortized_mixture import AmortizedMixture
 from ppl_vae.guides.amortized_normal import AmortizedNormal
 from ppl_vae.guides.bottom_up import BottomUp
 from ppl_vae.guides.conditional_normal import ConditionalNormal
+from ppl_vae.guides.count_normal import CountNormal
 from ppl_vae.guides.experts import Experts
 from ppl_vae.guides.factor_encoders import FactorEncoders
 from ppl_vae.guides.ladder import Ladder
@@ -18,6 +19,7 @@ __all__ = [
     "AmortizedNormal",
     "BottomUp",
     "ConditionalNormal",
+    "CountNormal",
     "Experts",
     "FactorEncoders",
     "Ladder",

@@ -74,20 +74,20 @@ class FactorEncoders(PyroModule):
         if not given:
             raise InputError("guide", expected="x or a factor", got="none", hint=", ".join(self.modalities.shapes))
         with pyro.plate("data", self.modalities.rows(given, size), dim=-1):
-            return {site: pyro.sample(site, law) for site, law in self.posterior(given).items()}
+            return {site: pyro.sample(site, distribution) for site, distribution in self.posterior(given).items()}
 
     def posterior(self, given: Mapping[str, Tensor]) -> dict[str, Any]:
-        """Return the law of each latent, by site: event shape (L_i,), batch shape (B,), or () where it is the prior."""
-        laws = {}
+        """Return the distribution of each latent by site: event shape (L_i,), batch shape (B,), or () of the prior."""
+        distributions = {}
         if "x" in given:
             base = self.of_x.posterior(given["x"]).base_dist
             sizes = list(self.latents.values())
             for site, loc, scale in zip(
                 self.latents, base.loc.split(sizes, -1), base.scale.split(sizes, -1), strict=True
             ):
-                laws[site] = dist.Normal(loc, scale).to_event(1)
+                distributions[site] = dist.Normal(loc, scale).to_event(1)
         else:
             for site, size in self.latents.items():
-                laws[site] = dist.Normal(self.zero.expand(size), (self.zero + 1).expand(size)).to_event(1)
+                distributions[site] = dist.Normal(self.zero.expand(size), (self.zero + 1).expand(size)).to_event(1)
         of_factor: Any = self.of_factor
-        return laws | {f"z_{name}": of_factor[name].posterior(y) for name, y in given.items() if name != "x"}
+        return distributions | {f"z_{name}": of_factor[name].posterior(y) for name, y in given.items() if name != "x"}

@@ -1,6 +1,7 @@
 """Generative models p(x, z), each a `PyroModule`."""
 
 from ppl_vae.models.autoencoder import Autoencoder
+from ppl_vae.models.count_vae import CountVAE
 from ppl_vae.models.cross_modal import CrossModal
 from ppl_vae.models.cvae import CVAE
 from ppl_vae.models.disentangled import Disentangled
@@ -10,4 +11,4 @@ from ppl_vae.models.m2 import M2
 from ppl_vae.models.ppca import PPCA
 from ppl_vae.models.vae import VAE
 
-__all__ = ["CVAE", "M1M2", "M2", "PPCA", "VAE", "Autoencoder", "CrossModal", "Disentangled", "Hierarchical"]
+__all__ = ["CVAE", "M1M2", "M2", "PPCA", "VAE", "Autoencoder", "CountVAE", "CrossModal", "Disentangled", "Hierarchical"]

@@ -69,8 +69,8 @@ class CrossModal(PyroModule):
         self.likelihoods = likelihoods.for_each(self.modalities.shapes, chosen)
         self.decoders = nn.ModuleDict()
         for name, shape in self.modalities.shapes.items():
-            law: Any = self.likelihoods[name]
-            outputs = law.parameters_per_dim * math.prod(shape)
+            family: Any = self.likelihoods[name]
+            outputs = family.parameters_per_dim * math.prod(shape)
             own = (decoders or {}).get(name)
             self.decoders[name] = MLP(self.latent_dim, outputs, hidden, activation) if own is None else own
         self.register_buffer("prior_loc", torch.zeros(self.latent_dim))
@@ -88,16 +88,18 @@ class CrossModal(PyroModule):
         with pyro.plate("data", self.modalities.rows(values, size), dim=-1):
             z = pyro.sample("z", dist.Normal(self.prior_loc, self.prior_scale).to_event(1))
             for name in names:
-                law = self.decode(z, name)
-                pyro.sample(name, law.mask(masks[name]) if name in masks else law, obs=values.get(name))
+                distribution = self.decode(z, name)
+                pyro.sample(
+                    name, distribution.mask(masks[name]) if name in masks else distribution, obs=values.get(name)
+                )
             return z
 
     def decode(self, z: Tensor, name: str) -> Any:
         """Return p(x_m|z) of the modality called `name`, for z (..., L): batch shape (...), event shape x_shape."""
         check_last_dimension("z", z, self.latent_dim)
         self.modalities.check_names([name])
-        law: Any = self.likelihoods[name]
-        return law.of_network(self.decoders[name](z), self.modalities.shapes[name])
+        chosen: Any = self.likelihoods[name]
+        return chosen.of_network(self.decoders[name](z), self.modalities.shapes[name])
 
     def quantity(self, **modalities: Tensor) -> str:
         """Return what the log likelihood of a batch is of, in words."""

@@ -80,7 +80,7 @@ class CVAE(PyroModule):
         if prior not in PRIORS:
             raise unknown_name("prior", prior, PRIORS)
         self.prior_kind = prior
-        self.likelihood = likelihoods.get(likelihood) if isinstance(likelihood, str) else likelihood
+        self.likelihood = likelihoods.of(likelihood)
         outputs = self.likelihood.parameters_per_dim * math.prod(self.x_shape)
         inputs = self.latent_dim + self.condition.size
         self.decoder = MLP(inputs, outputs, hidden, activation) if decoder is None else decoder

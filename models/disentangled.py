@@ -82,9 +82,9 @@ class Disentangled(PyroModule):
         self.likelihoods = likelihoods.for_each(self.modalities.shapes, {"x": likelihood, **own})
         self.decoders = nn.ModuleDict()
         for name, shape in self.modalities.shapes.items():
-            law: Any = self.likelihoods[name]
+            chosen: Any = self.likelihoods[name]
             inputs = sum(self.latents.values()) if name == "x" else self.latents[f"z_{name}"]
-            outputs = law.parameters_per_dim * math.prod(shape)
+            outputs = chosen.parameters_per_dim * math.prod(shape)
             self.decoders[name] = MLP(inputs, outputs, hidden, activation)
         for site, size in self.latents.items():
             self.register_buffer(f"{site}_loc", torch.zeros(size))
@@ -115,5 +115,5 @@ class Disentangled(PyroModule):
         for site in sites:
             check_last_dimension(site, z[site], self.latents[site])
         output = self.decoders[name](torch.cat([z[site] for site in sites], -1))
-        likelihood: Any = self.likelihoods[name]
-        return likelihood.of_network(output, self.modalities.shapes[name])
+        own: Any = self.likelihoods[name]
+        return own.of_network(output, self.modalities.shapes[name])

@@ -72,7 +72,7 @@ class Hierarchical(PyroModule):
         super().__init__()
         self.x_shape = as_shape("x_shape", x_shape)
         self.latent_dims = as_latent_dims(latent_dims)
-        self.likelihood = likelihoods.get(likelihood) if isinstance(likelihood, str) else likelihood
+        self.likelihood = likelihoods.of(likelihood)
         first, *others = hidden_of_layers(hidden, len(self.latent_dims))
         build = partial(MLP, activation=activation, batch_norm=batch_norm, init=init)
         outputs = self.likelihood.parameters_per_dim * math.prod(self.x_shape)

@@ -73,7 +73,7 @@ class M2(PyroModule):
         self.labels = PartialLabels(num_classes)
         self.classes = Condition(c_shape=self.labels.size, name="y") if one_hot else self.labels
         self.one_hot = one_hot
-        self.likelihood = likelihoods.get(likelihood) if isinstance(likelihood, str) else likelihood
+        self.likelihood = likelihoods.of(likelihood)
         outputs = self.likelihood.parameters_per_dim * math.prod(self.x_shape)
         inputs = self.latent_dim + self.labels.size
         self.decoder = MLP(inputs, outputs, hidden, activation) if decoder is None else decoder

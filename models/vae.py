@@ -59,7 +59,7 @@ class VAE(PyroModule):
         super().__init__()
         self.x_shape = as_shape("x_shape", x_shape)
         self.latent_dim = integer_at_least("latent_dim", latent_dim, 1)
-        self.likelihood = likelihoods.get(likelihood) if isinstance(likelihood, str) else likelihood
+        self.likelihood = likelihoods.of(likelihood)
         outputs = self.likelihood.parameters_per_dim * math.prod(self.x_shape)
         self.decoder = MLP(self.latent_dim, outputs, hidden, activation) if decoder is None else decoder
         self.register_buffer("prior_loc", torch.zeros(self.latent_dim))

@@ -1,7 +1,4 @@
-"""Likelihoods p(x|z): what a decoder's output means, as modules that turn it into a Pyro distribution.
-
-A likelihood asks for P parameters per coordinate and maps (..., P, *x_shape) to a distribution of event shape x_shape.
-"""
+"""Likelihoods p(x|z) of binary, real and grey data, and the table of all likelihoods by name."""
 
 from __future__ import annotations
 
@@ -16,61 +13,28 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ppl_vae.config import configurable
+from ppl_vae.count_likelihoods import NegativeBinomial, Poisson
 from ppl_vae.distributions import DiscretizedLogistic as DiscretizedLogisticDistribution
 from ppl_vae.distributions import GridCategorical
 from ppl_vae.errors import InputError, unknown_name
-from ppl_vae.shapes import check_last_dimension, integer_at_least, positive
+from ppl_vae.likelihood import Likelihood
+from ppl_vae.shapes import integer_at_least, positive
 
-
-class Likelihood(nn.Module):
-    """Base: give `parameters_per_dim` = P and `distribution`, of each coordinate by itself or of the last dimension.
-
-    What a likelihood learns itself, such as one noise scale, is an `nn.Parameter` of its own.
-    """
-
-    parameters_per_dim: int = 1
-
-    def forward(self, parameters: Tensor, event_dim: int = 1) -> Any:
-        """Return p(x|z) for `parameters` (..., P, *x_shape), where x_shape has `event_dim` dimensions.
-
-        Returns
-        -------
-        pyro.distributions.TorchDistribution
-            Batch shape (...), event shape x_shape.
-
-        Raises
-        ------
-        InputError
-            If there are not P parameters.
-        """
-        axis = -1 - event_dim
-        if parameters.ndim < 1 + event_dim or parameters.shape[axis] != self.parameters_per_dim:
-            raise InputError(
-                f"parameters of {type(self).__name__}",
-                expected=f"size {self.parameters_per_dim} at dimension {axis}",
-                got=str(tuple(parameters.shape)),
-            )
-        fn = self.distribution(parameters.movedim(axis, -1))
-        return fn.to_event(event_dim - fn.event_dim)
-
-    def of_network(self, output: Tensor, x_shape: Sequence[int]) -> Any:
-        """Return p(x|z) for a network's output (..., P*D), laid out (P, D): batch shape (...), event shape x_shape.
-
-        Raises
-        ------
-        InputError
-            If it has another size.
-        """
-        P = self.parameters_per_dim
-        check_last_dimension("output of the decoder", output, P * math.prod(x_shape))
-        return self(output.reshape(*output.shape[:-1], P, *x_shape), len(x_shape))
-
-    def distribution(self, parameters: Tensor) -> Any:
-        """Return the distribution of each coordinate, or of vectors along the last dimension of x.
-
-        `parameters` (..., *x_shape, P); batch and event shape together (..., *x_shape).
-        """
-        raise NotImplementedError(f"{type(self).__name__}.distribution")
+__all__ = [
+    "COUNTS",
+    "NAMES",
+    "Bernoulli",
+    "Categorical",
+    "DiscretizedLogistic",
+    "Likelihood",
+    "NegativeBinomial",
+    "Normal",
+    "OneHot",
+    "Poisson",
+    "for_each",
+    "get",
+    "of",
+]
 
 
 @configurable
@@ -210,6 +174,24 @@ NAMES = {
     "one-hot": "unit vectors: labels, one logit per class",
     "categorical": "grey levels, one logit each",
     "discretized-logistic": "grey levels, a logistic binned to them",
+    "poisson": "counts, by the logarithm of their rate",
+    "negative-binomial": "counts, one learned overdispersion",
+    "negative-binomial-decoder": "counts, mean and overdispersion from the decoder",
+}
+
+#: Names of likelihoods over counts.
+COUNTS = ("poisson", "negative-binomial", "negative-binomial-decoder")
+
+#: What other libraries call the same distribution, for advice.
+_ELSEWHERE = {
+    "Bernoulli": "bernoulli",
+    "Normal": "normal-learned",
+    "Gaussian": "normal-learned",
+    "Categorical": "categorical",
+    "OneHotCategorical": "one-hot",
+    "Poisson": "poisson",
+    "NegativeBinomial": "negative-binomial",
+    "GammaPoisson": "negative-binomial",
 }
 
 
@@ -225,9 +207,31 @@ def for_each(names: Iterable[str], given: Mapping[str, Likelihood | str]) -> nn.
     for name in names:
         if name not in given:
             raise InputError(f"likelihood of {name}", expected="one", got="none", hint="'normal-learned'")
-        law = given[name]
-        found[name] = get(law) if isinstance(law, str) else copy.deepcopy(law)
+        wanted = given[name]
+        found[name] = get(wanted) if isinstance(wanted, str) else copy.deepcopy(of(wanted, f"likelihood of {name}"))
     return found
+
+
+def of(likelihood: Any, what: str = "likelihood", *, levels: int | None = None) -> Likelihood:
+    """Return `likelihood` as a module: itself, or the one of that name in `NAMES`.
+
+    Raises
+    ------
+    InputError
+        If it is neither: a class, a distribution, None, …; `what` says whose it is.
+    """
+    if isinstance(likelihood, str):
+        return get(likelihood, levels=levels)
+    if isinstance(likelihood, nn.Module) and callable(getattr(likelihood, "of_network", None)):
+        return likelihood  # type: ignore[return-value]
+    kind = likelihood if isinstance(likelihood, type) else type(likelihood)
+    name = _ELSEWHERE.get(kind.__name__)
+    got = f"the class {kind.__name__}" if isinstance(likelihood, type) else repr(likelihood)[:60]
+    if isinstance(likelihood, type) and issubclass(likelihood, Likelihood):
+        hint = f"an instance, likelihoods.{kind.__name__}()"
+    else:
+        hint = repr(name or "bernoulli") + ("" if name else ", or another of likelihoods.NAMES")
+    raise InputError(what, expected="a Likelihood, or the name of one", got=got, hint=hint)
 
 
 def get(name: str, *, levels: int | None = None) -> Likelihood:
@@ -253,6 +257,10 @@ def get(name: str, *, levels: int | None = None) -> Likelihood:
         return Normal()
     if name == "one-hot":
         return OneHot()
+    if name == "poisson":
+        return Poisson()
+    if name in COUNTS:
+        return NegativeBinomial("decoder" if name.endswith("-decoder") else "learned")
     if name.startswith("normal-"):
         return Normal(name.removeprefix("normal-"))
     if levels is None:

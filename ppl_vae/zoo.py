@@ -23,13 +23,14 @@ from ppl_vae.guides import (
     AmortizedNormal,
     BottomUp,
     ConditionalNormal,
+    CountNormal,
     Ladder,
     LinearGaussian,
     StackedMixture,
     TopDown,
 )
-from ppl_vae.models import CVAE, M1M2, M2, PPCA, VAE, Autoencoder, Hierarchical
-from ppl_vae.networks import ConvDecoder, ConvEncoder
+from ppl_vae.models import CVAE, M1M2, M2, PPCA, VAE, Autoencoder, CountVAE, Hierarchical
+from ppl_vae.networks import MLP, ConvDecoder, ConvEncoder, LogInputs
 from ppl_vae.pair import Pair, as_pair
 from ppl_vae.shapes import as_shape
 
@@ -37,6 +38,7 @@ Builder = Callable[..., Pair]
 
 GROUP = "ppl_vae.pairs"
 ARCHITECTURES = ("conv", "mlp")
+COUNTS = (likelihoods.NegativeBinomial, likelihoods.Poisson)
 HIERARCHICAL_GUIDES = ("bottom-up", "ladder", "top-down")
 
 
@@ -62,27 +64,53 @@ def vae(
 ) -> Pair:
     """Variational autoencoder: Gaussian prior, any likelihood, amortised Normal guide.
 
-    ``likelihood`` is by default Bernoulli for binary data, else Normal with one learned standard deviation;
-    ``architecture`` is ``"mlp"`` (`hidden`, `activation`) or ``"conv"`` (for data with an image shape).
+    ``likelihood`` is by default Bernoulli for binary data, negative binomial for counts, else Normal with one learned
+    standard deviation; the encoder of a likelihood of counts sees log(1 + x). ``architecture`` is ``"mlp"`` (`hidden`,
+    `activation`) or ``"conv"`` (for data with an image shape).
     """
     chosen = _likelihood(spec, likelihood)
     if architecture not in ARCHITECTURES:
         raise unknown_name("architecture", architecture, ARCHITECTURES)
+    counts, outputs = isinstance(chosen, COUNTS), AmortizedNormal.outputs(latent_dim, covariance)
     if architecture == "mlp":
         networks = _networks(hidden, activation)
+        encoder = LogInputs(MLP(spec.x_dim, outputs, **networks)) if counts else None
         return Pair(
             VAE(spec.x_shape, latent_dim, likelihood=chosen, **networks),
-            AmortizedNormal(spec.x_shape, latent_dim, covariance=covariance, **networks),
+            AmortizedNormal(spec.x_shape, latent_dim, covariance=covariance, encoder=encoder, **networks),
         )
     if spec.image_shape is None:
         raise InputError(
             "architecture 'conv'", expected="data with an image shape", got=spec.name, hint="architecture='mlp'"
         )
     decoder = ConvDecoder(latent_dim, spec.image_shape, chosen.parameters_per_dim)
-    encoder = ConvEncoder(spec.image_shape, AmortizedNormal.outputs(latent_dim, covariance))
+    of_pictures = ConvEncoder(spec.image_shape, outputs)
     return Pair(
         VAE(spec.x_shape, latent_dim, likelihood=chosen, decoder=decoder),
-        AmortizedNormal(spec.x_shape, latent_dim, covariance=covariance, encoder=encoder),
+        AmortizedNormal(
+            spec.x_shape, latent_dim, covariance=covariance, encoder=LogInputs(of_pictures) if counts else of_pictures
+        ),
+    )
+
+
+def count_vae(
+    spec: Spec,
+    *,
+    latent_dim: int = 8,
+    hidden: Sequence[int] = (200, 200),
+    activation: str = "tanh",
+    likelihood: str = "negative-binomial",
+    covariance: str = "diagonal",
+) -> Pair:
+    """Variational autoencoder of counts over an exposure, given with each datum: Poisson or negative binomial.
+
+    The data have a number ``exposure`` above 0 for each datum, such as the size of a library of reads; the rest is as
+    in the VAE.
+    """
+    networks = _networks(hidden, activation)
+    return Pair(
+        CountVAE(spec.x_shape, latent_dim, likelihood=likelihoods.of(likelihood, levels=spec.levels), **networks),
+        CountNormal(spec.x_shape, latent_dim, covariance=covariance, **networks),
     )
 
 
@@ -214,12 +242,13 @@ def _num_classes(spec: Spec, pair: str) -> int:
 
 def _likelihood(spec: Spec, name: str | None) -> likelihoods.Likelihood:
     """Return the likelihood of that name, or what suits the data."""
-    default = "bernoulli" if spec.support == "binary" else "normal-learned"
-    return likelihoods.get(name or default, levels=spec.levels)
+    default = {"binary": "bernoulli", "count": "negative-binomial"}.get(spec.support, "normal-learned")
+    return likelihoods.of(default if name is None else name, levels=spec.levels)
 
 
 _BUILDERS: dict[str, Builder] = {
     "autoencoder": autoencoder,
+    "count-vae": count_vae,
     "cvae": cvae,
     "factor-analysis": factor_analysis,
     "hierarchical": hierarchical,

@@ -19,6 +19,7 @@ from ppl_vae.guides import (
     AmortizedNormal,
     BottomUp,
     ConditionalNormal,
+    CountNormal,
     Experts,
     FactorEncoders,
     Ladder,
@@ -26,8 +27,8 @@ from ppl_vae.guides import (
     StackedMixture,
     TopDown,
 )
-from ppl_vae.models import CVAE, M1M2, M2, PPCA, VAE, Autoencoder, CrossModal, Disentangled, Hierarchical
-from ppl_vae.networks import ConvDecoder, ConvEncoder
+from ppl_vae.models import CVAE, M1M2, M2, PPCA, VAE, Autoencoder, CountVAE, CrossModal, Disentangled, Hierarchical
+from ppl_vae.networks import MLP, ConvDecoder, ConvEncoder, LogInputs
 
 B, C, D, L = 6, 4, 8, 2
 W = 3
@@ -38,7 +39,7 @@ HIDDEN = (7, 5)
 
 @dataclass(frozen=True)
 class Case:
-    """A small pair and data for it; `support` is "real", "binary" or "grey" (LEVELS levels in [0, 1])."""
+    """A small pair and data for it; `support` is "real", "binary", "grey" (LEVELS levels in [0, 1]) or "count"."""
 
     make: Callable[[], tuple[nn.Module, nn.Module]]
     support: str = "real"
@@ -47,6 +48,7 @@ class Case:
     point: bool = False  # the guide puts z at a point: all particles are one
     num_classes: int | None = None  # it conditions on labels
     c_shape: tuple[int, ...] | None = None  # it conditions on numbers of this shape
+    exposure: bool = False  # it takes the exposure of each datum
     labels: Literal["none", "all", "some"] | None = None  # which y the batch has, for a model of C classes
     one_hot: bool = False  # whose y is a latent also where its label is known
     modalities: Literal["all", "some"] | None = None  # it has numbers w beside x; which of them the data have
@@ -76,6 +78,8 @@ class Case:
         shape, given = (size, *self.x_shape), self.conditions(size, seed) | self._beside(size, seed)
         if self.support == "real":
             return {"x": torch.randn(shape, generator=generator)} | given
+        if self.support == "count":
+            return {"x": torch.poisson(torch.full(shape, 3.0), generator=generator)} | given
         levels = {"binary": 2, "grey": LEVELS}[self.support]
         return {"x": torch.randint(levels, shape, generator=generator) / (levels - 1)} | given
 
@@ -85,6 +89,8 @@ class Case:
         if self.labels in ("all", "some"):
             y, some = torch.randint(C, (size,), generator=generator), torch.arange(size) % 3 > 0
             return {"y": y} if self.labels == "all" else {"y": torch.where(some, y, -1), "labelled": some}
+        if self.exposure:
+            return {"exposure": torch.rand(size, generator=generator) * 3 + 0.5}
         if self.num_classes is not None:
             return {"c": torch.randint(self.num_classes, (size,), generator=generator)}
         return {} if self.c_shape is None else {"c": torch.randn(size, *self.c_shape, generator=generator)}
@@ -101,6 +107,11 @@ def _vae(likelihood: str, covariance: str = "diagonal", x_shape: tuple[int, ...]
         VAE(x_shape, L, hidden=HIDDEN, likelihood=likelihoods.get(likelihood, levels=LEVELS)),
         AmortizedNormal(x_shape, L, hidden=HIDDEN, covariance=covariance),
     )
+
+
+def _log_inputs() -> tuple[VAE, AmortizedNormal]:
+    encoder = LogInputs(MLP(D, AmortizedNormal.outputs(L), HIDDEN))
+    return VAE(D, L, hidden=HIDDEN, likelihood="poisson"), AmortizedNormal(D, L, encoder=encoder)
 
 
 def _conv(likelihood: likelihoods.Likelihood, batch_norm: bool = True) -> tuple[VAE, AmortizedNormal]:
@@ -189,6 +200,25 @@ PAIRS: dict[str, Case] = {
     "vae-normal-decoder": Case(lambda: _vae("normal-decoder")),
     "vae-categorical": Case(lambda: _vae("categorical"), "grey"),
     "vae-discretized-logistic": Case(lambda: _vae("discretized-logistic"), "grey"),
+    "vae-poisson": Case(lambda: _vae("poisson"), "count"),
+    "vae-negative-binomial": Case(lambda: _vae("negative-binomial"), "count"),
+    "vae-negative-binomial-decoder-2d": Case(
+        lambda: _vae("negative-binomial-decoder", x_shape=(4, 2)), "count", (4, 2)
+    ),
+    "vae-poisson-log-inputs": Case(_log_inputs, "count"),
+    "count-vae": Case(
+        lambda: (CountVAE(D, L, hidden=HIDDEN), CountNormal(D, L, hidden=HIDDEN)), "count", exposure=True
+    ),
+    "count-vae-decoder-2d": Case(
+        lambda: (
+            CountVAE((4, 2), L, hidden=HIDDEN, likelihood="negative-binomial-decoder"),
+            CountNormal((4, 2), L, hidden=HIDDEN, covariance="full"),
+        ),
+        "count",
+        (4, 2),
+        exposure=True,
+    ),
+    "cvae-labels-poisson": Case(lambda: _cvae("poisson", "standard", num_classes=C), "count", num_classes=C),
     "vae-conv-bernoulli": Case(lambda: _conv(likelihoods.Bernoulli()), "binary", _PIXELS),
     "vae-conv-normal-decoder": Case(lambda: _conv(likelihoods.Normal("decoder"), False), "real", _PIXELS),
     "autoencoder": Case(lambda: (Autoencoder(D, L, hidden=HIDDEN), AmortizedDelta(D, L, hidden=HIDDEN)), point=True),

@@ -300,8 +300,8 @@ def test_a_broken_third_party_hides_nobody(monkeypatch, capsys):
         ("fit vae more", "ppl-vae fit: expected no further argument; got 'more'; try 'ppl-vae fit --help'"),
         (
             "fit vaee",
-            "unknown pair: expected one of autoencoder, cvae, factor-analysis, hierarchical, m1m2, m2, ppca, vae; "
-            "got 'vaee'; try 'vae'",
+            "unknown pair: expected one of autoencoder, count-vae, cvae, factor-analysis, hierarchical, m1m2, m2, "
+            "ppca, vae; got 'vaee'; try 'vae'",
         ),
         ("fit vae --epochs 0", "--epochs: expected a whole number, 1 or more; got 0"),
         ("fit vae --lr 0", "--lr: expected a positive number; got 0.0; try --lr 1e-3"),

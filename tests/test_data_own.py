@@ -199,7 +199,8 @@ def bad(value, row=7):
         (
             object(),
             {},
-            "source: expected a mapping of tensors, a tensor, an array, a path or a torch Dataset; got object",
+            "source: expected a mapping of tensors, a tensor, an array, a DataFrame, a path or a torch Dataset; "
+            "got object",
         ),
         (Items([]), {}, "source: expected at least one item; got an empty torch Dataset"),
         (Items([X[0], X[1, :2]]), {}, r"x of item 1: expected shape \(3,\), as in item 0; got \(2,\)"),

@@ -12,10 +12,12 @@ import scipy.stats
 import torch
 from pyro import poutine
 
-from ppl_vae import likelihoods
+from ppl_vae import likelihoods, zoo
 from ppl_vae.config import describe, rebuild
+from ppl_vae.data import Spec
 from ppl_vae.distributions import DiscretizedLogistic, Grid, GridCategorical
 from ppl_vae.errors import InputError
+from ppl_vae.models import CVAE, M2, VAE, CrossModal, Disentangled, Hierarchical
 
 F64 = torch.float64
 ALL = {
@@ -26,6 +28,9 @@ ALL = {
     "one-hot": likelihoods.OneHot,
     "categorical": lambda: likelihoods.Categorical(5),
     "discretized-logistic": lambda: likelihoods.DiscretizedLogistic(5),
+    "poisson": likelihoods.Poisson,
+    "negative-binomial": likelihoods.NegativeBinomial,
+    "negative-binomial-decoder": lambda: likelihoods.NegativeBinomial("decoder"),
 }
 DISCRETE = {"bernoulli": 2, "categorical": 5, "discretized-logistic": 5}
 
@@ -307,6 +312,33 @@ def test_of_ones_own(generator):
         (
             lambda: likelihoods.get("categorical"),
             "likelihood 'categorical': expected data with grey levels; got no number",
+        ),
+        (
+            lambda: likelihoods.of(dist.Poisson),
+            "likelihood: expected a Likelihood, or the name of one; got the class Po",
+        ),
+        (lambda: likelihoods.of(dist.Poisson), "got the class Poisson; try 'poisson'"),
+        (lambda: VAE(4, 2, likelihood=dist.Poisson), "got the class Poisson; try 'poisson'"),
+        (lambda: VAE(4, 2, likelihood=torch.distributions.NegativeBinomial), "; try 'negative-binomial'"),
+        (lambda: VAE(4, 2, likelihood=None), "got None; try 'bernoulli', or another of likelihoods.NAMES"),
+        (lambda: VAE(4, 2, likelihood="poison"), "unknown likelihood: expected one of bernoulli, "),
+        (lambda: VAE(4, 2, likelihood=dist.Normal(0.0, 1.0)), "got Normal(loc: 0.0, scale: 1.0); try 'normal-learned'"),
+        (lambda: VAE(4, 2, likelihood=torch.nn.Linear(2, 2)), "got Linear(in_features=2"),
+        (lambda: CVAE(4, 2, num_classes=3, likelihood=likelihoods.Poisson), "an instance, likelihoods.Poisson()"),
+        (lambda: M2(4, 2, 3, likelihood=dist.Bernoulli), "got the class Bernoulli; try 'bernoulli'"),
+        (lambda: Hierarchical(4, (2,), likelihood=3), "likelihood: expected a Likelihood, or the name of one; got 3"),
+        (lambda: CrossModal({"x": 4}, 2, likelihood=dist.Poisson), "likelihood of x: expected a Likelihood, or the"),
+        (lambda: Disentangled(4, {"w": 1}, {"w": 1, "rest": 1}, likelihood=None), "likelihood of x: expected a Likeli"),
+        (lambda: zoo.build("vae", Spec("a", (4,)), likelihood=dist.Poisson), "got the class Poisson; try 'poisson'"),
+        (lambda: zoo.build("vae", Spec("a", (4,)), likelihood=""), "unknown likelihood: expected one of bernoulli, "),
+        (
+            lambda: likelihoods.NegativeBinomial("learnt"),
+            "unknown dispersion of NegativeBinomial: expected one of decoder, learned; got 'learnt'",
+        ),
+        (lambda: likelihoods.NegativeBinomial(0), "dispersion: expected a finite number > 0; got 0"),
+        (
+            lambda: likelihoods.NegativeBinomial(initial_dispersion=-1.0),
+            "initial_dispersion: expected a finite number > 0; got -1.0",
         ),
         (lambda: likelihoods.Normal(0), "scale: expected a finite number > 0; got 0"),
         (lambda: likelihoods.Normal(float("nan")), "scale: expected a finite number > 0; got nan"),

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import sys
+import warnings
 from collections.abc import Sequence
 
 import typer
@@ -40,6 +41,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
     words = sys.argv[1:] if arguments is None else list(arguments)
     typed.set(tuple(words))
     command = typer.main.get_command(app)
+    before, warnings.formatwarning = warnings.formatwarning, _warning
     try:
         code = command.main(words, prog_name=PROGRAM, standalone_mode=False)
         sys.stdout.flush()
@@ -57,9 +59,16 @@ def run(arguments: Sequence[str] | None = None) -> int:
             raise
         silence()
         return 0
+    finally:
+        warnings.formatwarning = before
     if code == 130:  # typer's word for Ctrl-C outside a command of ours
         return _fail(130, STOPPED)
     return int(code or 0)
+
+
+def _warning(message: Warning | str, category: type[Warning], filename: str, *_: object, **__: object) -> str:
+    """Return a warning as one line, in the words of the command line, without the place in the code that gave it."""
+    return f"warning: {as_typed(' '.join(str(message).split()))}\n"
 
 
 def _fail(code: int, line: str) -> int:

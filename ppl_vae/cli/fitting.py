@@ -127,11 +127,19 @@ def fit_command(
     repeats: Annotated[
         int, typer.Option(help="How often each datum with such a label stands there.", rich_help_panel="Data")
     ] = 1,
+    standardise: Annotated[
+        bool,
+        typer.Option(
+            "--standardise",
+            help="Bring each column of a file of real numbers to mean 0 and standard deviation 1.",
+            rich_help_panel="Data",
+        ),
+    ] = False,
     data_option: Annotated[
         list[str],
         typer.Option(
             metavar="KEY=VALUE",
-            help="Such as num_rows=2000 or image_shape=1,28,28.",
+            help="Such as num_rows=2000, image_shape=1,28,28, channels=last or support=count.",
             show_default=False,
             rich_help_panel="Data",
         ),
@@ -159,7 +167,7 @@ def fit_command(
         }
         options = {name: value for name, value in given.items() if value is not None}
         options |= parse.settings("--pair-option", pair_option)
-        of_data = parse.settings("--data-option", data_option)
+        of_data = parse.settings("--data-option", data_option) | ({"standardise": True} if standardise else {})
         source = Source(pair, data, options, binarization, data_seed, of_data, labels, repeats)
         chosen = parse.objective(objective, parse.settings("--objective-option", objective_option))
         weight = parse.kl_weight(kl_weight, parse.settings("--kl-weight-option", kl_weight_option))
@@ -167,6 +175,8 @@ def fit_command(
         built = source.build_pair(dataset.spec, seed)
         if is_first():
             _announce(pair, dataset, folder, chose=binarization is None)
+            if dataset.spec.units:
+                say(dataset.spec.units)
         run = fit(
             built,
             dataset,

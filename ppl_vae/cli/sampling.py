@@ -14,6 +14,7 @@ from torch import Tensor
 
 from ppl_vae import files, plots
 from ppl_vae.context import isolated
+from ppl_vae.data import Spec
 from ppl_vae.errors import InputError
 from ppl_vae.runs import Run
 
@@ -47,9 +48,9 @@ def write(run: Run, path: Path, size: int, *, mean: bool = False, labels: Sequen
     kind = path.suffix.lower()
     if kind not in (".png", ".npz"):
         raise InputError("out", expected="a file ending in .png or .npz", got=repr(str(path)), hint="out=samples.png")
-    spec = run.config["data"]["spec"]
-    if kind == ".png" and spec["image_shape"] is None:
-        raise InputError("out", expected="data with an image shape, for .png", got=spec["name"], hint="out=samples.npz")
+    spec = Spec.from_json(run.config["data"]["spec"])
+    if kind == ".png" and spec.image_shape is None:
+        raise InputError("out", expected="data with an image shape, for .png", got=spec.name, hint="out=samples.npz")
     given, device = _conditions(run, size, labels), run.pair.device
     with isolated(seed, device=device):
         sites = run.pair.generate(size, **given)
@@ -57,13 +58,15 @@ def write(run: Run, path: Path, size: int, *, mean: bool = False, labels: Sequen
             latents = {name: value for name, value in sites.items() if name != "x"}
             means = run.pair.decode(latents, **given)
             sites = latents | {name: value for name, value in means.items() if name not in latents}
+    if "x" in sites and tuple(sites["x"].shape[1:]) == spec.x_shape:
+        sites["x"] = spec.restore(sites["x"])  # in the units of the data as they were given
     arrays: dict[str, Any] = {name: value.cpu().numpy() for name, value in (given | sites).items()}
     buffer = io.BytesIO()
     if kind == ".npz":
         np.savez_compressed(buffer, **arrays)
     else:
-        limits = None if spec["support"] == "real" else (0.0, 1.0)
-        plots.image_grid(arrays["x"], tuple(spec["image_shape"]), limits=limits).savefig(buffer, format="png", dpi=160)
+        limits = (0.0, 1.0) if spec.support in ("unit", "binary") else None
+        plots.image_grid(arrays["x"], spec.image_shape or (), limits=limits).savefig(buffer, format="png", dpi=160)
     files.write_bytes(path, buffer.getvalue())
 
 

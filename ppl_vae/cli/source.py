@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -139,6 +139,23 @@ def load_run(directory: str | Path) -> Run:
     if described or "source" not in config:
         return runs.load(directory)
     return runs.load(directory, Source.of(config, directory).build_pair(spec))
+
+
+def as_fitted(source: Source, run: Run) -> Source:
+    """Return `source` with the units of the run: a file is standardised as the data of its fit were, if they were.
+
+    Raises
+    ------
+    InputError
+        If the fit was to standardised data, and the source is no file.
+    """
+    spec = Spec.from_json(run.config["data"]["spec"])
+    if spec.scale is None:
+        return source
+    if not source.from_file:
+        expected = f"a file, in the units of {spec.name!r}, which the fit standardised"
+        raise InputError("--data", expected=expected, got=repr(source.data))
+    return replace(source, data_options={**source.data_options, "standardise": spec})
 
 
 def differs(run: Run, splits: Mapping[Any, Split]) -> str:

@@ -18,8 +18,9 @@ UsageError: Any = typer.BadParameter.__mro__[1]
 _OPTIONS = (
     "architecture", "batch_size", "binarization", "clip_norm", "compile", "covariance", "device", "dtype", "epochs",
     "hidden", "kl_warmup", "kl_weight", "latent_dim", "likelihood", "lr", "method", "num_particles", "objective",
-    "optimizer", "out", "patience", "resume", "run_dir", "schedule", "seed", "split",
+    "optimizer", "out", "patience", "resume", "run_dir", "schedule", "seed", "split", "standardise",
 )  # fmt: skip
+_OF_DATA = re.compile(r"\b(channels|levels|support)=(['\"]?)([^\s,;'\"()]+)\2")  # typed as --data-option
 _SETTING = re.compile(rf"\b({'|'.join(_OPTIONS)})=(['\"]?)([^\s,;'\"()]+)\2")
 _WORD = re.compile(rf"(?<!')\b({'|'.join(name for name in _OPTIONS if '_' in name)})\b")
 _HEAD = re.compile(rf"^({'|'.join(_OPTIONS)})(?=:| )")
@@ -44,6 +45,7 @@ def as_typed(line: str) -> str:
     fault, found, advice = line.rpartition("; try ")
     if not found:
         return line
+    advice = _OF_DATA.sub(lambda match: f"--data-option {match[1]}={match[3]}", advice)
     advice = _SETTING.sub(lambda match: _typed(match[1], match[3]), advice)
     return fault + found + _WORD.sub(lambda match: _flag(match[1]), advice)
 

@@ -185,7 +185,9 @@ def _reload(
     """Return a run, its data (or others, where they are named), and a line on whether these are the fit's."""
     from dataclasses import replace
 
-    from ppl_vae.cli.source import Source, differs, load_run
+    from ppl_vae.cli.source import Source, as_fitted, differs, load_run
+    from ppl_vae.data import Spec
+    from ppl_vae.data.units import same_columns
     from ppl_vae.training.options import find_device
 
     run = load_run(directory)
@@ -194,7 +196,8 @@ def _reload(
     )
     how = binarization if data is not None else binarization or run.config["data"]["spec"]["binarization"]
     options = {**source.data_options, **parse.settings("--data-option", data_option)}
-    dataset = replace(source, binarization=how, data_options=options).load_data()
+    dataset = as_fitted(replace(source, binarization=how, data_options=options), run).load_data()
+    same_columns(dataset.spec, Spec.from_json(run.config["data"]["spec"]))
     run.pair.to(find_device(device))
     difference = differs(run, dataset.splits)
     note = f"caution: not the data of the fit: {difference}" if difference else "the data are those of the fit"

@@ -28,8 +28,9 @@ def binarize(data: Dataset, binarization: str, seed: int = 0) -> Dataset:
         raise unknown_name("binarization", binarization, BINARIZATIONS)
     if binarization == "none":
         return data
-    if data.spec.support == "real":
-        raise InputError(f"binarization of {data.name}", expected="grey values in [0, 1]", got="real-valued x")
+    if data.spec.support in ("real", "count"):
+        got = "real-valued x" if data.spec.support == "real" else "counts"
+        raise InputError(f"binarization of {data.name}", expected="grey values in [0, 1]", got=got)
     if data.spec.binarization != "none":
         raise InputError(f"binarization of {data.name}", expected="grey values", got="x that is binarised already")
     spec = replace(data.spec, support="binary", binarization=binarization, levels=2)

@@ -30,7 +30,7 @@ def as_tensors(source: Mapping[str, Any], dtype: torch.dtype | None = None) -> d
     for name, value in source.items():
         if not isinstance(name, str):
             raise InputError("data", expected="names as keys", got=repr(name))
-        tensor = _numbers(name, value)
+        tensor = numbers(name, value)
         if tensor.dim() == 0 or tensor.numel() == 0:
             raise InputError(name, expected="at least one row", got=f"shape {tuple(tensor.shape)}")
         if name == "x":
@@ -75,6 +75,18 @@ def require_grid(name: str, x: Tensor, levels: int) -> None:
         _refuse(name, x, off, f"the {levels} levels 0, 1/{levels - 1}, .., 1", "another number of levels, or none")
 
 
+def require_counts(name: str, x: Tensor) -> None:
+    """Raise unless every value is a whole number, 0 or more; name the first row that holds another."""
+    bad = (x < 0) | (x != x.round())
+    if bool(bad.any()):
+        _refuse(name, x, bad, "counts, whole numbers from 0 on", "support='real'")
+
+
+def are_counts(x: Tensor) -> bool:
+    """Tell whether all values are finite whole numbers, 0 or more."""
+    return bool((torch.isfinite(x) & (x >= 0)).all()) and (not x.is_floating_point() or bool((x == x.round()).all()))
+
+
 def _refuse(name: str, tensor: Tensor, bad: Tensor, expected: str, hint: str) -> None:
     rows = bad.reshape(len(bad), -1).any(dim=1).nonzero()
     row = int(rows[0])
@@ -83,9 +95,16 @@ def _refuse(name: str, tensor: Tensor, bad: Tensor, expected: str, hint: str) ->
     raise InputError(name, expected=expected, got=got, hint=hint)
 
 
-def _numbers(name: str, value: Any) -> Tensor:
+def numbers(name: str, value: Any, *, keep_bytes: bool = False) -> Tensor:
+    """Return an array of numbers as a tensor: floating, boolean or int64; bytes as they are with `keep_bytes`.
+
+    Raises
+    ------
+    InputError
+        If it is none: rows of unequal length, text, complex numbers.
+    """
     if isinstance(value, Tensor):
-        tensor = value.detach()
+        tensor = value.detach() if value.layout is torch.strided else value.detach().to_dense()
     else:
         try:
             array = np.asarray(value)
@@ -94,11 +113,13 @@ def _numbers(name: str, value: Any) -> Tensor:
         if array.dtype.kind not in "fiub":
             raise InputError(name, expected="an array of numbers", got=f"values of type {array.dtype}")
         kind = {"f": array.dtype.newbyteorder("="), "b": np.dtype(bool)}.get(array.dtype.kind, np.dtype(np.int64))
+        kind = np.dtype(np.uint8) if array.dtype == np.uint8 else kind
         array = np.ascontiguousarray(array, dtype=kind)
         tensor = torch.from_numpy(array if array.flags.writeable else array.copy())
     if tensor.is_complex():
         raise InputError(name, expected="real numbers", got=f"values of type {tensor.dtype}")
-    return tensor if tensor.is_floating_point() or tensor.dtype == torch.bool else tensor.long()
+    kept = tensor.is_floating_point() or tensor.dtype == torch.bool or (keep_bytes and tensor.dtype == torch.uint8)
+    return tensor if kept else tensor.long()
 
 
 def _labels(y: Tensor, known: Tensor) -> Tensor:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -61,8 +62,18 @@ def given_quadrants(data: Dataset, given: int) -> Dataset:
     if spec.binarization == "dynamic":
         raise InputError("quadrants", expected="binarization 'none' or 'fixed'", got="'dynamic'", hint="'fixed'")
     hidden = hidden_pixels(spec.image_shape, given)
+
+    def of_hidden(values: tuple[Any, ...] | None) -> tuple[Any, ...] | None:
+        return None if values is None else tuple(value for value, here in zip(values, hidden, strict=True) if here)
+
     part = replace(
-        spec, name=f"{spec.name} given {given} of 4 quadrants", x_shape=(int(hidden.sum()),), image_shape=None
+        spec,
+        name=f"{spec.name} given {given} of 4 quadrants",
+        x_shape=(int(hidden.sum()),),
+        image_shape=None,
+        columns=of_hidden(spec.columns),
+        shift=of_hidden(spec.shift),
+        scale=of_hidden(spec.scale),
     )
 
     def cut(split: Split) -> dict[str, Tensor]:

@@ -12,15 +12,17 @@ import torch
 import torch.utils.data
 from torch import Tensor
 
+from ppl_vae.data import pictures, units
 from ppl_vae.data.binarize import binarize
-from ppl_vae.data.checks import as_tensors, known, require_grid, require_unit
+from ppl_vae.data.checks import are_counts, as_tensors, known, numbers, require_counts, require_grid, require_unit
 from ppl_vae.data.readers import read_file, read_torch
 from ppl_vae.data.seeding import generator
 from ppl_vae.data.spec import BINARIZATIONS, Spec, Support
 from ppl_vae.data.split import Dataset, Role, Split
+from ppl_vae.data.tables import Table, is_table, plain, read_table
 from ppl_vae.errors import InputError, unknown_name
 
-_SUPPORTS = ("real", "unit", "binary")
+_SUPPORTS = ("real", "unit", "binary", "count")
 
 
 def from_tensors(
@@ -33,16 +35,19 @@ def from_tensors(
     binarization: str = "none",
     support: str | None = None,
     image_shape: tuple[int, int, int] | None = None,
+    channels: str | None = None,
     levels: int | None = None,
+    standardise: bool | Spec = False,
     dtype: torch.dtype = torch.float32,
 ) -> Dataset:
     """Make a data set of the user's own numbers.
 
     Parameters
     ----------
-    source : mapping, Tensor, ndarray, path or torch Dataset
+    source : mapping, Tensor, ndarray, DataFrame, sparse matrix, path or torch Dataset
         ``{"x": x, "y": y}``, or x alone, or a ``.npz`` / ``.npy`` / ``.csv`` file, or a torch `Dataset` of x, (x, y) or
-        mappings. x is (N, D) or (N, ...), y is (N,). In a ``.csv`` a column named y is the label and the rest is x.
+        mappings. x is (N, D) or (N, ...), y is (N,). In a ``.csv`` or a DataFrame (pandas, polars) a column named y is
+        the label and the rest is x, whose names `Spec.columns` keeps. Sparse matrices of SciPy become dense.
     name : str
         Name of the data set.
     splits : tuple of three numbers
@@ -53,12 +58,19 @@ def from_tensors(
         Seed of the split and of the binarisation.
     binarization : {"none", "fixed", "dynamic"}
         How grey values in [0, 1] become binary.
-    support : {"real", "unit", "binary"}, optional
-        Where x lies; by default the smallest that holds all its values.
+    support : {"real", "unit", "binary", "count"}, optional
+        Where x lies; by default the smallest that holds all its values. Bytes of pictures are then divided by 255;
+        where whole numbers may be bytes or counts, this says which.
     image_shape : (channels, height, width), optional
         How to lay one x out as a picture.
+    channels : {"first", "last"}, optional
+        Where the channels of pictures stand in x; by default as the shapes tell. x is kept with channels first.
     levels : int, optional
         Number of grey levels. Whole-numbered x in 0..levels-1 is divided by levels-1; other x must lie on that grid.
+    standardise : bool or Spec
+        Whether each coordinate of real x is brought to mean 0 and standard deviation 1, by those of the training data;
+        `Spec.shift` and `Spec.scale` keep them. With the spec of standardised data (those of a fit), by theirs.
+        log p(x) is then that of standardised x: `Spec.log_scale` relates it to the units given.
     dtype : torch.dtype
         Floating type of the tensors.
 
@@ -66,18 +78,32 @@ def from_tensors(
     ------
     InputError
         If the source or one of its values does not fit; the text names the argument and the first bad row.
+
+    Warns
+    -----
+    UserWarning
+        Where pictures of bytes are divided by 255, and where real x is of large scale and not standardised.
     """
     if binarization not in BINARIZATIONS:
         raise unknown_name("binarization", binarization, BINARIZATIONS)
     given = _mapping(source)
     if "x" not in given:
         raise InputError("data", expected="a tensor named 'x'", got=", ".join(map(repr, given)) or "nothing")
-    if levels is not None:
-        given = {**given, "x": _scaled(given["x"], levels)}
-    tensors = as_tensors(given, dtype)
+    given, columns = _without_columns(given)
+    x, image_shape = pictures.channels_first(
+        numbers("x", given["x"], keep_bytes=True), _checked_shape(image_shape), channels
+    )
+    if standardise is not False:
+        _check_standardise(standardise, support, levels, binarization)
+        x, support = x.double(), "real"
+    elif levels is not None:
+        x = pictures.grey_levels(x, levels)
+    elif support is None:
+        x, levels = pictures.told_apart(x, image_shape is not None)
+    tensors = as_tensors({**given, "x": x}, None if standardise is not False else dtype)
     if binarization != "none":
         require_unit("x", tensors["x"], "for binarisation", "x / x.max(), or binarization='none'")
-    spec = _infer(tensors, name, support=support, image_shape=image_shape, levels=levels)
+    spec = _infer(tensors, name, support=support, image_shape=image_shape, levels=levels, columns=columns)
 
     size = len(tensors["x"])
     counts = _counts(splits, size)
@@ -85,6 +111,13 @@ def from_tensors(
     rows: dict[Role, Tensor] = dict(
         zip(("train", "validation", "test"), order[: sum(counts)].split([*counts]), strict=True)
     )
+    train = tensors["x"][rows["train"]]
+    if standardise is not False:
+        spec = units.as_fitted(spec, standardise) if isinstance(standardise, Spec) else units.fitted(spec, train)
+        tensors["x"] = spec.standardise(tensors["x"])
+        tensors = as_tensors(tensors, dtype)
+    else:
+        units.warn_of_scale(spec, train)
     parts = {
         role: Split({key: tensor[index] for key, tensor in tensors.items()}, spec, role=role)
         for role, index in rows.items()
@@ -110,8 +143,11 @@ def as_split(data: Any, *, name: str = "own", role: Role = "test") -> Split:
         raise InputError("data", expected="one split", got=f"the whole data set {data.name!r}", hint=parts)
     if not isinstance(data, Mapping):
         raise InputError("data", expected="a split or a mapping of tensors", got=type(data).__name__, hint='{"x": x}')
-    tensors = as_tensors(data)
-    return Split(tensors, _infer(tensors, name), role=role)
+    arrays, columns = _without_columns(data)
+    if "x" in arrays:
+        _refuse_bytes(numbers("x", arrays["x"], keep_bytes=True))
+    tensors = as_tensors(arrays)
+    return Split(tensors, _infer(tensors, name, columns=columns), role=role)
 
 
 def _mapping(source: Any) -> Mapping[str, Any]:
@@ -122,23 +158,51 @@ def _mapping(source: Any) -> Mapping[str, Any]:
         )
     if isinstance(source, Mapping):
         return source
-    if isinstance(source, Tensor | np.ndarray):
+    if isinstance(source, Tensor | np.ndarray | Table):
         return {"x": source}
+    if is_table(source):
+        return read_table(source)
     if isinstance(source, str | PathLike):
         return read_file(source)
     if isinstance(source, torch.utils.data.Dataset):
         return read_torch(source)
-    kinds = "a mapping of tensors, a tensor, an array, a path or a torch Dataset"
+    plain("source", source)
+    kinds = "a mapping of tensors, a tensor, an array, a DataFrame, a path or a torch Dataset"
     raise InputError("source", expected=kinds, got=type(source).__name__)
 
 
-def _scaled(x: Any, levels: int) -> Any:
-    """Return whole-numbered x as multiples of 1/(levels-1), and floating x as it is."""
-    if not isinstance(levels, int) or levels < 2:
-        raise InputError("levels", expected="a whole number >= 2", got=repr(levels))
-    array = x.detach() if isinstance(x, Tensor) else np.asarray(x)
-    whole = not array.is_floating_point() if isinstance(array, Tensor) else array.dtype.kind in "iub"
-    return array / (levels - 1) if whole else array
+def _refuse_bytes(x: Tensor) -> None:
+    """Raise for bytes: whether they are grey levels or counts, only their numbers in floating form would tell."""
+    if x.dtype == torch.uint8 and x.numel() and bool((x > 1).any()):
+        hint = "x / 255 for pictures, x.float() for counts, or data.from_tensors"
+        raise InputError("x", expected="grey levels in [0, 1], or counts", got=f"bytes 0 to {int(x.max())}", hint=hint)
+
+
+def _without_columns(given: Mapping[str, Any]) -> tuple[dict[str, Any], tuple[str, ...] | None]:
+    """Return the tables of other libraries among the arrays as arrays, and the names of the columns of x."""
+    found, columns = dict(given), None
+    for name, value in given.items():
+        value = value if isinstance(value, Table) else plain(str(name), value)
+        if isinstance(value, Table):
+            columns = value.columns if name == "x" else columns
+            value = value.values
+        found[name] = value
+    return found, columns
+
+
+def _checked_shape(image_shape: Any) -> pictures.ImageShape | None:
+    if image_shape is not None and not isinstance(image_shape, list | tuple):
+        raise InputError("image_shape", expected="(channels, height, width)", got=repr(image_shape))
+    return None if image_shape is None else tuple(image_shape)  # type: ignore[return-value]
+
+
+def _check_standardise(standardise: Any, support: str | None, levels: int | None, binarization: str) -> None:
+    """Raise unless it is an answer, and of real data."""
+    if not isinstance(standardise, bool | Spec):
+        raise InputError("standardise", expected="True, False or the spec of standardised data", got=repr(standardise))
+    for option, value in (("support", support), ("levels", levels), ("binarization", binarization)):
+        if value not in (None, "real", "none"):
+            raise InputError("standardise", expected="real data", got=f"{option}={value!r}", hint="standardise=False")
 
 
 def _infer(
@@ -148,6 +212,7 @@ def _infer(
     support: str | None = None,
     image_shape: tuple[int, int, int] | None = None,
     levels: int | None = None,
+    columns: tuple[str, ...] | None = None,
 ) -> Spec:
     x = tensors.get("x", next(iter(tensors.values())))
     if x.dim() < 2 and "x" in tensors:
@@ -156,8 +221,11 @@ def _infer(
     if support is None:
         support = "binary" if bool(((x == 0) | (x == 1)).all()) else "real"
         support = "unit" if support == "real" and bool(((x >= 0) & (x <= 1)).all()) else support
+        support = "count" if support == "real" and are_counts(x) else support
     elif support not in _SUPPORTS:
         raise unknown_name("support", support, _SUPPORTS)
+    elif support == "count":
+        require_counts("x", x)
     elif support != "real":
         require_unit("x", x, f"for support {support!r}")
     if support == "binary":
@@ -165,9 +233,7 @@ def _infer(
         levels = 2
     elif levels is not None:
         require_grid("x", x, levels)
-    if image_shape is not None and not isinstance(image_shape, list | tuple):
-        raise InputError("image_shape", expected="(channels, height, width)", got=repr(image_shape))
-    if image_shape is None and len(x_shape) == 3:
+    if image_shape is None and len(x_shape) == 3 and pictures.layout(x_shape) == "first":
         image_shape = (x_shape[0], x_shape[1], x_shape[2])
     elif image_shape is not None and (len(image_shape) != 3 or math.prod(image_shape) != math.prod(x_shape)):
         expected = f"(channels, height, width) with {math.prod(x_shape)} values, as x {x_shape} has"
@@ -182,6 +248,7 @@ def _infer(
         image_shape=None if image_shape is None else (image_shape[0], image_shape[1], image_shape[2]),
         num_classes=int(labels.max()) + 1 if labels is not None and len(labels) else None,
         levels=levels,
+        columns=columns,
     )
 
 

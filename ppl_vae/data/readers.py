@@ -16,7 +16,24 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset, TensorDataset
 
+from ppl_vae.data.tables import Table
 from ppl_vae.errors import InputError
+
+#: What reads a file of another kind, for the user to call.
+_ELSEWHERE = {
+    ".h5ad": "adata = anndata.read_h5ad(path), then data.from_tensors({'x': adata.X})",
+    ".h5": "h5py.File(path)[name][:], then data.from_tensors(x)",
+    ".hdf5": "h5py.File(path)[name][:], then data.from_tensors(x)",
+    ".parquet": "data.from_tensors(pandas.read_parquet(path))",
+    ".feather": "data.from_tensors(pandas.read_feather(path))",
+    ".xlsx": "data.from_tensors(pandas.read_excel(path))",
+    ".tsv": "data.from_tensors(pandas.read_csv(path, sep='\\t'))",
+    ".mtx": "data.from_tensors(scipy.io.mmread(path))",
+    ".mat": "scipy.io.loadmat(path)[name], then data.from_tensors(x)",
+    ".pt": "torch.load(path), then data.from_tensors(x)",
+    ".pkl": "data.from_tensors(pandas.read_pickle(path))",
+}
+_SPARSE = {"data", "format", "shape"}  # arrays of a file that scipy.sparse.save_npz wrote
 
 # What the parsers of NumPy, SciPy, gzip, zip and PNG raise on a file that is truncated or of another kind.
 _DAMAGE = (
@@ -57,7 +74,8 @@ def read_file(source: str | PathLike[str]) -> Mapping[str, Any]:
     known = {".npz": _read_npz, ".npy": _read_npy, ".csv": _read_csv}
     reader = known.get(path.suffix.lower())
     if reader is None:
-        raise InputError(str(path), expected=f"a file ending in {', '.join(known)}", got=repr(path.suffix))
+        expected, hint = f"a file ending in {', '.join(known)}", _ELSEWHERE.get(path.suffix.lower(), "")
+        raise InputError(str(path), expected=expected, got=repr(path.suffix), hint=hint)
     with reading(path, f"{path.suffix.lower()} file"):
         return reader(path)
 
@@ -76,6 +94,10 @@ def read_npz(path: Path, *names: str) -> dict[str, np.ndarray]:
 
 def _read_npz(path: Path) -> Mapping[str, Any]:
     arrays = read_npz(path)
+    if arrays.keys() >= _SPARSE:
+        from scipy.sparse import load_npz
+
+        return {"x": load_npz(path)}
     return {"x": next(iter(arrays.values()))} if len(arrays) == 1 else arrays
 
 
@@ -101,9 +123,10 @@ def _read_csv(path: Path) -> Mapping[str, Any]:
         _explain_csv(path, names, header)
         raise error
     label = names.index("y") if "y" in names else None
-    if label is None:
-        return {"x": table}
-    return {"x": np.delete(table, label, axis=1), "y": table[:, label]}
+    x = table if label is None else np.delete(table, label, axis=1)
+    columns = tuple(name for name in names if name != "y")
+    named = Table(x, columns) if header and len(columns) == x.shape[1] else x
+    return {"x": named} if label is None else {"x": named, "y": table[:, label]}
 
 
 def _explain_csv(path: Path, names: list[str], header: bool) -> None:

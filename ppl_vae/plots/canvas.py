@@ -127,6 +127,9 @@ def histograms(ax: Axes, series: Mapping[str, Floats], *, density: bool = False)
     together = np.concatenate(list(finite.values()))
     bins = int(np.clip(2 * math.sqrt(min(map(len, finite.values()))), 8, 40))
     edges = np.histogram_bin_edges(together, bins)
+    if len(together) and np.ptp(together) >= 2 and (together == together.round()).all():
+        width = math.ceil((np.ptp(together) + 1) / bins)  # as many whole numbers in each, or bars differ by that alone
+        edges = np.arange(together.min() - 0.5, together.max() + width + 0.5, width)
     for colour, (label, values) in zip(SERIES, finite.items(), strict=False):
         heights = np.histogram(values, edges, density=density and len(values) > 0)[0]
         ax.stairs(heights, edges, fill=True, color=colour, alpha=0.25)
