@@ -1,13 +1,19 @@
 """Maximum-likelihood factor analysis against scikit-learn, its own EM step, and the conditions of a maximum."""
 
+import math
+import warnings
+
 import numpy as np
 import pytest
+import scipy.optimize
 import torch
 from sklearn.datasets import load_digits
 from sklearn.decomposition import FactorAnalysis
 
 from ppl_vae import exact
 from ppl_vae.errors import InputError
+
+OTHER_MAXIMA = "ignore:factor analysis. expected .* starts to end at one maximum"
 
 
 def sample(N=400, D=8, L=2, seed=0):
@@ -37,6 +43,7 @@ def slopes(x, parameters):
     return torch.autograd.grad(value, (weight, bias, log_scale))
 
 
+@pytest.mark.filterwarnings(OTHER_MAXIMA)
 @pytest.mark.parametrize("L", [1, 2, 3])
 def test_agrees_with_scikit_learn(L):
     """scikit-learn's factor analysis divides by N, as maximum likelihood does: no correction, unlike its PCA."""
@@ -87,6 +94,7 @@ def test_an_em_step_from_the_solution_gains_nothing():
     assert gain.abs() < 1e-9
 
 
+@pytest.mark.filterwarnings(OTHER_MAXIMA)
 def test_heywood_case_ends_at_the_floor_with_the_slope_pointing_below():
     x = heywood_sample()
     parameters = exact.factor_analysis_maximum_likelihood(x, 2, variance_floor=1e-4)
@@ -101,6 +109,7 @@ def test_heywood_case_ends_at_the_floor_with_the_slope_pointing_below():
     assert (scale_slope[held] < 0).all()
 
 
+@pytest.mark.filterwarnings(OTHER_MAXIMA)
 def test_a_lower_floor_gives_a_higher_likelihood():
     x = heywood_sample()
     values = [
@@ -135,6 +144,7 @@ def test_scaling_a_column_changes_only_its_scale():
     torch.testing.assert_close(difference, units.log().sum().expand(400), rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.filterwarnings(OTHER_MAXIMA)
 @pytest.mark.parametrize("seed", range(20))
 def test_converges_on_awkward_data(seed):
     """Random shapes, ranks and sizes, half of them with more latents than can be identified."""
@@ -151,6 +161,74 @@ def test_converges_on_awkward_data(seed):
     assert gain.abs() < 1e-7
 
 
+def few_rows(seed):
+    """Return few data, and a number of latents: which columns end at the floor depends on the start."""
+    generator = np.random.default_rng(1000 + seed)
+    D = int(generator.integers(4, 10))
+    L = int(generator.integers(1, D // 2))
+    x = generator.normal(size=(int(generator.integers(L + 2, D + 2)), D))
+    if seed % 2:
+        factors = generator.standard_t(3, size=(len(x), L)) @ generator.normal(size=(L, D))
+        x = factors + generator.uniform(0.01, 1.5, size=D) * x
+    return torch.as_tensor(x), L
+
+
+def climbed_by_scipy(x, L, starts, floor_share=1e-6):
+    """Return the best mean log-likelihood by L-BFGS-B in W and log Psi, from so many random starts."""
+    D = x.shape[1]
+    covariance = torch.cov(x.T, correction=0)
+    floor = floor_share * covariance.diagonal().mean()
+    generator = np.random.default_rng(0)
+
+    def minus(parameters):
+        parameters = torch.tensor(parameters, requires_grad=True)
+        weight, log_noise = parameters[: D * L].view(D, L), parameters[D * L :]
+        whole = weight @ weight.mT + log_noise.exp().diag()
+        value = 0.5 * (D * math.log(2 * math.pi) + torch.logdet(whole) + torch.linalg.solve(whole, covariance).trace())
+        value.backward()
+        return value.item(), parameters.grad.numpy()
+
+    bounds = [(None, None)] * (D * L) + [(math.log(floor), None)] * D
+    best = -math.inf
+    for _ in range(starts):
+        noise = covariance.diagonal().numpy() * generator.uniform(0.01, 1, D)
+        weight = generator.normal(size=D * L) * covariance.diagonal().mean().sqrt().item()
+        found = scipy.optimize.minimize(
+            minus, np.concatenate([weight, np.log(noise)]), jac=True, bounds=bounds, method="L-BFGS-B",
+            options={"maxiter": 300, "ftol": 1e-9},
+        )  # fmt: skip
+        best = max(best, -found.fun)
+    return best
+
+
+@pytest.mark.filterwarnings(OTHER_MAXIMA)
+@pytest.mark.parametrize(
+    ("seed", "short"), [(4, 1.5), (6, 0.5), (17, 0.1), (18, 1.0), (0, None), (9, None), (20, None), (24, None)]
+)
+def test_no_random_start_ends_above_the_maximum_of_few_rows(seed, short):
+    """Three starts alone end `short` nats per datum below what random ones reach."""
+    x, L = few_rows(seed)
+    three, best = (
+        mean_log_likelihood(x, *exact.factor_analysis_maximum_likelihood(x, L, num_starts=n)) for n in (3, 60)
+    )
+    random = climbed_by_scipy(x, L, starts=6)
+    assert random < best + 1e-6
+    assert short is None or random > three + short
+
+
+def test_says_when_starts_disagree():
+    x, L = few_rows(6)
+    line = (
+        r"factor analysis: expected \d+ starts to end at one maximum; got \d+ that end up to .* nats per datum lower; "
+        "try a larger variance_floor, fewer latents, or more data"
+    )
+    with pytest.warns(UserWarning, match=line):
+        exact.factor_analysis_maximum_likelihood(x, L)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        exact.factor_analysis_maximum_likelihood(sample(), 2)  # one maximum, away from the floor
+
+
 def test_keeps_the_type_of_the_data():
     x = sample()
     single, double = (exact.factor_analysis_maximum_likelihood(x.to(t), 2) for t in (torch.float32, torch.float64))
@@ -163,6 +241,7 @@ def test_keeps_the_type_of_the_data():
     ("x", "options", "message"),
     [
         (torch.ones(10, 4), {}, "x: expected a column that varies; got constant columns only"),
+        (sample(), {"num_starts": 2}, "num_starts: expected 3 or more; got 2"),
         (sample(), {"variance_floor": 0.0}, "variance_floor: expected a positive share of the mean variance; got 0.0"),
         (
             sample(),

@@ -5,16 +5,21 @@ from __future__ import annotations
 import math
 
 import own_pairs
+import pyro
+import pyro.distributions as dist
 import pytest
+import scipy.integrate
 import scipy.stats
 import torch
 from estimates import SE
 from pairs import PAIRS, D
+from pyro.nn import PyroModule
 from test_hierarchical import GUIDES, data_of, joint, linear_pair, posterior_of
 
 from ppl_vae import Pair
 from ppl_vae.errors import InputError
-from ppl_vae.evaluation.layers import layer_use, reconstruct_from, table
+from ppl_vae.evaluation import layers
+from ppl_vae.evaluation.layers import LayerUse, layer_use, reconstruct_from, table, units_in_use
 from ppl_vae.exact import gaussian_kl
 from ppl_vae.guides import AmortizedNormal, BottomUp, TopDown
 from ppl_vae.models import VAE, Hierarchical
@@ -102,6 +107,167 @@ def test_information_of_a_layer_that_depends_on_a_draw_alone_lies_between_the_tw
     assert low == 0
     assert high > 1
     assert above.information == pytest.approx((0.0, 0.0), abs=1e-9)
+
+
+class Collapsed(PyroModule):
+    """z2 from x, z1 from the model's own p(z1|z2): a lower layer that adds nothing to the upper one."""
+
+    def __init__(self, model, gain, scale):
+        super().__init__()
+        self.conditional, self.gain, self.scale = model.conditional, gain, scale
+
+    def forward(self, x=None, size=None):
+        with pyro.plate("data", len(x), dim=-1):
+            z2 = pyro.sample("z2", dist.Normal(self.gain * x, self.scale).to_event(1))
+            pyro.sample("z1", self.conditional(1, z2))
+
+
+def collapsed(gain=2.0, scale=0.5, slope=1.5, noise=0.1, N=40):
+    """A pair of two latents of one unit, z1 = slope z2 + noise, and x that is -1 or 1 in turn."""
+    model = Hierarchical(1, (1, 1), hidden=(), likelihood="normal").double()
+    for parameter in model.conditionals.parameters():
+        parameter.data.zero_()
+    last = model.conditionals[0].layers[-1]
+    last.weight.data[0, 0], last.bias.data[1] = slope, math.log(math.expm1(noise - 1e-4))
+    return Pair(model, Collapsed(model, gain, scale)), {"x": torch.tensor([[-1.0], [1.0]] * (N // 2)).double()}
+
+
+def index_information(mean, scale):
+    """Return the information in z on which of two equally likely it is, N(-mean, scale^2) or N(mean, scale^2)."""
+    law = scipy.stats.norm(mean, scale)
+
+    def integrand(z):
+        return law.pdf(z) * (law.logpdf(z) - math.log((law.pdf(z) + law.pdf(-z)) / 2))
+
+    return scipy.integrate.quad(integrand, mean - 8 * scale, mean + 8 * scale)[0]
+
+
+def test_a_layer_drawn_from_the_models_own_conditional_is_not_in_use():
+    """Its mean moves with the layer above, so that it is active, and its KL is 0."""
+    pair, batch = collapsed()
+    below, above = layer_use(pair, batch)
+    assert (below.kl, below.in_use, below.active) == (pytest.approx(0, abs=1e-9), 0, 1)
+    assert (above.in_use, above.active) == (1, 1)
+    assert units_in_use(pair, batch) == {"z2": 1, "z1": 0}
+
+
+@pytest.mark.parametrize(("gain", "scale"), [(1.0, 0.7), (0.3, 1.0), (0.0, 1.0)])
+def test_information_of_such_a_layer_is_held_below_the_kl_of_those_above(gain, scale):
+    """The truth by quadrature lies between the ends; z1's density given its own z2 would tell all data apart."""
+    slope, noise = 1.5, 0.1
+    pair, batch = collapsed(gain, scale, slope, noise)
+    below, above = layer_use(pair, batch, num_draws=50)
+    kl = 0.5 * (gain**2 + scale**2 - 1) - math.log(scale)  # of z2, the same for all data
+    assert below.information[1] <= kl + 1e-9
+    assert below.most_information == pytest.approx(math.log(40))
+    truth = index_information(gain * slope, math.hypot(slope * scale, noise))
+    low, high = below.information
+    assert low - SE * below.information_error - 1e-9 <= truth <= high + SE * below.information_error + 1e-9
+    truth = index_information(gain, scale)
+    assert above.information[1] <= kl + 1e-9
+    assert abs(above.information[0] - truth) <= SE * above.information_error + 1e-9
+
+
+def test_a_prior_that_knows_the_datum_bounds_no_information():
+    """q(z|x, c) = p(z|c) has a KL of 0, and z tells which c it was drawn for."""
+
+    def model(x=None, c=None, size=None):
+        with pyro.plate("data", len(c), dim=-1):
+            z = pyro.sample("z", dist.Normal(3 * c, 1.0).to_event(1))
+            pyro.sample("x", dist.Normal(z, 1.0).to_event(1), obs=x)
+
+    def guide(x=None, c=None, size=None):
+        with pyro.plate("data", len(c), dim=-1):
+            pyro.sample("z", dist.Normal(3 * c, 1.0).to_event(1))
+
+    c = torch.tensor([[-1.0], [1.0]] * 500)
+    (use,) = layer_use(Pair(model, guide), {"x": torch.zeros(1000, 1), "c": c})
+    assert (use.kl, use.in_use) == (0, 0)
+    truth = index_information(3.0, 1.0)
+    assert abs(use.information[1] - truth) < SE * use.information_error
+    assert truth > 0.5
+
+
+@pytest.mark.parametrize("covariance", ["diagonal", "full"])
+def test_units_in_use_are_those_with_a_kl(covariance):
+    """By the formula for Normals, to one side and the other of 0.01 nats; a full covariance by its marginals."""
+    pair = Pair(VAE(D, 3, hidden=()), AmortizedNormal(D, 3, hidden=(), covariance=covariance)).double()
+    last = pair.guide.encoder.layers[-1]
+    for parameter in pair.guide.parameters():
+        parameter.data.zero_()
+    last.bias.data[:3] = torch.tensor([0.15, 0.13, 0.0])  # KLs of 0.0113, 0.0085 and 0
+    batch = {"x": PAIRS["vae-bernoulli"].batch(20)["x"].double()}
+    q = pair.guide.posterior(batch["x"])
+    kls = (0.5 * (q.mean**2 + q.variance - 1) - 0.5 * q.variance.log()).mean(0)
+    assert kls.tolist() == pytest.approx([0.01125, 0.00845, 0.0])
+    (use,) = layer_use(pair, batch)
+    assert (use.in_use, use.active) == (1, 0)
+    last.weight.data[:3] = 0.01 * torch.eye(3, D)
+    last.weight.data[2, 2] = 2.0
+    (use,) = layer_use(pair, batch)
+    assert (use.in_use, use.active) == (2, 1)
+    assert units_in_use(pair, batch) == {"z": 2}
+
+
+def test_units_of_another_law_have_no_kl_of_their_own():
+    """They are no number in the table, and the report of such a pair has none."""
+
+    def model(x=None, size=None):
+        with pyro.plate("data", len(x) if size is None else size, dim=-1):
+            z = pyro.sample("z", dist.Normal(torch.zeros(3), 1.0).to_event(1))
+            pyro.sample("x", dist.Normal(z, 1.0).to_event(1), obs=x)
+
+    def guide(x=None, size=None):
+        with pyro.plate("data", len(x), dim=-1):
+            pyro.sample("z", dist.LowRankMultivariateNormal(x, torch.ones(3, 1), torch.ones(3)))
+
+    pair, batch = Pair(model, guide), {"x": torch.randn(20, 3, generator=torch.Generator().manual_seed(0))}
+    (use,) = layer_use(pair, batch)
+    assert (use.in_use, use.active) == (None, 3)
+    assert units_in_use(pair, batch) == {}
+    assert table([use]).splitlines()[1].split()[:3] == ["z", "3", "–"]
+
+
+@pytest.mark.parametrize("kind", GUIDES)
+def test_kls_of_units_add_up_to_that_of_their_layer(kind, monkeypatch):
+    """Whether in closed form or by draws, as they are for the lower layer of a bottom-up guide."""
+    pair = linear_pair(kind, (3, 2))
+    seen = {}
+
+    def spy(name, model, guide):
+        return seen.setdefault(name, unit_kl(name, model, guide))
+
+    unit_kl = layers._unit_kl
+    monkeypatch.setattr(layers, "_unit_kl", spy)
+    for use in layer_use(pair, data_of(pair, 30)):
+        assert seen[use.site].shape == (use.size,)
+        assert float(seen[use.site].sum()) == pytest.approx(use.kl, rel=1e-9, abs=1e-9)
+        assert use.in_use == int((seen[use.site] > 0.01).sum())
+
+
+@pytest.mark.parametrize(
+    ("information", "shown"),
+    [
+        ((1.234, 1.2341), "1.23 ± 0.02"),
+        ((1.0, 1.5), "1.00 to 1.50 ± 0.02"),
+        ((0.0, 1.5), "at most 1.50 ± 0.02"),
+        ((0.0, 0.0), "0.00 ± 0.02"),
+        ((0.0, math.log(180)), "–"),
+        ((4.0, math.log(180)), "4.00 to 5.19 ± 0.02"),
+    ],
+)
+def test_a_table_shows_what_is_known_of_the_information(information, shown):
+    use = LayerUse("z", 2, -0.001, 0.001, 1, 2, information, 0.02, math.log(180))
+    head, row = table([use]).splitlines()
+    assert head.split() == ["layer", "units", "in", "use", "KL,", "nats", "information,", "nats"]
+    assert " ".join(row.split()) == f"z 2 1 0.00 ± 0.00 {shown}"
+
+
+def test_a_discrete_latent_is_in_use_and_has_no_mean():
+    pair, batch = Pair(*PAIRS["m2-unlabelled"].build()), PAIRS["m2-unlabelled"].batch(20)
+    assert set(units_in_use(pair, batch)) == {"y", "z"}
+    with pytest.raises(InputError, match=r"site 'y': expected a mean, to count active units; got .*; try units_in_use"):
+        layer_use(pair, batch)
 
 
 def test_a_table_and_a_seed():

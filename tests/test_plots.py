@@ -411,6 +411,19 @@ def test_comparisons_refuse_shapes_that_differ():
 # --- data other than images -------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("mean", [4, 300])
+def test_marginals_of_counts_have_as_many_whole_numbers_in_each_bar(mean, rng):
+    x, generated = rng.poisson(mean, size=(2, 400, 1))
+    (ax,) = plots.marginals(x, generated).axes
+    stairs = ax.patches[0].get_data()
+    (width,) = set(np.diff(stairs.edges))
+    assert width == int(width)
+    assert stairs.edges[0] == min(x.min(), generated.min()) - 0.5
+    assert stairs.edges[-1] > max(x.max(), generated.max())
+    inside = [((x > low) & (x < high)).mean() for low, high in zip(stairs.edges[:-1], stairs.edges[1:], strict=True)]
+    assert_allclose(stairs.values * width, inside)
+
+
 def test_marginals_have_a_panel_per_feature_of_unit_area(rng):
     data, samples = rng.normal(size=(80, 4)), rng.normal(size=(50, 4))
     samples[0, 2] = np.nan

@@ -120,9 +120,35 @@ def test_coverage_of_draws_from_the_truth_and_of_narrower_ones(K):
     assert abs(narrow - expected) <= SE * (expected * (1 - expected) / N) ** 0.5
 
 
+@pytest.mark.parametrize("rate", [0.05, 0.7, 5.0])
+def test_coverage_of_counts(rate):
+    """Ties, at any rate: the mean over data is the level, and counts that vary too little fall short of it."""
+    torch.manual_seed(0)
+    N = 20_000
+    true, draws = torch.poisson(torch.full((N,), rate)), torch.poisson(torch.full((19, N), rate))
+    assert abs(float(interval_coverage(draws, true, 0.9)) - 0.9) <= SE * (0.9 * 0.1 / N) ** 0.5
+    assert interval_coverage(draws.clamp_max(draws.median()), true, 0.9) < 0.88
+
+
+@pytest.mark.parametrize(("K", "level", "m"), [(3, 0.5, 1), (4, 0.6, 1), (4, 0.2, 2)])
+def test_coverage_with_ties_is_exactly_the_level(K, level, m):
+    """All outcomes of a truth and K draws of a law with ties, each as likely as any other: 1/4, 1/4 and 1/2."""
+    outcomes = torch.cartesian_prod(*[torch.tensor([0, 1, 2, 2])] * (K + 1))
+    true, draws = outcomes[:, 0], outcomes[:, 1:].T
+    assert float(interval_coverage(draws, true, level)) == pytest.approx(level, abs=1e-12)
+    # One outcome at a time, by the orders in which the ties may be broken.
+    orders = torch.cartesian_prod(*[torch.arange(K + 1.0)] * (K + 1))
+    orders = orders[[len(set(row)) == K + 1 for row in orders.tolist()]] / 100
+    for t, d in zip(true[:64], draws.T[:64], strict=True):
+        ranks = (d + orders[:, 1:] < (t + orders[:, 0])[:, None]).sum(1)
+        wanted = ((ranks >= m) & (ranks <= K - m)).double().mean()
+        assert float(interval_coverage(d[:, None], t[None], level)) == pytest.approx(float(wanted), abs=1e-12)
+
+
 @pytest.mark.parametrize(
     ("draws", "level", "message"),
     [
+        (torch.full((3, 5), torch.nan), 0.5, "draws: expected values that can be ranked; got 15 of 15 NaN"),
         (torch.zeros(3, 4), 0.9, "draws and true: expected shapes"),
         (torch.zeros(20, 5), 0.9, "draws: expected as many that .* K = 20"),
         (torch.zeros(3, 5), 1.0, "level: expected a number between 0 and 1; got 1.0"),

@@ -11,12 +11,18 @@ whose gradient in log Psi is -h / 2, h_d = sum_{k rest} (1 - l_k) U_dk^2. It is 
 curvature G = (U_rest U_rest')^2, entry by entry, exact where the rest l_k are 1, as in a model that fits (Joreskog
 1967). Steps are damped until F rises (Marquardt 1963); should that fail, Psi <- diag(S - W W') cannot: at the best W
 the latents' second moment is I, so this is the EM step for Psi (Rubin & Thayer 1982).
+
+F has several local maxima where columns end at the floor, above all with few data: one for each set of columns that the
+latents take up whole. Where the first three starts disagree, or one of them ends at the floor, more are taken: random
+ones, then the best so far with one column's noise put at the floor, or taken off it, until that gains nothing.
 """
 
 from __future__ import annotations
 
+import contextlib
 import math
-from collections.abc import Iterator
+import warnings
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import torch
@@ -25,6 +31,11 @@ from torch import Tensor
 from ppl_vae.errors import InputError
 from ppl_vae.exact.checks import check_data
 from ppl_vae.exact.ppca import column_signs
+
+#: Nats per datum below which two maxima are one.
+SAME = 1e-6
+#: Random starts, where three are not enough.
+RANDOM = 24
 
 
 class FactorAnalysisParameters(NamedTuple):
@@ -42,13 +53,15 @@ def factor_analysis_maximum_likelihood(
     variance_floor: float = 1e-6,
     tolerance: float = 1e-10,
     max_iterations: int = 1000,
+    num_starts: int = 60,
 ) -> FactorAnalysisParameters:
     """Return the parameters of factor analysis that maximise the likelihood of `x`; see the equations of this file.
 
     The maximum is taken over noise variances at or above a floor. Without one the likelihood has no maximum where a
     column is constant, and a column that the factors explain fully (a Heywood case) never settles. The likelihood may
-    have several local maxima: this is the best of those reached from three starts, never below PPCA where PPCA's noise
-    is above the floor. W is determined up to a rotation of the latents, as in PPCA.
+    have several local maxima: this is the best of those reached from up to `num_starts` starts, never below PPCA where
+    PPCA's noise is above the floor; a warning says by how much starts disagree. W is determined up to a rotation of the
+    latents, as in PPCA.
 
     Parameters
     ----------
@@ -62,16 +75,26 @@ def factor_analysis_maximum_likelihood(
         Stop where the gain still to be had, as Newton's method predicts it, is below this many nats per datum.
     max_iterations : int
         Steps before giving up.
+    num_starts : int
+        Starts at most, 3 or more. Those past three are taken where the first three disagree, or a column that varies
+        ends at the floor.
+
+    Warns
+    -----
+    UserWarning
+        If starts end at different maxima: there may be a higher one still.
 
     Raises
     ------
     InputError
         If `x` is not a finite matrix with N > L, if L >= D, if all columns are constant, if the floor is not positive,
-        or if the tolerance is not reached.
+        for fewer than three starts, or if the tolerance is not reached from one of the first three.
     """
     data = check_data(x, latent_dim)
     if not variance_floor > 0:
         raise InputError("variance_floor", expected="a positive share of the mean variance", got=str(variance_floor))
+    if num_starts < 3:
+        raise InputError("num_starts", expected="3 or more", got=str(num_starts))
     bias = data.mean(0)
     covariance = (data - bias).mT @ (data - bias) / len(data)
     variances = covariance.diagonal()
@@ -79,25 +102,75 @@ def factor_analysis_maximum_likelihood(
         raise InputError("x", expected="a column that varies", got="constant columns only")
     floor = variance_floor * variances.mean().item()
 
-    best = max(
-        (
-            _climb(
-                _Profile.at(start.clamp_min(floor), covariance, latent_dim),
-                covariance,
-                floor,
-                tolerance,
-                max_iterations,
-            )
-            for start in _starts(covariance, floor, latent_dim)
-        ),
-        key=lambda profile: profile.value,
-    )
+    def climb(start: Tensor) -> _Profile:
+        profile = _Profile.at(start.clamp_min(floor), covariance, latent_dim)
+        return _climb(profile, covariance, floor, tolerance, max_iterations)
+
+    ends = [climb(start) for start in _starts(covariance, floor, latent_dim)]
+    same = max(SAME, 10 * tolerance)
+    disagree = max(map(_value, ends)) - min(map(_value, ends)) > same
+    if disagree or any(((end.noise <= floor * (1 + 1e-6)) & (variances > floor)).any() for end in ends):
+        ends = _search(climb, ends, variances, floor, num_starts, same)
+        _warn_of_lower(ends, same)
+    best = max(ends, key=_value)
     dtype = x.dtype if x.is_floating_point() else data.dtype
     return FactorAnalysisParameters(best.weight.to(dtype), bias.to(dtype), best.noise.sqrt().to(dtype))
 
 
+def _value(profile: _Profile) -> float:
+    return profile.value
+
+
+def _search(
+    climb: Callable[[Tensor], _Profile],
+    ends: list[_Profile],
+    variances: Tensor,
+    floor: float,
+    num_starts: int,
+    same: float,
+) -> list[_Profile]:
+    """Return `ends` and where more starts lead, at most `num_starts` in all; one that does not settle is left out."""
+    generator = torch.Generator().manual_seed(0)
+    D, L, ends = len(variances), ends[0].weight.shape[-1], [*ends]
+
+    def lead(start: Tensor) -> None:
+        with contextlib.suppress(InputError):
+            ends.append(climb(start))
+
+    left = num_starts - len(ends)
+    for count in range(min(left, RANDOM)):
+        u = torch.rand(D, generator=generator, dtype=variances.dtype).to(variances.device)
+        start = variances * (10 ** (-6 * u) if count % 3 == 0 else u)
+        if count % 3 == 1:
+            start[torch.randperm(D, generator=generator)[: 1 + count // 3 % L]] = floor
+        lead(start)
+    best, column, tried = max(ends, key=_value), 0, 0
+    for _ in range(left - RANDOM):
+        if tried == D:  # all columns, since the last gain
+            break
+        start = best.noise.clone()
+        start[column] = 0.5 * variances[column] if start[column] <= floor * (1 + 1e-6) else floor
+        lead(start)
+        column, tried = (column + 1) % D, tried + 1
+        if ends[-1].value > best.value + same:
+            best, tried = ends[-1], 0
+    return ends
+
+
+def _warn_of_lower(ends: list[_Profile], same: float) -> None:
+    """Warn if starts ended at different maxima."""
+    best = max(map(_value, ends))
+    short = [best - end.value for end in ends if best - end.value > same]
+    if short:
+        warnings.warn(
+            f"factor analysis: expected {len(ends)} starts to end at one maximum; got {len(short)} that end up to "
+            f"{max(short):.2g} nats per datum lower; try a larger variance_floor, fewer latents, or more data",
+            stacklevel=3,
+        )
+
+
 def _starts(covariance: Tensor, floor: float, latent_dim: int) -> Iterator[Tensor]:
-    """Yield noise variances (D,) to climb from; on random problems the best of these three is seldom beaten."""
+    """Yield noise variances (D,) to climb from first; where none ends at the floor, the best is seldom beaten."""
     D, variances = len(covariance), covariance.diagonal()
     yield 0.5 * variances
     # What the other columns leave unexplained (Joreskog 1967).

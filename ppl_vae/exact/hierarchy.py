@@ -28,7 +28,7 @@ class Layer(NamedTuple):
 
 
 def joint(layers: Sequence[Layer], mean: Tensor | None = None, covariance: Tensor | None = None) -> JointGaussian:
-    """Return the law of x, z1, ..., zL, in float64; see the equations of this file.
+    """Return the distribution of x, z1, ..., zL, in float64; see the equations of this file.
 
     Everything asked of it is one line: log p(x) is ``p.log_prob(x=x)``; the posterior of all layers
     ``p.given(x=x)``, and of one ``.marginal("z2")`` of it; p(z_1|z_2, x) is ``p.given(x=x, z2=z2).marginal("z1")``, or

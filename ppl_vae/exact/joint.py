@@ -123,7 +123,7 @@ class JointGaussian:
         return JointGaussian(self.sizes | {name: D}, torch.cat(means, -1), grown)
 
     def marginal(self, *names: str) -> JointGaussian:
-        """Return the law of the variables `names` alone, in that order."""
+        """Return the distribution of the variables `names` alone, in that order."""
         rows = self._rows(names)
         return JointGaussian(
             {name: self.sizes[name] for name in names}, self.mean[..., rows], self.covariance[..., rows, :][..., rows]
@@ -138,7 +138,7 @@ class JointGaussian:
         return Regression(weights, bias, covariance)
 
     def given(self, /, **values: Tensor) -> JointGaussian:
-        """Return the law of all other variables given the values (..., n_o) of some: a mean per datum."""
+        """Return the distribution of all other variables given the values (..., n_o) of some: a mean per datum."""
         rest = [name for name in self.sizes if name not in values]
         if not rest:
             raise InputError("given", expected="a variable left to tell of", got="values for all", hint="log_prob")

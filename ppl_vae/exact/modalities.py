@@ -35,7 +35,7 @@ class Expert(NamedTuple):
 
 
 def joint(modalities: Mapping[str, Layer]) -> JointGaussian:
-    """Return the law of ``"z"`` and every modality by its name, in float64.
+    """Return the distribution of ``"z"`` and every modality by its name, in float64.
 
     Then ``p.given(depth=x).log_prob(joints=t)`` is log p(t|x), and ``p.given(depth=x).marginal("z")`` the posterior.
     """

@@ -18,6 +18,7 @@ from torch import Tensor
 from ppl_vae import plots
 from ppl_vae.data import Split
 from ppl_vae.errors import RunError
+from ppl_vae.evaluation.layers import IN_USE, units_in_use
 from ppl_vae.report.page import Report
 from ppl_vae.runs import Run
 
@@ -76,7 +77,9 @@ class Subject:
             return cls(run, name)
         here = split.take(min(most, split.size), seed).to(run.pair.device, run.pair.dtype)
         contract = run.pair.check(here)
-        given = {key: value for key, value in run.pair.arguments(here).items() if key not in contract.observed}
+        given = {
+            key: value for key, value in run.pair.arguments(here).items() if key not in contract.observed_arguments
+        }
         return cls(run, name, here, contract.observed, given, contract.shares_latents, not contract.without_prior)
 
     def head(self, title: str) -> str:
@@ -106,7 +109,7 @@ class Subject:
     @property
     def limits(self) -> tuple[float, float] | None:
         """The values to draw black and white: 0 and 1 for data that lie between."""
-        return None if self._spec["support"] == "real" else (0.0, 1.0)
+        return (0.0, 1.0) if self._spec["support"] in ("binary", "unit") else None
 
     @property
     def _spec(self) -> dict[str, Any]:
@@ -245,6 +248,10 @@ def embeddings(report: Report, s: Subject, method: str) -> None:
         means = s.run.pair.posterior_mean(s.split)
         count, conditions = s.conditions(s.split.size)
         prior = s.run.pair.generate(count, **conditions)
+        in_use: dict[str, int] = {}
+        if s.has_prior:
+            with part(report, "how many coordinates are in use"):
+                in_use = units_in_use(s.run.pair, s.split, num_draws=2)
         for site, z in means.items():
             z, drawn = _flat(z), _flat(prior[site])
             L = z.shape[1]
@@ -265,12 +272,8 @@ def embeddings(report: Report, s: Subject, method: str) -> None:
             how = "" if L == 2 else f", brought to the plane by {'PCA' if method == 'pca' else 't-SNE'}"
             figure = plots.embedding(plots.embed(z, method=method), labels, axis_names=names)
             caption = f"The guide's mean of {site} for each of {len(z):,} data{how}."
-            if s.has_prior:
-                active = int((z.var(0) > 0.01 * drawn.var(0)).sum())
-                caption += (
-                    f" {active} of {L} coordinates are in use: over the data their mean has more than 1 % of the "
-                    "prior's variance."
-                )
+            if site in in_use:
+                caption += f" {in_use[site]} of {L} coordinates are in use: their KL is above {IN_USE} nats per datum."
             if labels is not None and "y" not in s.given and "y" not in s.observed:
                 caption += " The pair never saw the labels: classes that lie apart were told apart without them."
             report.figure(figure, caption, s.figure_name("latent", site))
