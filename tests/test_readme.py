@@ -37,6 +37,15 @@ from torch import nn
     assert pair.log_weights({"x": torch.randn(4, 5)}, 3).shape == (3, 4)
 
 
+def test_own_data_run(capsys):
+    (block,) = (block for block in BLOCKS if "from_tensors(np" in block)
+    names = {"ppl_vae": ppl_vae}
+    exec(block, names)
+    assert names["data"].spec.log_scale > 10
+    assert "log p = log p(x) - " in capsys.readouterr().out
+    assert names["pair"].check(names["counts"].test).observed == ("x",)
+
+
 def test_several_modalities_run(tmp_path, monkeypatch, capsys):
     synthetic_hands.write(tmp_path, "nyu")
     monkeypatch.setenv("PPL_VAE_DATA", str(tmp_path))

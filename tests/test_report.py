@@ -21,10 +21,11 @@ import ppl_vae
 from ppl_vae import files, plots
 from ppl_vae.errors import InputError, RunError
 from ppl_vae.evaluation.classification import classify
+from ppl_vae.evaluation.layers import layer_use
 from ppl_vae.evaluation.log_likelihood import log_likelihood
 from ppl_vae.guides import AmortizedMixture, AmortizedNormal, LinearGaussian
 from ppl_vae.kl_weights import Capacity, Constrained
-from ppl_vae.models import M2, PPCA, VAE
+from ppl_vae.models import M2, PPCA, VAE, Hierarchical
 from ppl_vae.report import Report, add_run, page, run_report
 
 VOID = {"meta", "link", "img", "br"}
@@ -284,6 +285,30 @@ def read(path):
     return parsed
 
 
+class Collapsed(PyroModule):
+    """A guide of two layers that draws the lower one from the model's own conditional, whatever the datum."""
+
+    def __init__(self, model):
+        super().__init__()
+        self.conditional, self.mean = model.conditional, nn.Linear(64, 2)
+
+    def forward(self, x=None, size=None):
+        with pyro.plate("data", len(x), dim=-1):
+            z2 = pyro.sample("z2", dist.Normal(self.mean(x), 0.5).to_event(1))
+            pyro.sample("z1", self.conditional(1, z2))
+
+
+def test_the_report_counts_coordinates_in_use_as_the_layers_do(digits, tmp_path):
+    """z1 moves over the data with z2, by more than 1 % of its variance, and has no KL."""
+    model = Hierarchical(64, (3, 2), hidden=())
+    run = fitted(model, Collapsed(model), digits, run_dir=tmp_path / "run")
+    text = read(run_report(run, digits, **OPTIONS)).text
+    uses = {use.site: use for use in layer_use(run.pair, digits.test)}
+    assert (uses["z1"].in_use, uses["z1"].active) == (0, 3)
+    assert "0 of 3 coordinates are in use: their KL is above 0.01 nats per datum." in text
+    assert f"{uses['z2'].in_use} of 2 coordinates are in use" in text
+
+
 def test_the_report_on_a_vae_has_every_part(vae, digits):
     path = run_report(vae, digits, **OPTIONS)
     assert path == vae.directory / "report.html"
@@ -363,6 +388,14 @@ def test_two_runs_share_a_report(vae, digits, tmp_path):
     assert len(parsed.figures) == 14
     assert {"first-history", "second---history"} <= set(parsed.figures)
     assert "second β: Samples" in parsed.texts("h2")
+
+
+def test_the_report_says_how_far_annealing_lies_above(vae, digits, tmp_path):
+    estimate = log_likelihood(vae.pair, digits.test, num_particles=50, seed=5, progress=False)
+    parsed = read(run_report(vae, digits, tmp_path / "r.html", estimates=[estimate]))
+    assert "On 10 of these data annealing (AIS from the guide, 8 chains of 100 distributions) lies " in parsed.text
+    other = log_likelihood(vae.pair, digits.validation, num_particles=50, seed=5, progress=False)
+    assert "annealing (AIS" not in read(run_report(vae, digits, tmp_path / "r.html", estimates=[other])).text
 
 
 def test_recorded_estimates_are_listed_and_other_data_marked(vae, digits, tmp_path):

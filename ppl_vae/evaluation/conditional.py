@@ -1,6 +1,8 @@
 """log p(x_t | x_i) of some modalities given others, as the difference of two estimates.
 
 log p(x_t | x_i) = log p(x_t, x_i) - log p(x_i)
+
+Each has the logarithm's bias, -v/2 with v its variance, so that the difference has -(v_1 - v_2)/2: less than either.
 """
 
 from __future__ import annotations
@@ -10,6 +12,7 @@ from dataclasses import replace
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from ppl_vae.data import Dataset
 from ppl_vae.errors import InputError
@@ -46,7 +49,8 @@ def conditional_log_likelihood(
     Returns
     -------
     LogLikelihood
-        Of the difference. Effective sample size and Pareto k are the worse of both.
+        Of the difference. Variances are added up, biases subtracted; effective sample size and Pareto k are the worse
+        of both.
 
     Raises
     ------
@@ -68,6 +72,11 @@ def conditional_log_likelihood(
         joint,
         values=joint.values - alone.values,
         variances=joint.variances + alone.variances,
+        # What the tail of one hides raises the difference, what that of the other hides lowers it.
+        lower_variances=_lower(joint) + alone.variances,
+        upper_variances=joint.variances + _lower(alone),
+        biases=joint.bias - alone.bias,
+        deterministic=_either(joint.deterministic, alone.deterministic),
         effective_sample_size=torch.minimum(joint.effective_sample_size, alone.effective_sample_size),
         pareto_k=torch.maximum(joint.pareto_k, alone.pareto_k),
         seconds=joint.seconds + alone.seconds,
@@ -75,6 +84,15 @@ def conditional_log_likelihood(
         quantity=f"log p({', '.join(targets)} | {', '.join(known)})",
         curve=None,
     )
+
+
+def _lower(estimate: LogLikelihood) -> Tensor:
+    """Return the variances by the delta method alone."""
+    return estimate.variances if estimate.lower_variances is None else estimate.lower_variances
+
+
+def _either(first: Tensor | None, second: Tensor | None) -> Tensor | None:
+    return first if second is None else second if first is None else first | second
 
 
 def _names(what: str, names: str | Sequence[str]) -> tuple[str, ...]:

@@ -3,7 +3,8 @@
     log p^(x) = log (1/K) sum_k w_k,   ESS = (sum w)^2 / sum w^2,   Var[log p^(x)] ~ (K/ESS - 1) / (K - 1)
 
 The variance is that of the logarithm by the delta method; the logarithm's bias is about minus half of it (Burda et al.
-2016; Nowozin 2018). Pareto k is that of the T largest weights (Vehtari et al. 2024).
+2016; Nowozin 2018). Pareto k is that of the T largest weights (Vehtari et al. 2024), from which also comes by how much
+the variance is too small (`ppl_vae.evaluation.hidden`).
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import torch
 from torch import Tensor
 
 from ppl_vae.arviz_adapter import pareto_k, tail_length
+from ppl_vae.evaluation.hidden import widened
 
 #: Log weights that wait to be fitted together: 1 MiB, of which a fit makes some ten.
 NUMBERS_AT_ONCE = 2**17
@@ -78,9 +80,10 @@ class WeightStream:
 
 
 class TailShapes:
-    """Pareto k of N data, from tails that come in pieces: fitted some hundreds at a time, kept no longer than that.
+    """Pareto k of N data, and by how much it widens their variances, from tails that come in pieces.
 
-    The room for both is taken once: pieces that lived on one by one would pin the heap, and it would grow with N.
+    They are fitted some hundreds at a time, and kept no longer than that. The room for all is taken once: pieces that
+    lived on one by one would pin the heap, and it would grow with N.
     """
 
     def __init__(self, num_particles: int, size: int) -> None:
@@ -88,16 +91,19 @@ class TailShapes:
         length = min(num_particles, tail_length(num_particles) + 1)
         rows = min(size, max(1, NUMBERS_AT_ONCE // length))
         self._waiting = torch.empty(rows, length, dtype=torch.float64)
-        self._shapes = torch.empty(size, dtype=torch.float64)
+        self._estimates = torch.empty(rows, 2, dtype=torch.float64)
+        self._shapes, self._hidden = torch.empty(2, size, dtype=torch.float64)
         self._filled = self._fitted = 0
 
-    def add(self, tail: Tensor) -> None:
-        """Take in the largest log weights of B data, (B, T)."""
+    def add(self, tail: Tensor, values: Tensor, variances: Tensor) -> None:
+        """Take in the largest log weights of B data, (B, T), and what all of them estimate, (B,), with its variance."""
+        estimates = torch.stack([values, variances], 1)
         while len(tail):
             piece = tail[: len(self._waiting) - self._filled]
-            self._waiting[self._filled : self._filled + len(piece)] = piece
+            rows = slice(self._filled, self._filled + len(piece))
+            self._waiting[rows], self._estimates[rows] = piece, estimates[: len(piece)]
             self._filled += len(piece)
-            tail = tail[len(piece) :]
+            tail, estimates = tail[len(piece) :], estimates[len(piece) :]
             if self._filled == len(self._waiting):
                 self._fit()
 
@@ -106,11 +112,18 @@ class TailShapes:
         self._fit()
         return self._shapes
 
+    def hidden(self) -> Tensor:
+        """Return what the tails of all data hide, to be added to their variances, (N,)."""
+        self._fit()
+        return self._hidden
+
     def _fit(self) -> None:
         if self._filled:
-            fitted = pareto_k(self._waiting[: self._filled].numpy(), self.num_particles)
-            self._shapes[self._fitted : self._fitted + self._filled] = torch.from_numpy(fitted)
-            self._fitted, self._filled = self._fitted + self._filled, 0
+            tails, (values, variances) = self._waiting[: self._filled], self._estimates[: self._filled].T
+            rows = slice(self._fitted, self._fitted + self._filled)
+            self._shapes[rows] = torch.from_numpy(pareto_k(tails.numpy(), self.num_particles))
+            self._hidden[rows] = widened(tails, self.num_particles, values, variances) - variances
+            self._fitted, self._filled = rows.stop, 0
 
 
 class Columns:
@@ -120,18 +133,23 @@ class Columns:
     """
 
     def __init__(self, num_particles: int, size: int) -> None:
-        names = ("values", "variances", "effective_sample_size")
+        names = ("values", "lower_variances", "effective_sample_size")
         self._columns = {name: torch.empty(size, dtype=torch.float64) for name in names}
         self._tails = TailShapes(num_particles, size)
         self._non_finite = 0
 
     def put(self, rows: slice, stream: WeightStream, values: Tensor, variances: Tensor) -> None:
         """Take in the stream of the data that stand at `rows`, which follow those before, and what it estimates."""
-        self._columns["values"][rows], self._columns["variances"][rows] = values, variances
+        self._columns["values"][rows], self._columns["lower_variances"][rows] = values, variances
         self._columns["effective_sample_size"][rows] = stream.effective_sample_size()
-        self._tails.add(stream.tail)
+        self._tails.add(stream.tail, stream.estimate(), stream.variance())
         self._non_finite += stream.non_finite
 
     def results(self) -> dict[str, Any]:
-        """Return the columns (N,) and the count of log weights that are not finite."""
-        return self._columns | {"pareto_k": self._tails.shapes(), "non_finite": self._non_finite}
+        """Return the columns (N,) and the count of log weights that are not finite.
+
+        Variances are those put in, which are the lower ones, and what the tails hide.
+        """
+        variances = self._columns["lower_variances"] + self._tails.hidden()
+        tails = {"pareto_k": self._tails.shapes(), "variances": variances}
+        return self._columns | tails | {"non_finite": self._non_finite}

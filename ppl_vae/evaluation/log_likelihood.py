@@ -1,6 +1,6 @@
 """log p(x) of any pair: exact, or by Monte Carlo with an error bar and a diagnostic.
 
-exact        log p(x), where the model knows it
+exact        log p(x), where the model knows it, in float64
 prior        log (1/K) sum_k p(x | z_k),                  z_k ~ p(z)
 importance   log (1/K) sum_k p(x, z_k) / q(z_k | x),      z_k ~ q(z | x)
 ais          the same of weights annealed from the prior or the guide to the posterior (`annealed`)
@@ -23,10 +23,13 @@ from ppl_vae.errors import InputError, unknown_name
 from ppl_vae.evaluation.annealed import AnnealedOptions, annealed
 from ppl_vae.evaluation.chunks import MEMORY, Chunks, Sampler
 from ppl_vae.evaluation.curve import CurveSum, Groups
+from ppl_vae.evaluation.deterministic import one_configuration
 from ppl_vae.evaluation.diagnostics import Columns, WeightStream
+from ppl_vae.evaluation.exactly import exactly
 from ppl_vae.evaluation.jackknife import jackknife
 from ppl_vae.evaluation.result import LogLikelihood
 from ppl_vae.pair import Pair, as_pair
+from ppl_vae.proof import proved_or_eagerly
 from ppl_vae.shapes import integer_at_least
 from ppl_vae.types import Batch
 
@@ -63,9 +66,9 @@ def log_likelihood(
     data : Dataset, Split or mapping of str to Tensor
         A `Dataset` stands for its test split.
     method : {"exact", "prior", "importance", "ais"}
-        ``"exact"`` where the model has ``log_marginal(**batch)``; else importance weighting by the prior or by the
-        guide (Burda et al. 2016, eq. 8: in expectation a lower bound that rises to log p(x) with K), or annealed
-        importance sampling (see `ppl_vae.evaluation.annealed`).
+        ``"exact"`` where the model has ``log_marginal(**batch)``, which is run in float64; else importance weighting by
+        the prior or by the guide (Burda et al. 2016, eq. 8: in expectation a lower bound that rises to log p(x) with
+        K), or annealed importance sampling (see `ppl_vae.evaluation.annealed`).
     num_particles : int
         K, particles per datum: 1000, or 16 chains for ``"ais"``; has no part in ``"exact"``.
     correction : {"none", "jackknife"}
@@ -79,7 +82,9 @@ def log_likelihood(
         Bytes to work in, whatever K: 64 MiB, on a GPU 2 GiB. Chunks are cut to fit, so it also settles which random
         numbers fall to which datum. Where the device has less, the chunk halves until it fits, with a warning.
     compile : {"auto", "off", "graph", "inductor"}
-        How chunks are run, as in `fit`; ``"auto"`` records from fifty chunks on, and compiles what takes a minute.
+        How chunks are run, as in `fit`; ``"auto"`` records from fifty chunks on, and compiles what takes a minute. The
+        first chunk of a recording, and the last of a hundred or more, are computed by the programs as well: where the
+        two differ all is computed by the programs, with a warning.
     progress : bool, optional
         Whether to show a progress bar; by default on a terminal.
 
@@ -114,7 +119,7 @@ def log_likelihood(
             from_guide = method == "ais" and AnnealedOptions.of(annealing).start == "guide"
             contract.expect_densities(of_guide=from_guide or method == "importance")
         if method == "exact":
-            columns = _exact(pair, batch)
+            columns = exactly(pair, split)
         elif contract.shares_latents:
             raise InputError(
                 "pair",
@@ -126,7 +131,15 @@ def log_likelihood(
             columns = annealed(pair, batch, num_particles, annealing, memory=memory, compile=compile, show=progress)
         else:
             sampler = _from_prior(pair) if method == "prior" else pair.log_weights
-            columns = _estimate(sampler, batch, num_particles, memory, compile, correction, progress)
+            columns = proved_or_eagerly(
+                lambda mode: _estimate(sampler, batch, num_particles, memory, mode, correction, progress, pair),
+                compile,
+                pair.device,
+            )
+            if method == "importance":
+                columns["deterministic"] = one_configuration(
+                    pair, batch, columns["effective_sample_size"], num_particles
+                )
     return LogLikelihood(
         **columns,
         method=method,
@@ -139,8 +152,9 @@ def log_likelihood(
             "size": split.size,
             "binarization": split.spec.binarization,
             "digest": split.digest,
-        },
-        quantity=_quantity(pair, batch, contract.observed),
+        }
+        | ({"units": split.spec.units} if split.spec.units else {}),
+        quantity=_quantity(pair, batch, contract.observed_arguments),
         correction=correction,
     )
 
@@ -165,27 +179,6 @@ def _check_options(method: str, num_particles: int, correction: str, annealing: 
         raise InputError("annealing", expected="method 'ais'", got=repr(method), hint="method='ais'")
 
 
-def _exact(pair: Pair, batch: dict[str, Tensor]) -> dict[str, Any]:
-    log_marginal: Any = getattr(pair.model, "log_marginal", None)
-    if log_marginal is None:
-        raise InputError(
-            "method 'exact'",
-            expected="a model with log_marginal(**batch), such as PPCA",
-            got=type(pair.model).__name__,
-            hint="method='importance'",
-        )
-    values = log_marginal(**batch).to(torch.float64).cpu()
-    none = torch.full_like(values, torch.nan)
-    bad = int((~torch.isfinite(values)).sum())
-    return {
-        "values": values,
-        "variances": torch.zeros_like(values),
-        "effective_sample_size": none,
-        "pareto_k": none,
-        "non_finite": bad,
-    }
-
-
 def _from_prior(pair: Pair) -> Sampler:
     """Return a sampler of log p(x | z) for z from the prior."""
     model, _ = pair.programs()
@@ -206,11 +199,12 @@ def _estimate(
     compile: str,
     correction: str,
     show: bool | None,
+    pair: Pair,
 ) -> dict[str, Any]:
     """Run `sampler` over data and particles in chunks of at most `memory` bytes."""
     value = next(iter(batch.values()))
     size, device = len(value), value.device
-    chunks = Chunks(sampler, batch, num_particles, memory, compile)
+    chunks = Chunks(sampler, batch, num_particles, memory, compile, pair)
     # Log weights are worked on in blocks of many chunks: all of some data, or as many as fit of those of a few.
     room = max(1, memory // BYTES_PER_WEIGHT)
     data_block = min(size, chunks.data * max(1, room // (num_particles * chunks.data)))

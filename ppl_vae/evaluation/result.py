@@ -4,18 +4,29 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from statistics import NormalDist
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from ppl_vae.errors import InputError
 from ppl_vae.evaluation.curve import KCurve
 
 #: Above this Pareto k an importance-weighted estimate, and its error bar, cannot be trusted (Vehtari et al. 2024).
 PARETO_K_LIMIT = 0.7
 
+#: Above this Pareto k weights have no variance, of which the first order of the logarithm's bias is half.
+BIAS_LIMIT = 0.5
+
 #: Weights that count, below which neither the estimate nor its variance, a ratio of their moments, means much.
 LEAST_EFFECTIVE = 5
+
+#: Share of K that counts from which Pareto k, which is about the shape of a tail and not its size, decides nothing.
+EVEN = 0.9
+
+#: Particles below which there is no tail to fit, and so no Pareto k.
+LEAST_JUDGED = 25
 
 #: A bias below this share of the standard error is not worth a word: an interval of 95 % still covers 94.
 NEGLIGIBLE = 0.25
@@ -30,7 +41,8 @@ class LogLikelihood:
     values : Tensor (N,)
         log p(x_n), exact or estimated.
     variances : Tensor (N,)
-        Monte Carlo variance of each value, by the delta method; zero where exact, NaN for K = 1.
+        Squared Monte Carlo error of each value: its variance by the delta method, widened by what a long tail of its
+        weights hides (see `ppl_vae.evaluation.hidden`); zero where exact, NaN for K = 1.
     effective_sample_size, pareto_k : Tensor (N,)
         Diagnostics of each datum's weights; NaN where exact.
     method : str
@@ -42,7 +54,7 @@ class LogLikelihood:
     seed : int
         Seed of the particles.
     data : mapping
-        Name, role, size, binarisation and digest of the data.
+        Name, role, size, binarisation and digest of the data; their units, where they were standardised.
     non_finite : int
         Log weights (or exact values) that were NaN or infinite; they are counted here and left in the estimate.
     quantity : str
@@ -53,6 +65,14 @@ class LogLikelihood:
         The bound at K = 1, 2, 5, 10, …, from the same draws (``"prior"`` and ``"importance"``).
     details : mapping
         What else the method tells, as plain values: how it was run, the chunk, seconds spent recording, acceptance.
+    lower_variances, upper_variances : Tensor (N,), optional
+        What the lower and the upper end of an interval go by, where that is less than `variances`: what a tail hides
+        can only have raised the value, so that the lower end goes by the delta method alone.
+    biases : Tensor (N,), optional
+        What `bias` is where the values are differences of two logarithms.
+    deterministic : Tensor of bool (N,), optional
+        Data for which the guide proposes one configuration of discrete latents, with probability one. The value is
+        log p(x, z) of that configuration, a bound that no number of particles raises.
     """
 
     values: Tensor
@@ -69,6 +89,10 @@ class LogLikelihood:
     correction: str = "none"
     curve: KCurve | None = None
     details: Mapping[str, Any] = field(default_factory=dict)
+    lower_variances: Tensor | None = None
+    upper_variances: Tensor | None = None
+    biases: Tensor | None = None
+    deterministic: Tensor | None = None
 
     @property
     def mean(self) -> float:
@@ -88,67 +112,162 @@ class LogLikelihood:
         """
         if len(self.values) < 2:
             return float("nan")
-        spread = self.values.var() - torch.nan_to_num(self.variances).mean()
+        lower, upper = self._variances_of_ends
+        noise = lower + upper - self.variances  # by the delta method alone: what tails hide is in no value
+        spread = self.values.var() - torch.nan_to_num(noise).mean()
         return float((spread.clamp_min(0) / len(self.values)).sqrt())
+
+    def intervals(self, level: float = 0.95) -> tuple[Tensor, Tensor]:
+        """Return lower and upper ends, (N,) each, of intervals that hold log p(x_n) with probability `level`.
+
+        value - c sqrt(lower variance) to value + c sqrt(upper variance), c the quantile of a standard normal. The upper
+        end is infinite where the weights are not to be trusted: the value is then a lower bound, up to its error. A
+        difference of two logarithms is no bound, and its lower end is infinite too.
+
+        Raises
+        ------
+        InputError
+            If `level` does not lie between 0 and 1.
+        """
+        c = _normal_quantile(level)
+        lower, upper = (c * variances.sqrt() for variances in self._variances_of_ends)
+        upper = upper.masked_fill(self._untrusted, torch.inf)
+        if self.biases is not None:
+            lower = lower.masked_fill(self._untrusted, torch.inf)
+        return self.values - lower, self.values + upper
+
+    def interval(self, level: float = 0.95) -> tuple[float, float]:
+        """Return lower and upper end of an interval for the mean of log p(x_n) over these very data.
+
+        It makes room for the logarithm's bias; where Pareto k leaves no first order of that, half of `variances` stands
+        for it. As those of `intervals`, its ends are infinite where the weights of a datum are not to be trusted.
+        """
+        c, size = _normal_quantile(level), len(self.values)
+        lower, upper = (c * float(variances.sum().sqrt()) / size for variances in self._variances_of_ends)
+        bias = float(torch.where(self.bias.isnan(), -self.variances / 2, self.bias).mean())
+        lower, upper = lower + max(bias, 0.0), upper - min(bias, 0.0)
+        if self.untrusted:
+            lower, upper = lower if self.biases is None else float("inf"), float("inf")
+        return self.mean - lower, self.mean + upper
 
     @property
     def bias(self) -> Tensor:
         """Bias of each value from taking a logarithm, (N,), nats: minus half the variance, by the delta method.
 
-        It is stated, not taken out; where the jackknife took it out, as where values are exact, it is zero.
+        It is stated, not taken out; where the jackknife took it out, as where values are exact, it is zero. NaN where
+        Pareto k is above 0.5, or the weights are not to be trusted: the first order then says nothing. Below K = 25,
+        where there is no k, it is stated for what it is worth.
         """
-        return torch.zeros_like(self.values) if self.correction == "jackknife" else -self.variances / 2
+        if self.biases is not None:
+            return self.biases
+        lower, _ = self._variances_of_ends
+        first_order = torch.zeros_like(lower) if self.correction == "jackknife" else -lower / 2
+        unknown = self._untrusted if self.num_particles >= LEAST_JUDGED else self._untrusted & ~self._bad_weights
+        return first_order.masked_fill(unknown | self._long_tailed(BIAS_LIMIT), torch.nan)
 
     @property
     def mean_bias(self) -> float:
-        """Bias of `mean`, nats per datum."""
+        """Bias of `mean`, nats per datum; NaN where that of some datum is not known."""
         return float(self.bias.mean())
 
     @property
     def untrusted(self) -> int:
-        """How many data have weights that do not bear an estimate: Pareto k above 0.7, or less than five count.
+        """How many data have weights that do not bear an estimate.
 
-        A k that is not finite says that there was no tail to fit (few particles, or weights all alike): it is harmless
-        where the effective sample size is above K / 2.
+        Those whose Pareto k is above 0.7 or of whose weights less than five count, and those for which the guide is
+        deterministic. A k that is not finite says that there was no tail to fit (weights all alike): it is harmless
+        where the effective sample size is above K / 2. Where it is above 0.9 K any k is: the tail holds next to
+        nothing. Below K = 25 there is no k, and `str` says so.
         """
-        if self.num_particles == 0:
-            return 0
-        even = self.effective_sample_size > self.num_particles / 2
-        long_tail = ~(self.pareto_k <= PARETO_K_LIMIT) & ~(even & ~torch.isfinite(self.pareto_k))
-        few = ~(self.effective_sample_size >= LEAST_EFFECTIVE) & ~even
-        return int((long_tail | few).sum())
+        return int(self._untrusted.sum())
+
+    @property
+    def _untrusted(self) -> Tensor:
+        alone = torch.zeros_like(self._bad_weights) if self.deterministic is None else self.deterministic
+        return self._bad_weights | alone
+
+    @property
+    def _bad_weights(self) -> Tensor:
+        size, K = self.effective_sample_size, self.num_particles
+        if K == 0:
+            return torch.zeros_like(self.values, dtype=torch.bool)
+        no_tail = ~torch.isfinite(self.pareto_k) & (K >= LEAST_JUDGED)
+        return self._long_tailed(PARETO_K_LIMIT) | ((no_tail | ~(size >= LEAST_EFFECTIVE)) & ~(size > K / 2))
+
+    def _long_tailed(self, limit: float) -> Tensor:
+        """Tell of which data Pareto k is known, above `limit`, and matters."""
+        judged = self.num_particles >= LEAST_JUDGED
+        uneven = ~(self.effective_sample_size > EVEN * self.num_particles)
+        return torch.isfinite(self.pareto_k) & (self.pareto_k > limit) & uneven & judged
+
+    @property
+    def _variances_of_ends(self) -> tuple[Tensor, Tensor]:
+        """Variances that the lower and the upper end of an interval go by."""
+        lower = self.variances if self.lower_variances is None else self.lower_variances
+        return lower, self.variances if self.upper_variances is None else self.upper_variances
 
     def caution(self) -> str:
         """Return, in words, what speaks against the estimate; empty where nothing is known."""
-        told = []
+        told, size, bad = [], len(self.values), int(self._bad_weights.sum())
         if self.non_finite:
             told.append(f"{self.non_finite:,} {'log weights' if self.num_particles else 'values'} are NaN or infinite")
-        if self.untrusted:
+        if bad:
             told.append(
-                f"not to be trusted for {self.untrusted:,} of {len(self.values):,} data (Pareto k above "
+                f"not to be trusted for {bad:,} of {size:,} data (Pareto k above "
                 f"{PARETO_K_LIMIT}, or an effective sample size below {LEAST_EFFECTIVE})"
             )
         if self.num_particles == 1:
             told.append("K = 1 gives no error bar")
-        return "; ".join(told) + ("; try more particles or a better guide" if told and self.num_particles else "")
+        if told and self.num_particles:
+            told.append("try more particles or a better guide")
+        if self.deterministic is not None and (alone := int(self.deterministic.sum())):
+            told.append(
+                f"a bound from one configuration for {alone:,} of {size:,} data: the guide is deterministic there, and "
+                "what other configurations of the discrete latents add is neither counted nor in the error bar; "
+                "try a guide that draws them"
+            )
+        return "; ".join(told)
 
     def __str__(self) -> str:
         how = self.method if self.method == "exact" else f"{self.method}, K = {self.num_particles:,}"
         how += ", jackknife" if self.correction == "jackknife" else ""
         if acceptance := self.details.get("acceptance"):
             how += f", acceptance {acceptance['mean']:.2f}"
+        if self.details.get("dtype", "float64") != "float64":
+            how += f", to the rounding of {self.details['dtype']}"
         caution = self.caution()
-        biased = abs(self.mean_bias) > NEGLIGIBLE * self.standard_error
         return (
             (f"CAUTION: {caution}. " if caution else "")
             + f"{self.quantity} = {self.mean:.3f} nats per datum ({how}), ± {self.standard_error:.3f} Monte Carlo, "
             f"± {self.data_standard_error:.3f} data sampling"
-            + (f", bias of the logarithm about {self.mean_bias:.3f}" if biased else "")
+            + (f", K = {self.num_particles} too small to judge them" if 1 < self.num_particles < LEAST_JUDGED else "")
+            + self._told_of_bias()
             + f"; {self.data['name']} {self.data['role']} "
             f"(N = {self.data['size']:,}, binarization {self.data['binarization']})"
+            + (f"; {self.data['units']}" if self.data.get("units") else "")
         )
 
     __repr__ = __str__
+
+    def _told_of_bias(self) -> str:
+        """Return what is to be said of the logarithm's bias: how large it is, or that it is not known."""
+        bias, error = self.mean_bias, self.standard_error
+        unknown = self.bias.isnan() & (self.variances > 0)
+        if count := int(unknown.sum()):
+            most = float(torch.nan_to_num(self.variances).mean()) / 2
+            if not most > NEGLIGIBLE * error:
+                return ""
+            larger = "may be larger than the error bar" if most > error else "unknown"
+            call = "more distributions" if self.method == "ais" else 'method="ais"'
+            return (
+                f", bias of the logarithm {larger} (no first order for {count:,} of {len(self.values):,} data, with "
+                f"Pareto k above {BIAS_LIMIT} or an effective sample size below {LEAST_EFFECTIVE}; {call} would tell)"
+            )
+        if not abs(bias) > NEGLIGIBLE * error:
+            return ""
+        lower, upper = self.interval()
+        larger = f", larger than the error bar: 95 % interval from {lower:.3f} to {upper:.3f}"
+        return f", bias of the logarithm about {bias:.3f}" + (larger if abs(bias) > error else "")
 
     def to_json(self) -> dict[str, Any]:
         """Return a summary as plain values, for ``evaluation.json``."""
@@ -162,6 +281,7 @@ class LogLikelihood:
             "mean": self.mean,
             "standard_error": self.standard_error,
             "data_standard_error": self.data_standard_error,
+            "interval": {"level": 0.95, "ends": list(self.interval())},
             "bias": self.mean_bias,
             "values": {"quantiles 5 50 95 %": self.values.quantile(quantiles).tolist()},
             "effective_sample_size": {"median": float(self.effective_sample_size.median())},
@@ -175,3 +295,10 @@ class LogLikelihood:
         if self.curve is not None:
             told["curve"] = self.curve.to_json()
         return told | ({"details": dict(self.details)} if self.details else {})
+
+
+def _normal_quantile(level: float) -> float:
+    """Return c for which a standard normal variable lies between -c and c with probability `level`."""
+    if not 0 < level < 1:
+        raise InputError("level", expected="a number between 0 and 1", got=repr(level), hint="level=0.95")
+    return NormalDist().inv_cdf((1 + level) / 2)

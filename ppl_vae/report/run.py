@@ -14,6 +14,7 @@ from ppl_vae import plots
 from ppl_vae.context import isolated
 from ppl_vae.data import Dataset, Split, as_split
 from ppl_vae.errors import InputError, unknown_name
+from ppl_vae.evaluation.annealed_gap import annealed_gap
 from ppl_vae.evaluation.log_likelihood import log_likelihood
 from ppl_vae.evaluation.result import LogLikelihood
 from ppl_vae.plots.latents import METHODS
@@ -122,6 +123,7 @@ def add_run(
         _summary(report, subject, list(estimates or ()))
         _training(report, subject, reference, reference_label)
         _likelihoods(report, subject, list(estimates or ()))
+        _annealed(report, subject, split, list(estimates or ()), most, seed)
         if subject.shares_latents:
             report.text("Samples and latents are left out: this pair has latents shared by all data.")
             return
@@ -138,7 +140,7 @@ def _estimate(
     run: Run, split: Split, num_particles: int, most: int, seed: int, progress: bool | None
 ) -> list[LogLikelihood]:
     """Return the estimates that the pair allows."""
-    few = split.take(most, seed) if split.size > most else split
+    few = _few(split, most, seed)
     contract = run.pair.check(few.to(run.pair.device, run.pair.dtype))
     if contract.shares_latents or contract.without_prior:
         return []
@@ -240,6 +242,7 @@ def _likelihoods(report: Report, s: Subject, estimates: list[LogLikelihood]) -> 
         (data, *_) = about
         caption += f" All on {data['name']}, {data['role']} split, N = {data['size']:,}, "
         caption += f"binarisation {BINARIZATION[data['binarization']]}."
+        caption += f" {data['units'].capitalize()}." if data.get("units") else ""
     else:
         caption += " **The rows are about different data**, told apart by their digest, and do not compare."
         columns["data"] = [f"{data['name']}, {data['role']}" for data in about]
@@ -276,6 +279,25 @@ def _likelihoods(report: Report, s: Subject, estimates: list[LogLikelihood]) -> 
                 f"{float(estimate.effective_sample_size.median()):.1f} of {estimate.num_particles:,}."
             )
             report.figure(plots.pareto_k(estimate.pareto_k), caption, s.figure_name("pareto-k", *suffix))
+
+
+def _annealed(
+    report: Report, s: Subject, split: Split | None, estimates: list[LogLikelihood], most: int, seed: int
+) -> None:
+    """Say how far annealing lies above an importance estimate on these data, where nothing exact stands beside it."""
+    by_importance = [estimate for estimate in estimates if estimate.method == "importance"]
+    if split is None or not by_importance or any(estimate.method == "exact" for estimate in estimates):
+        return
+    estimate = by_importance[-1]
+    for data in (split, _few(split, most, seed)):  # in the order of the estimate's values
+        if data.digest == estimate.data["digest"]:
+            report.text(annealed_gap(s.run.pair, dict(data), estimate, seed=seed))
+            return
+
+
+def _few(split: Split, most: int, seed: int) -> Split:
+    """Return at most so many rows, which are estimated on."""
+    return split.take(most, seed) if split.size > most else split
 
 
 def _key(result: Mapping[str, Any]) -> tuple[Any, ...]:
