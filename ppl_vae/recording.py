@@ -2,7 +2,8 @@
 
 A pair whose structure does not change from step to step is a fixed graph of operations, its random draws among them.
 The graph draws from torch's own random state, in the order the programs do, so it gives the numbers that the programs
-give.
+give. What a program does beside its tensor operations is looked for, and refused; whether the graph is the program is
+for `ppl_vae.proof` to find out.
 """
 
 from __future__ import annotations
@@ -17,16 +18,20 @@ from dataclasses import dataclass
 
 import pyro
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from ppl_vae.errors import PplVaeError, unknown_name
 from ppl_vae.products import hand_over
+from ppl_vae.side_effects import InsideTorch, SideEffectError, Watch, unseen_by_a_graph
 
 #: What ``compile=`` may ask for: the programs as they are (``"off"``), the graph, the graph fused, or a rule's choice.
 MODES = ("auto", "off", "graph", "inductor")
 
 Computation = Callable[..., list[Tensor]]
+
+#: Of the draws while a computation is recorded.
+_SEED = 20131220
 
 
 def path_of(mode: str, *, worth_recording: bool, worth_compiling: bool) -> str:
@@ -72,29 +77,62 @@ class Recording:
             return self.run(*inputs)
 
 
-def record(compute: Computation, inputs: Sequence[Tensor], *, compiled: bool = False) -> Recording:
+def record(
+    compute: Computation, inputs: Sequence[Tensor], *, compiled: bool = False, module: nn.Module | None = None
+) -> Recording:
     """Record `compute` on `inputs`; with `compiled`, hand the graph to Inductor where a compiler is there.
 
-    The random state is as it was afterwards.
+    What is drawn meanwhile is drawn from a random state of its own, so that a recording made on other data than it is
+    held against has seen other noise too. The random state is as it was afterwards.
+
+    Parameters
+    ----------
+    compute : callable
+        Tensors in, list of tensors out.
+    inputs : sequence of Tensor
+        Of the shapes that the recording will be called with.
+    compiled : bool
+        Whether to fuse the graph.
+    module : Module, optional
+        What the computation belongs to: its hooks, its generators, and the attributes that it changes are looked for.
 
     Raises
     ------
     NotRecordableError
-        If `compute` reads a value back to decide what to do, or does something that has no place in a graph.
+        If `compute` reads a value back to decide what to do, or does something that has no place in a graph. Random
+        states and attributes are then as they were.
     """
     started = time.perf_counter()
+    module = nn.Module() if module is None else module
+    if reason := unseen_by_a_graph(module):
+        raise NotRecordableError(reason)
     devices = sorted({tensor.device.index or 0 for tensor in inputs if tensor.device.type == "cuda"})
-    with torch.random.fork_rng(devices=devices), pyro.validation_enabled(False):
+    with torch.random.fork_rng(devices=devices), pyro.validation_enabled(False), Watch(module) as watch:
+        torch.default_generator.manual_seed(_SEED)
+        for index in devices:
+            torch.cuda.default_generators[index].manual_seed(_SEED)
         try:
-            graph = make_fx(compute)(*inputs)
-        except (PplVaeError, torch.OutOfMemoryError):
-            raise
+            graph = make_fx(_inside_torch(compute))(*inputs)
+            if reason := watch.changed():
+                raise SideEffectError(reason)
+            hand_over(graph)
+            _simplify(graph)
         except Exception as error:  # whatever a program may do that a graph cannot hold
+            watch.restore()
+            own = isinstance(error, PplVaeError) and not isinstance(error, SideEffectError)
+            if own or isinstance(error, torch.OutOfMemoryError):
+                raise
             raise NotRecordableError(_reason(error)) from error
-        hand_over(graph)
-        _simplify(graph)
         run, path = _compile(graph, inputs) if compiled else (graph, "graph")
     return Recording(run, path, time.perf_counter() - started)
+
+
+def _inside_torch(compute: Computation) -> Computation:
+    def run(*inputs: Tensor) -> list[Tensor]:
+        with InsideTorch():
+            return compute(*inputs)
+
+    return run
 
 
 def _simplify(graph: torch.fx.GraphModule) -> None:
@@ -166,6 +204,6 @@ def _reason(error: Exception) -> str:
         if "data-dependent" in str(error) or "_local_scalar_dense" in str(error)
         else None
     )
-    what = what or " ".join(str(error).split())[:160]
+    what = what or " ".join(str(error).partition("Trace Shapes:")[0].split())[:160]
     where = f" at {os.path.basename(own[-1].filename)}:{own[-1].lineno}, `{own[-1].line}`" if own else ""
     return f"{what}{where}"

@@ -9,7 +9,7 @@ import torch
 from own_pairs import batch, pair
 from test_evaluate import SE, imperfect
 
-from ppl_vae import InputError
+from ppl_vae import InputError, proof
 from ppl_vae.evaluation import chunks, log_likelihood
 from ppl_vae.evaluation.chunks import Chunks, choose_path
 from ppl_vae.evaluation.memory import even
@@ -137,10 +137,10 @@ def test_an_estimate_goes_on_when_memory_runs_out(compile, monkeypatch):
 
 def test_a_recorded_chunk_that_runs_out_of_memory_is_recorded_anew(monkeypatch):
     mine, x = imperfect(1)
-    record, recorded = chunks.record, []
+    record, recorded = proof.record, []
 
-    def short_of_memory(compute, inputs, compiled):
-        recording = record(compute, inputs, compiled=compiled)
+    def short_of_memory(compute, inputs, **options):
+        recording = record(compute, inputs, **options)
         recorded.append(recording(*inputs)[0].numel())
 
         def run(*values):
@@ -150,7 +150,7 @@ def test_a_recorded_chunk_that_runs_out_of_memory_is_recorded_anew(monkeypatch):
 
         return Recording(run, recording.path, recording.seconds)
 
-    monkeypatch.setattr(chunks, "record", short_of_memory)
+    monkeypatch.setattr(proof, "record", short_of_memory)
     with pytest.warns(UserWarning, match="300 particles of 4 data to 75 particles of 4 data"):
         result = log_likelihood.log_likelihood(mine, {"x": x}, num_particles=300, memory=2**28, compile="graph")
     assert recorded == [1200, 600, 300]
@@ -194,8 +194,8 @@ def test_recorded_and_eager_draw_the_same():
 
 def test_one_shape_is_recorded_once(monkeypatch):
     times = []
-    record = chunks.record
-    monkeypatch.setattr(chunks, "record", lambda *args, **options: (times.append(1), record(*args, **options))[1])
+    record = proof.record
+    monkeypatch.setattr(proof, "record", lambda *args, **options: (times.append(1), record(*args, **options))[1])
     result = log_likelihood.log_likelihood(pair(), batch(23), num_particles=53, memory=5_000, compile="graph")
     particles, data = (int(word) for word in result.details["chunk"].split() if word.isdigit())
     assert 53 % particles or 23 % data  # the last chunk has too much

@@ -17,6 +17,7 @@ from ppl_vae.evaluation.diagnostics import Columns, WeightStream
 from ppl_vae.evaluation.memory import bytes_per_row, even
 from ppl_vae.evaluation.unconstrained import Unconstrained
 from ppl_vae.pair import Pair
+from ppl_vae.proof import proved_or_eagerly
 
 __all__ = ["AnnealedOptions", "annealed", "both_ways"]
 
@@ -48,7 +49,7 @@ def annealed(
     memory : int, optional
         Bytes to work in: by default 64 MiB, on a GPU 2 GiB.
     compile : {"auto", "off", "graph", "inductor"}
-        How transitions are run.
+        How transitions are run. A recorded one is held against the programs at the first and the last of every chain.
     show : bool, optional
         Whether to show a progress bar; by default on a terminal.
 
@@ -84,6 +85,21 @@ def both_ways(
     second is empty. Otherwise as `annealed`.
     """
     options = AnnealedOptions.of(options)
+    return proved_or_eagerly(
+        lambda mode: _both_ways(pair, batch, num_particles, options, latents, memory, mode, show), compile, pair.device
+    )
+
+
+def _both_ways(
+    pair: Pair,
+    batch: Mapping[str, Tensor],
+    num_particles: int,
+    options: AnnealedOptions,
+    latents: Mapping[str, Tensor] | None,
+    memory: int | None,
+    compile: str,
+    show: bool | None,
+) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
     size, T = len(next(iter(batch.values()))), options.num_distributions
     target = Unconstrained(pair, batch, options.start)
     origins: tuple[Mapping[str, Tensor] | None, ...] = (None,) if latents is None else (None, latents)

@@ -13,7 +13,6 @@ as they are in the pass that estimates: given them, E[w] = p(x) holds exactly.
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
@@ -25,7 +24,7 @@ from ppl_vae import progress
 from ppl_vae.errors import InputError, unknown_name
 from ppl_vae.evaluation import hmc
 from ppl_vae.evaluation.unconstrained import STARTS, Unconstrained
-from ppl_vae.recording import NotRecordableError, Recording, record
+from ppl_vae.proof import Proved, other_rows
 from ppl_vae.shapes import integer_at_least, positive
 
 SCHEDULES = ("geometric", "linear", "sigmoid")
@@ -35,6 +34,9 @@ SMALLEST, REACH = 1e-4, 4.0
 #: Transitions at the first rung before the ladder is climbed, and the rate of `hmc.adapted`: half of it lags behind a
 #: posterior that narrows a hundredfold over a hundred rungs.
 SETTLING, RATE = 40, 0.6
+
+#: Share of chains that may differ where a recorded transition is held against the programs.
+MAY_DIFFER = 0.01
 
 
 @dataclass(frozen=True)
@@ -139,34 +141,44 @@ class Annealer:
     def __init__(self, target: Unconstrained, options: AnnealedOptions, path: str) -> None:
         self.target = target
         self.options = options
-        self.path = path
-        self.seconds = 0.0
         self.betas = schedule(options.schedule, options.num_distributions)
-        self._recording: Recording | None = None
+        self._names: list[str] = []
+        results = ["a draw", "a log weight", "an acceptance"]
+        # Whether a proposal is accepted may hang on a rounding: few draws do.
+        self._transition = Proved(
+            self._compute, path, module=target.pair, what="annealing", results=results, share=MAY_DIFFER
+        )
 
-    def move(self, u: Tensor, step_size: Tensor, beta: Tensor, batch: Mapping[str, Tensor]) -> list[Tensor]:
-        """Take one transition that leaves f_beta invariant: u (K, B, L), its log [p / f_0], and acceptance (K, B)."""
-        names = list(batch)
+    @property
+    def path(self) -> str:
+        """How transitions run: ``"eager"``, ``"graph"`` or ``"inductor"``."""
+        return self._transition.path
 
-        def compute(u: Tensor, step_size: Tensor, beta: Tensor, *values: Tensor) -> list[Tensor]:
-            arguments = dict(zip(names, values, strict=True))
+    @property
+    def seconds(self) -> float:
+        """Seconds spent recording and compiling."""
+        return self._transition.seconds
 
-            def density(u: Tensor) -> tuple[Tensor, Tensor]:
-                start, weight = self.target.log_densities(u, arguments)
-                return start + beta * weight, weight
+    def move(
+        self, u: Tensor, step_size: Tensor, beta: Tensor, batch: Mapping[str, Tensor], *, hold: bool = False
+    ) -> list[Tensor]:
+        """Take one transition that leaves f_beta invariant: u (K, B, L), its log [p / f_0], and acceptance (K, B).
 
-            return list(hmc.transition(density, u, step_size, self.options.leapfrog_steps))
+        With `hold`, a recording is held against the programs.
+        """
+        self._names = list(batch)
+        inputs = [u, step_size, beta]
+        others = [*inputs, *other_rows(list(batch.values()))]
+        return self._transition(*inputs, *batch.values(), other=others, hold=hold)
 
-        inputs = [u, step_size, beta, *batch.values()]
-        if self.path != "eager" and self._recording is None:
-            try:
-                self._recording = record(compute, inputs, compiled=self.path == "inductor")
-                self.path = self._recording.path
-                self.seconds = self._recording.seconds
-            except NotRecordableError as reason:
-                warnings.warn(f"annealing cannot be recorded and runs eagerly: {reason}", stacklevel=5)
-                self.path = "eager"
-        return compute(*inputs) if self._recording is None else self._recording(*inputs)
+    def _compute(self, u: Tensor, step_size: Tensor, beta: Tensor, *values: Tensor) -> list[Tensor]:
+        arguments = dict(zip(self._names, values, strict=True))
+
+        def density(u: Tensor) -> tuple[Tensor, Tensor]:
+            start, weight = self.target.log_densities(u, arguments)
+            return start + beta * weight, weight
+
+        return list(hmc.transition(density, u, step_size, self.options.leapfrog_steps))
 
     def adapt(self, batch: Mapping[str, Tensor], num_particles: int, bar: progress.Bar) -> Tensor:
         """Return step sizes of every rung and datum, (rungs, B), found by chains that are then thrown away."""
@@ -178,7 +190,7 @@ class Annealer:
         step_size = torch.full_like(u[0, :, 0], options.step_size)
         found = []
         for rung in range(1 - SETTLING, options.rungs):
-            u, _, acceptance = self.move(u, step_size, ladder[max(rung, 0)], batch)
+            u, _, acceptance = self.move(u, step_size, ladder[max(rung, 0)], batch, hold=rung == 1 - SETTLING)
             step_size = hmc.adapted(step_size, acceptance, options.target_acceptance, RATE)
             if rung >= 0:
                 found.append(step_size)
@@ -211,7 +223,7 @@ class Annealer:
         for t in range(1, T):
             place = T - t if backward else t
             rung = max(round(place * len(step_sizes) / T) - 1, 0)
-            u, weight, acceptance = self.move(u, step_sizes[rung], values[t], batch)
+            u, weight, acceptance = self.move(u, step_sizes[rung], values[t], batch, hold=t == T - 1)
             log_weights += increments[t] * weight
             accepted += acceptance.mean(0)
             bar(acceptance.numel())

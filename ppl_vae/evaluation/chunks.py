@@ -12,12 +12,13 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from ppl_vae.errors import InputError
+from ppl_vae.errors import InputError, PairError, PplVaeError
 from ppl_vae.evaluation.memory import bytes_per_row, even
 from ppl_vae.progress import Bar
-from ppl_vae.recording import NotRecordableError, path_of, record
+from ppl_vae.proof import Proved
+from ppl_vae.recording import path_of
 
 #: Log weights of shape (k, B) for a batch, k fresh particles each.
 Sampler = Callable[[dict[str, Tensor], int], Tensor]
@@ -32,6 +33,10 @@ CACHE = 16 * 2**20
 #: compiling does, which takes seconds: about a minute of work on two cores. A GPU moves as much in a moment.
 WORTH_RECORDING = 50
 WORTH_COMPILING = {"cpu": 2e11, "cuda": 1e14}
+
+
+#: Calls from which the last one is held against the programs as well: it costs a call.
+WORTH_PROVING_AGAIN = 100
 
 
 def choose_path(mode: str, calls: int, traffic: float, device: str = "cpu") -> str:
@@ -54,7 +59,9 @@ class Chunks:
     memory : int
         Bytes to work in, an upper limit.
     compile : {"auto", "off", "graph", "inductor"}
-        How chunks are run.
+        How chunks are run. A recording is held against the programs on the first chunk, and, of many, on the last.
+    module : Module, optional
+        What the sampler belongs to.
 
     Attributes
     ----------
@@ -62,27 +69,45 @@ class Chunks:
         Shape of a chunk.
     path : str
         ``"eager"``, ``"graph"`` or ``"inductor"``.
-    seconds : float
-        Spent recording and compiling so far.
     """
 
     def __init__(
-        self, sampler: Sampler, batch: dict[str, Tensor], num_particles: int, memory: int, compile: str
+        self,
+        sampler: Sampler,
+        batch: dict[str, Tensor],
+        num_particles: int,
+        memory: int,
+        compile: str,
+        module: nn.Module | None = None,
     ) -> None:
         self.sampler = sampler
+        self.batch = batch
+        self.module = module or nn.Module()
         device, size = next(iter(batch.values())).device.type, _size(batch)
         one = {name: value[:1] for name, value in batch.items()}
-        per_row = bytes_per_row(lambda count: sampler(one, count))
-        # A datum costs something by itself as well: a guide reads it once, however many particles it draws.
-        per_datum = bytes_per_row(lambda count: sampler(_repeated(one, count), 1))
+        try:
+            per_row = bytes_per_row(lambda count: sampler(one, count))
+            # A datum costs something by itself as well: a guide reads it once, however many particles it draws.
+            per_datum = bytes_per_row(lambda count: sampler(_repeated(one, count), 1))
+        except (ValueError, RuntimeError) as error:
+            if isinstance(error, PplVaeError | torch.OutOfMemoryError):
+                raise
+            raise PairError(
+                "pair",
+                expected="programs that run on a single datum: log p(x) of one does not depend on the others",
+                got=" ".join(str(error).partition("Trace Shapes:")[0].split())[:200],
+                hint="batch norm with track_running_stats=True",
+            ) from error
         budget = min(memory, CACHE) if device == "cpu" else memory
         self.particles = even(num_particles, int(budget / per_row))
         self.data = even(size, int(budget / (per_datum + (num_particles - 1) * per_row)))
         calls = -(-size // self.data) * -(-num_particles // self.particles)
         self.path = choose_path(compile, calls, per_row * num_particles * size, device)
-        self.seconds = 0.0
         self._planned = self.shape
-        self._run: Sampler | None = None
+        self._last = calls if calls >= WORTH_PROVING_AGAIN else 0
+        self._calls = 0
+        self._run = self._proved()
+        self._spent = 0.0
 
     @property
     def shape(self) -> str:
@@ -118,32 +143,28 @@ class Chunks:
             warnings.warn(f"log p(x) ran out of memory: {details['out_of_memory']}", stacklevel=4)
         return details
 
+    @property
+    def seconds(self) -> float:
+        """Seconds spent recording and compiling."""
+        return self._spent + self._run.seconds
+
     def _draw(self, batch: dict[str, Tensor]) -> Tensor:
         """Return log weights of one chunk, whose first data are those of `batch` and whose others repeat the last."""
         if missing := self.data - _size(batch):
             batch = {name: torch.cat([x, x[-1:].expand(missing, *x.shape[1:])]) for name, x in batch.items()}
-        if self._run is None:
-            self._run = self._recorded(batch)
-        return self._run(batch, self.particles)
+        self._calls += 1
+        others = [x[-self.data :] for x in self.batch.values()]
+        (log_weights,) = self._run(*batch.values(), other=others, hold=self._calls == self._last)
+        self.path = self._run.path
+        return log_weights
 
-    def _recorded(self, batch: dict[str, Tensor]) -> Sampler:
-        """Return the sampler, recorded for chunks like `batch`, or as it is."""
-        if self.path == "eager":
-            return self.sampler
-        particles = self.particles
+    def _proved(self) -> Proved:
+        """Return the sampler for chunks of the present shape, by a recording if that is its path."""
 
         def compute(*values: Tensor) -> list[Tensor]:
-            return [self.sampler(dict(zip(batch, values, strict=True)), particles)]
+            return [self.sampler(dict(zip(self.batch, values, strict=True)), self.particles)]
 
-        try:
-            recording = record(compute, list(batch.values()), compiled=self.path == "inductor")
-        except NotRecordableError as reason:
-            warnings.warn(f"log p(x) cannot be recorded and runs eagerly: {reason}", stacklevel=6)
-            self.path = "eager"
-            return self.sampler
-        self.path = recording.path
-        self.seconds += recording.seconds
-        return lambda part, count: recording(*part.values())[0]
+        return Proved(compute, self.path, module=self.module, what="log p(x)", results=["a log weight"])
 
     def _halve(self, reason: str) -> None:
         """Cut the chunk to half of its particles, or of its data where it has one particle."""
@@ -158,7 +179,9 @@ class Chunks:
                 got=reason,
                 hint="a smaller model, or the pair on device 'cpu'",
             )
-        self._run = None
+        self._spent += self._run.seconds
+        self._last = 0
+        self._run = self._proved()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
 

@@ -20,6 +20,7 @@ from ppl_vae.context import evaluating, isolated
 from ppl_vae.data import Split, as_split
 from ppl_vae.errors import InputError
 from ppl_vae.pair import Pair, ancestral_sites, as_pair
+from ppl_vae.plates import in_data_plate
 from ppl_vae.traces import Site, Sites
 from ppl_vae.types import Batch
 
@@ -113,6 +114,6 @@ def _values(sites: Sites, names: Iterable[str]) -> dict[str, Tensor]:
 def _dims(name: str, site: Site) -> list[str]:
     """Return the names of a site's dimensions after the draw: the datum's or its other plates', then the event's."""
     event = [f"{name}_dim_{i}" for i in range(len(site["fn"].event_shape))]
-    if traces.in_data_plate(site):
+    if in_data_plate(site):
         return ["datum", *event]
     return [*(f"{name}_plate_{i}" for i in range(len(site["fn"].batch_shape))), *event]

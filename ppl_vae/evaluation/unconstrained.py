@@ -21,6 +21,7 @@ from ppl_vae import traces
 from ppl_vae.context import evaluating, isolated
 from ppl_vae.errors import InputError, PairError
 from ppl_vae.pair import Pair
+from ppl_vae.plates import in_data_plate
 from ppl_vae.traces import Site, Sites
 
 #: Where annealing starts: log f_0 is that of the prior, or of the guide.
@@ -58,6 +59,7 @@ class Unconstrained:
     """
 
     def __init__(self, pair: Pair, batch: Mapping[str, Tensor], start: str) -> None:
+        self.pair = pair
         self.start = start
         self._model, self._guide = pair.programs()
         self._layout: dict[str, _Slot] = {}
@@ -152,7 +154,7 @@ def _check(latents: Sites, guide_sites: Sites, start: str) -> None:
             "pair", expected="a model with latents to anneal", got="one without", hint="method='importance'"
         )
     for name, site in latents.items():
-        if not traces.in_data_plate(site):
+        if not in_data_plate(site):
             raise PairError(
                 f"site {name!r}",
                 expected="latents that each belong to a datum",

@@ -9,7 +9,6 @@ Of R draws g_r of the gradient of the mean loss per datum, parameter by paramete
 
 from __future__ import annotations
 
-import contextlib
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
@@ -18,14 +17,14 @@ from typing import Any
 import pyro.infer
 import torch
 from torch import Tensor
-from torch.nn.utils import stateless
 
 from ppl_vae.context import isolated
 from ppl_vae.data import Split, as_split
 from ppl_vae.errors import InputError
 from ppl_vae.pair import Pair, as_pair
-from ppl_vae.recording import NotRecordableError, record
+from ppl_vae.proof import Proved
 from ppl_vae.shapes import integer_at_least
+from ppl_vae.substitution import substituted
 from ppl_vae.types import Batch
 
 PARTS = ("model", "guide")
@@ -208,7 +207,7 @@ def _recorded(pair: Pair, objective: Any, arguments: dict[str, Tensor]) -> tuple
         parameters = [value.detach().requires_grad_() for value in values]
         buffers = {name: value.clone() for name, value in pair.named_buffers()}
         swapped = dict(zip(named, parameters, strict=True)) | buffers
-        with torch.enable_grad(), stateless._reparametrize_module(pair, swapped, tie_weights=True):
+        with torch.enable_grad(), substituted(pair, swapped):
             if hasattr(objective, "differentiable_loss"):
                 loss = objective.differentiable_loss(*pair.programs(), **arguments)
                 found = torch.autograd.grad(loss, parameters, allow_unused=True)
@@ -221,8 +220,6 @@ def _recorded(pair: Pair, objective: Any, arguments: dict[str, Tensor]) -> tuple
         reached[:] = there
         return [torch.cat(list(there.values())) / size]
 
-    run: Callable[..., list[Tensor]] = compute
-    if "recordable" in vars(type(objective)):
-        with contextlib.suppress(NotRecordableError):  # the same numbers, more slowly
-            run = record(compute, list(named.values()))
+    path = "graph" if "recordable" in vars(type(objective)) else "eager"
+    run = Proved(compute, path, module=pair, what="the gradient", results=["the gradient"])
     return lambda: run(*named.values())[0], reached

@@ -97,7 +97,11 @@ def fit(
     compile : {"auto", "off", "graph", "inductor"}
         How a step runs: the programs as they are (``"off"``), recorded once per batch shape as a graph of operations,
         or the graph fused by Inductor. ``"auto"`` records from 200 steps of a shape on, and compiles from 50,000 on. A
-        pair whose structure depends on the data runs eagerly, with one warning. ``run.config["step"]`` tells the path
+        recording is held against the programs: loss, gradients, buffers and random state, on other rows than it was
+        made of, when it is made, at the end of the epochs by which another 1,000 steps are done, and at the end of a
+        fit that has as many. Where they differ beyond rounding, or the programs do what no recording does again (hooks,
+        generators of their own, attributes they change, values taken out of torch), steps are eager, with one warning
+        that names it, and epochs since the last such moment are fitted again. ``run.config["step"]`` tells the path
         taken for each batch size, and the seconds spent on recording and compiling; a resumed fit takes the same paths.
     precision : {"float32", "tf32", "bf16"}
         Of matrix products in training steps; see `ppl_vae.precision`. Validation is always in float32, and
@@ -126,8 +130,8 @@ def fit(
     InputError, PairError
         For bad settings or data, and for a pair that breaks the contract.
     NonFiniteError
-        When a value is NaN or infinite: names the first such site. The last good checkpoint stays, and the pair gets it
-        back.
+        When a value is NaN or infinite, or one that its distribution cannot have: names the first such site. The last
+        good checkpoint stays, and the pair gets it back.
     RunError
         When the run folder cannot be read or written; when a worker is lost. The last checkpoint stays.
 
@@ -136,11 +140,15 @@ def fit(
     Where `torchrun` (or `torch.distributed`) has started several workers, each works on its rows of every batch, and
     their gradients are added up in one call. All hold all the data, draw the same batches, and share the noise, so that
     histories and parameters are those of one process up to rounding (see `ppl_vae.sharing` for the samplers that cannot
-    be shared: they give a fit of the same law). Statistics over a batch, as batch norm takes them, are over a worker's
-    rows; its running averages are the first worker's. Objectives of ours whose loss is no sum over the data are
-    refused; somebody else's is summed over the workers all the same. The first worker alone writes the folder, shows
-    the bar and warns; the others return the same run, which does not write. A fit may go on with another number of
-    workers. SIGTERM stops all of them as Ctrl-C does, with a checkpoint.
+    be shared: they give a fit of the same distribution). Statistics over a batch, as batch norm takes them, are over a
+    worker's rows; its running averages are the first worker's. Objectives of ours whose loss is no sum over the data
+    are refused; somebody else's is summed over the workers all the same. The first worker alone writes the folder,
+    shows the bar and warns; the others return the same run, which does not write. A fit may go on with another number
+    of workers. SIGTERM stops all of them as Ctrl-C does, with a checkpoint.
+
+    What a recording can still miss: a change that shows in no number until the next moment at which it is looked at (a
+    counter in a closure or a global that is compared with a threshold), one that is smaller than rounding, and what a
+    program does only for data rarer than the batches that it is held against.
     """
     options = Options(
         epochs, batch_size, lr, optimizer, optimizer_options, schedule, clip_norm,

@@ -1,7 +1,8 @@
 """Loss and gradient of one batch: by the pair's programs, or by a recording of what they do.
 
 A pair's programs run under effect handlers in Python. They are recorded once for each batch shape, as a graph of tensor
-operations, and from then on the graph is run. Neither way reads a value back from the device.
+operations, and from then on the graph is run. Neither way reads a value back from the device, but for the moments at
+which a recording is held against the programs.
 """
 
 from __future__ import annotations
@@ -13,24 +14,28 @@ from typing import Any
 import pyro.infer
 import torch
 from torch import Tensor, nn
-from torch.nn.utils import stateless
 
-from ppl_vae.context import evaluating, isolated
+from ppl_vae.context import random_state, set_random_state
 from ppl_vae.errors import InputError
 from ppl_vae.handlers import GlobalScale, KLWeight
 from ppl_vae.kl_weights import Constant, KLRule
 from ppl_vae.objectives.base import own_module
 from ppl_vae.pair import Pair
 from ppl_vae.precision import check_precision, in_precision
+from ppl_vae.proof import DIFFERED, REFUSED, broken_off, other_rows
 from ppl_vae.recording import NotRecordableError, Recording, path_of, record
 from ppl_vae.sharing import Sharing
-from ppl_vae.traces import trace_pair
-from ppl_vae.types import Batch
+from ppl_vae.substitution import substituted
+from ppl_vae.training.witness import StepResults, Witness
 from ppl_vae.workers import Shard
 
 #: Steps of one batch shape from which recording (about a second) and compiling (some ten) pay.
 WORTH_RECORDING = 200
 WORTH_COMPILING = 50_000
+
+
+#: A recorded step, and where in its results the gradient of each parameter that it reaches stands.
+Recorded = tuple[Recording, dict[str, int]]
 
 
 def choose_path(mode: str, steps: int) -> str:
@@ -47,7 +52,8 @@ class Gradient:
     It may be given a shard of a batch: then the loss is that of the shard, the mean that over the whole batch, and the
     sum over all shards is what one would have got for the batch at once.
 
-    Parameters are those of `TrainingStep`, and so are the attributes ``paths``, ``recordings`` and ``seconds``.
+    Parameters are those of `TrainingStep`, and so are the attributes ``paths``, ``recordings`` and ``seconds``;
+    ``disproved`` tells, in words, why a recording that was in use was given up, and is empty if none was.
     """
 
     def __init__(
@@ -82,8 +88,10 @@ class Gradient:
         self.paths: dict[int, str] = {}
         self.recordings = 0
         self.seconds = 0.0
-        self.structure: Structure | None = None
-        self._recorded: dict[Any, tuple[Recording, dict[str, int]]] = {}
+        self.disproved = ""
+        self.witness = Witness(self)
+        self._seen: set[Any] = set()
+        self._recorded: dict[Any, Recorded] = {}
 
     def path(self, rows: int) -> str:
         """Return the path of batches of so many rows, chosen when the first of them comes."""
@@ -98,12 +106,20 @@ class Gradient:
         The KL is added to `kl` where the rule for its weight asks for it.
         """
         shard = shard or Shard.whole(len(next(iter(arguments.values()))))
+        key = self._key(arguments, shard)
         if self.path(shard.total) != "eager":
+            arguments = {name: value.contiguous() for name, value in arguments.items()}  # as they are recorded
+            if (recorded := self._recorded.get(key)) is not None:
+                return self._put(self._run_in_use(recorded, arguments, shard))
             try:
-                return self._run_recorded(arguments, shard)
+                self._recorded[key] = self._record(arguments, shard)
+                return self._first(self._recorded[key], arguments, shard)
             except NotRecordableError as reason:
-                self._give_up(reason)
-        return self._run_eager(arguments, shard)
+                self.give_up(f"{REFUSED}: {reason}")
+        if key in self._seen:
+            return self.run_eager(arguments, shard)
+        self._seen.add(key)
+        return self._put(self.witness.computed(arguments, shard))
 
     def programs(self, shard: Shard, *, kl_weight: Tensor | None = None, precision: str = "float32") -> tuple[Any, Any]:
         """Return the model and the guide as the objective sees them for a shard of a batch."""
@@ -129,7 +145,8 @@ class Gradient:
         (kl,) = torch.autograd.grad(loss, weight, create_graph=True)
         return self.rule.loss(loss, kl, setting, shard.size), kl
 
-    def _run_eager(self, arguments: dict[str, Tensor], shard: Shard) -> Tensor:
+    def run_eager(self, arguments: dict[str, Tensor], shard: Shard) -> Tensor:
+        """Run the programs, leave gradients, buffers and KL as they make them, and return the loss."""
         parameters = list(self.named.values())
         for parameter in parameters:
             parameter.grad = None
@@ -147,50 +164,95 @@ class Gradient:
         loss = loss[0] if isinstance(loss, tuple) else loss  # wake-sleep objectives return (wake, sleep)
         return loss if isinstance(loss, Tensor) else torch.tensor(loss, device=self.pair.device)
 
-    def _run_recorded(self, arguments: dict[str, Tensor], shard: Shard) -> Tensor:
-        buffers = [home[name] for home, name in self.buffers.values()]  # a program may put a new tensor in their place
-        arguments = {name: value.contiguous() for name, value in arguments.items()}  # as they were recorded
-        inputs = [*self.named.values(), *buffers, self.kl_weight, *arguments.values()]
-        key = shard, *((name, value.shape, value.dtype) for name, value in arguments.items())
-        if key not in self._recorded:
-            self._recorded[key] = self._record(arguments, shard, inputs)
-        recording, reached = self._recorded[key]
-        loss, *results = recording(*inputs)
-        if self.rule.measures:
-            kl, *results = results
-            self.kl += kl
-        for name, parameter in self.named.items():
-            parameter.grad = results[reached[name]] if name in reached else None
-        if len(results) > len(reached):
-            torch._foreach_copy_(buffers, results[len(reached) :])
-        return loss
+    def _run_in_use(self, recorded: Recorded, arguments: dict[str, Tensor], shard: Shard) -> StepResults:
+        """Return what the recorded step gives; where it breaks off, go on without one."""
+        try:
+            return self.run_recorded(recorded, arguments)
+        except torch.OutOfMemoryError:
+            raise
+        except RuntimeError as error:  # a graph that holds for other data alone
+            if self.pair.device.type == "cuda" and torch.cuda.is_current_stream_capturing():
+                raise
+            self.disproved = broken_off(error)
+            self.give_up(f"{DIFFERED}: {self.disproved}")
+            return self.witness.computed(arguments, shard)
 
-    def _record(
-        self, arguments: dict[str, Tensor], shard: Shard, inputs: list[Tensor]
-    ) -> tuple[Recording, dict[str, int]]:
-        """Return the recorded step for batches like `arguments`, and where in its results each gradient stands."""
+    def run_recorded(self, recorded: Recorded, arguments: dict[str, Tensor]) -> StepResults:
+        """Return what the recorded step gives, leaving it to the caller to put it where it belongs."""
+        inputs = [*self.named.values(), *self.current_buffers(), self.kl_weight, *arguments.values()]
+        recording, reached = recorded
+        loss, *results = recording(*inputs)
+        kl = results.pop(0) if self.rule.measures else None
+        gradients = [results[reached[name]] if name in reached else None for name in self.named]
+        return StepResults(loss, kl, gradients, results[len(reached) :])
+
+    def _put(self, results: StepResults) -> Tensor:
+        """Leave gradients, buffers and KL of a step where they belong, and return its loss."""
+        for parameter, gradient in zip(self.named.values(), results.gradients, strict=True):
+            parameter.grad = gradient
+        if results.buffers:
+            torch._foreach_copy_(self.current_buffers(), results.buffers)
+        if results.kl is not None:
+            self.kl += results.kl
+        return results.loss
+
+    def current_buffers(self) -> list[Tensor]:
+        """Return the buffers as they are now: a program may put a new tensor in the place of one."""
+        return [home[name] for home, name in self.buffers.values()]
+
+    @staticmethod
+    def _key(arguments: Mapping[str, Tensor], shard: Shard) -> tuple[Any, ...]:
+        return shard, *((name, value.shape, value.dtype) for name, value in arguments.items())
+
+    def _record(self, arguments: dict[str, Tensor], shard: Shard) -> Recorded:
+        """Return the step recorded for batches like `arguments`, and where in its results each gradient stands.
+
+        It is recorded on other rows than these, which it is then held against.
+        """
         reached: dict[str, int] = {}
         compute = self._computation(list(arguments), shard, reached)
-        recording = record(compute, inputs, compiled=self.paths[shard.total] == "inductor")
-        self.structure = self.structure or structure(self.pair, arguments)
+        others = other_rows(list(arguments.values()))
+        inputs = [*self.named.values(), *self.current_buffers(), self.kl_weight, *others]
+        fused = self.paths[shard.total] == "inductor"
+        recording = record(compute, inputs, compiled=fused, module=self.modules)
         self.paths[shard.total] = recording.path
         self.recordings += 1
         self.seconds += recording.seconds
         return recording, reached
 
-    def check_structure(self, batch: Batch) -> None:
-        """Go back to eager steps, with a warning, if the programs no longer have the sites that were recorded."""
-        if self.structure is None:
-            return
-        now = structure(self.pair, self.pair.arguments(batch))
-        if now != self.structure:
-            differing = sorted(name for name, _ in set(now) ^ set(self.structure))
-            self._give_up(f"its sites change from step to step: {', '.join(dict.fromkeys(differing))}")
+    # -- the proof --------------------------------------------------------------------------------------------------
 
-    def _give_up(self, reason: object) -> None:
-        self.compile, self.structure = "off", None
+    def _first(self, recorded: Recorded, arguments: dict[str, Tensor], shard: Shard) -> Tensor:
+        """Take the first step of a recording and the program's own, and keep to the recording's if they agree."""
+        told, by_recording, computed, after = self.witness.both(recorded, arguments, shard)
+        if not told:
+            return self._put(by_recording)
+        self.give_up(f"{DIFFERED}: {told}")
+        set_random_state(after, self.pair.device)
+        return self._put(computed)
+
+    def differs(self, arguments: dict[str, Tensor], shard: Shard) -> str:
+        """Return, in words, what a recorded step and the program differ in on a batch; empty if in nothing.
+
+        Random state, buffers and KL are as they were afterwards. A batch of a shape that is not recorded is run by the
+        program alone, so that its values are looked at.
+        """
+        arguments = {name: value.contiguous() for name, value in arguments.items()}
+        before = random_state(self.pair.device)
+        try:
+            if (recorded := self._recorded.get(self._key(arguments, shard))) is not None:
+                return self.witness.both(recorded, arguments, shard)[0]
+            self.witness.computed(arguments, shard)
+            return ""
+        finally:
+            set_random_state(before, self.pair.device)
+
+    def give_up(self, reason: str) -> None:
+        """Go on eagerly, with a warning."""
+        self.compile = "off"
         self.paths = dict.fromkeys(self.paths, "eager")
-        warnings.warn(f"the step cannot be recorded and runs eagerly: {reason}", stacklevel=3)
+        self._recorded.clear()
+        warnings.warn(f"the step {reason}", stacklevel=3)
 
     def _computation(self, names: list[str], shard: Shard, reached: dict[str, int]) -> Any:
         """Return the step up to the gradient as a function of tensors: parameters, buffers, KL weight, batch.
@@ -208,7 +270,7 @@ class Gradient:
             before = [value._version for value in buffers]
             swapped = dict(zip([*self.named, *self.buffers], [*parameters, *buffers], strict=True))
             setting, measured = groups[2][0], []
-            with torch.enable_grad(), stateless._reparametrize_module(self.modules, swapped, tie_weights=True):
+            with torch.enable_grad(), substituted(self.modules, swapped):
                 arguments = dict(zip(names, groups[3], strict=True))
                 if self.rule.measures:
                     loss, kl = self._measured(shard, setting, arguments)
@@ -231,14 +293,3 @@ def _home(root: nn.Module, buffer: str) -> tuple[dict[str, Any], str]:
     """Return the mapping that holds a buffer, and its name there."""
     module, _, name = buffer.rpartition(".")
     return root.get_submodule(module)._buffers, name
-
-
-#: Name and event shape of every site of both programs.
-Structure = tuple[tuple[str, tuple[int, ...]], ...]
-
-
-def structure(pair: Pair, arguments: dict[str, Tensor]) -> Structure:
-    """Run the pair once, leaving random state and buffers as they were, and return its sites."""
-    with isolated(device=pair.device), evaluating(pair):
-        both = trace_pair(*pair.programs(), (), arguments)
-    return tuple((name, tuple(site["fn"].event_shape)) for sites in both for name, site in sites.items())

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ppl_vae import traces
+from ppl_vae.observations import bad_parameter
 from ppl_vae.types import Program
 
 
@@ -21,6 +22,9 @@ def first_bad_site(programs: tuple[Program, Program], arguments: dict[str, Tenso
         model_sites, guide_sites = traces.trace_pair(*programs, (), arguments)
     for program, sites in (("guide", guide_sites), ("model", model_sites)):
         for name, site in sites.items():
+            if outside := bad_parameter(site):
+                parameter, wanted, got = outside
+                return f"site {name!r} of the {program}: parameter {parameter}, which is to be {wanted}, has {got}"
             for what, value in _parts(site):
                 bad = int((~torch.isfinite(value)).sum())
                 if bad:

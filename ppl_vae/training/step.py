@@ -70,8 +70,9 @@ class TrainingStep:
 
     Notes
     -----
-    A recorded step sees new values of parameters, buffers and the batch. Whatever else a program looks at (a Python
-    number that the user changes between steps) keeps the value it had when it was recorded.
+    A recorded step sees new values of parameters, buffers and the batch. The first one of a batch shape is taken by the
+    programs too, and kept only if the two agree; later on `Gradient.differs` compares them. Between these moments
+    whatever else a program looks at (a Python number that the user changes) keeps the value it was recorded with.
     """
 
     def __init__(

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 import time
+import warnings
 from collections.abc import Iterable
 from typing import Any
 
@@ -23,6 +24,7 @@ from ppl_vae.objectives import ELBO
 from ppl_vae.objectives.base import own_module
 from ppl_vae.pair import Pair
 from ppl_vae.precision import products_in
+from ppl_vae.proof import DIFFERED
 from ppl_vae.runs import History
 from ppl_vae.training import schedules
 from ppl_vae.training.folder import RunFolder
@@ -31,6 +33,9 @@ from ppl_vae.training.options import Options
 from ppl_vae.training.refusals import check_measures, check_scales, check_sums
 from ppl_vae.training.step import TrainingStep
 from ppl_vae.workers import Shard, WorkerLostError, Workers
+
+#: Recorded steps after which they are held against the programs again, which costs some two of them.
+PROVING = 1000
 
 
 class Trainer:
@@ -55,7 +60,7 @@ class Trainer:
             )
         if validation is not None:
             pair.check(validation)
-        data_dim = sum(train[name][0].numel() for name in contract.observed)
+        data_dim = sum(train[name][0].numel() for name in contract.observed_arguments)
         self.rule = options.kl_rule().on(data_dim, contract.latent_dim)
         weighted = not (isinstance(self.rule, Constant) and self.rule.beta == 1.0)
         check_scales(objective, weighted=weighted, shares_latents=contract.shares_latents)
@@ -102,6 +107,7 @@ class Trainer:
         self.workers.align(held, self.pair.device)
         saved = time.monotonic()
         last_good = self.snapshot()
+        self.proven = last_good
 
         def save(seconds: float) -> None:
             nonlocal saved
@@ -115,15 +121,72 @@ class Trainer:
         with progress.bar("fit", self.options.epochs * self.steps_per_epoch, show) as bar:
             bar(self.epoch * self.steps_per_epoch)
             try:
-                while self.epoch < self.options.epochs and not self.exhausted:
+                while not self.ended:
                     self.run_epoch(bar, last_good)
-                    last_good = self.snapshot()
+                    last_good = self.hold(self.snapshot())
                     self.workers.first(lambda: save(checkpoint_seconds))
             except (KeyboardInterrupt, NonFiniteError, WorkerLostError):
                 self.restore(last_good)
                 save(0)
                 raise
         self.workers.first(lambda: save(0))
+
+    # -- recordings that prove themselves ---------------------------------------------------------------------------
+
+    def hold(self, state: dict[str, Any]) -> dict[str, Any]:
+        """Hold recorded steps against the programs at a stated moment, and return the state to go on from.
+
+        Moments are the ends of epochs by which another 1,000 steps are done, and of a fit that has as many. Where the
+        two differ, the state is that of the last moment, and steps are eager from there.
+        """
+        steps = self.epoch * self.steps_per_epoch
+        since = steps - len(self.proven["history"].get("epoch", [])) * self.steps_per_epoch
+        due = since >= PROVING or (self.ended and since > 0 and steps >= PROVING)
+        if told := self.disproof(due):
+            self.discard(told)
+            return self.proven
+        if due:
+            self.proven = state
+        return state
+
+    def disproof(self, look: bool) -> str:
+        """Return, in words, what speaks against a recording, on any worker; with `look`, hold it against the programs.
+
+        Empty if nothing does.
+        """
+        told = self.step.gradient.disproved or (self.differs() if look else "")
+        return next(filter(None, self.workers.gather(told)), "")
+
+    def differs(self) -> str:
+        """Return, in words, what recorded steps and the programs differ in on the first data; empty if in nothing.
+
+        Raises
+        ------
+        NonFiniteError
+            For a value that a distribution cannot have.
+        """
+        self.pair.train()
+        with isolated(device=self.pair.device), products_in(self.options.precision):
+            for rows in (rows for rows in self.step.paths if rows <= self.train.size):
+                batch = self.train.draw(torch.arange(rows, device=self.pair.device))
+                arguments, shard = self.step.own(batch)
+                try:
+                    if shard.size and (told := self.step.gradient.differs(arguments, shard)):
+                        return told
+                except InputError as error:
+                    raise NonFiniteError(f"epoch {self.epoch}: {error}; it was not so at first") from error
+        return ""
+
+    def discard(self, told: str) -> None:
+        """Go back to the last state that was proven, and on from there without recordings."""
+        lost = self.epoch - len(self.proven["history"].get("epoch", []))
+        if not self.step.gradient.disproved:
+            self.step.gradient.give_up(f"{DIFFERED}: {told}")
+        self.step.gradient.disproved = ""
+        self.restore(self.proven)
+        self.step.gradient.paths = dict.fromkeys(self.step.paths, "eager")
+        if lost and self.workers.is_first:
+            warnings.warn(f"the last {lost} epochs are discarded and fitted again", stacklevel=4)
 
     def run_epoch(self, bar: progress.Bar, last_good: dict[str, Any]) -> None:
         """Pass over the data once and add a row to the history."""
@@ -133,11 +196,12 @@ class Trainer:
         with products_in(self.options.precision):
             for number, index in enumerate(self.indices()):
                 lr, weight = self.settings(number)
-                if number == 0 and self.epoch.bit_count() == 1:  # epochs 1, 2, 4, 8, …
-                    self.step.gradient.check_structure({name: value[index] for name, value in self.train.items()})
                 self.step.on(self.train, index)
                 bar()
         if not self.finite():
+            if told := self.disproof(look=True):  # no fault of the programs
+                self.discard(told)
+                return
             raise NonFiniteError(self.name_culprit(last_good))
         self.workers.align(list(self.pair.buffers()), self.pair.device)
         row = {"epoch": self.epoch + 1, "train_bound": -float(self.step.total) / self.train.size}
@@ -197,6 +261,11 @@ class Trainer:
     def epoch(self) -> int:
         """How many epochs are done."""
         return len(self.history.get("epoch", []))
+
+    @property
+    def ended(self) -> bool:
+        """Whether there is no epoch left to run."""
+        return self.epoch >= self.options.epochs or self.exhausted
 
     @property
     def exhausted(self) -> bool:
