@@ -14,7 +14,7 @@ from torch.distributions import Categorical
 
 
 class FixedMixture(TorchDistribution):
-    """Mixture of A laws of vectors.
+    """Mixture of A distributions of vectors.
 
     Parameters
     ----------
@@ -42,7 +42,7 @@ class FixedMixture(TorchDistribution):
         return (self.weights.unsqueeze(-1) * self.components.mean).sum(-2)
 
     def expand(self, batch_shape: Any, _instance: Any = None) -> FixedMixture:
-        """Return the same law for a larger batch shape."""
+        """Return the same distribution for a larger batch shape."""
         wide = (*batch_shape, self.weights.shape[-1])
         return FixedMixture(self.weights.expand(wide), self.components.expand(wide), validate_args=False)
 

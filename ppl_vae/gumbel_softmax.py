@@ -31,7 +31,7 @@ class GumbelSoftmax(OneHotCategorical):
         super().__init__(logits=logits, validate_args=validate_args)
 
     def expand(self, batch_shape: Any, _instance: Any = None) -> Any:
-        """Return the same law for a larger batch shape."""
+        """Return the same distribution for a larger batch shape."""
         new = self._get_checked_instance(GumbelSoftmax, _instance)
         new.temperature = self.temperature
         return super().expand(batch_shape, _instance=new)

@@ -7,7 +7,7 @@ from typing import Any
 from pyro.poutine.messenger import Messenger
 from torch import Tensor, nn
 
-from ppl_vae.traces import in_data_plate
+from ppl_vae.plates import in_data_plate
 
 
 class KLWeight(Messenger):

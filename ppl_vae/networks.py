@@ -1,4 +1,4 @@
-"""Feed-forward networks that take any number of leading dimensions: MLP, and DCGAN-style convolutions.
+"""Feed-forward networks that take any number of leading dimensions: MLP, DCGAN-style convolutions, inputs by logarithm.
 
 Data pass between parts flat, (..., C*H*W), so that an MLP and a convolutional network are interchangeable.
 """
@@ -129,6 +129,25 @@ class MLP(nn.Module):
         for layer in rest:
             h = layer(h)
         return h.reshape(*leading, self.out_features)
+
+
+@configurable
+class LogInputs(nn.Module):
+    """A network of log(1 + x), so that counts of any size come to it as numbers of order one (Lopez et al. 2018).
+
+    Parameters
+    ----------
+    network : Module
+        Maps (..., D) to (..., `out_features`).
+    """
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map x (..., D), 0 or more, through the logarithm and the network."""
+        return self.network(x.log1p())
 
 
 @configurable

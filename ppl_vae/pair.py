@@ -19,6 +19,7 @@ from ppl_vae import contract, observations, traces
 from ppl_vae.context import evaluating
 from ppl_vae.errors import InputError, PairError, PplVaeError, unknown_name
 from ppl_vae.handlers import Frozen
+from ppl_vae.plates import DATA, DataPlate
 from ppl_vae.shapes import integer_at_least
 from ppl_vae.signature import Signature
 from ppl_vae.traces import Sites
@@ -55,13 +56,22 @@ class Pair(nn.Module):
         self.model = _as_module(model, "model")
         self.guide = _as_module(guide, "guide")
         self._signatures = Signature.of(self.model), Signature.of(self.guide)
-        self._dims: dict[str, int] | None = None  # of the arguments, once checked
+        # Once checked: the rank of the arguments, and what the programs call the plate of the data.
+        self._dims: dict[str, int] | None = None
+        self._plates = frozenset({DATA})
 
     # -- programs and batches ---------------------------------------------------------------------------------------
 
     def programs(self) -> tuple[Program, Program]:
-        """Return the model and the guide as callables that leave the process-wide parameter store alone."""
-        return _scoped(self.model), _scoped(self.guide)
+        """Return the model and the guide as callables that leave the process-wide parameter store alone.
+
+        In what they record the plate of the data is called ``data``, whatever its name, once the pair has been checked.
+        """
+        programs = _scoped(self.model), _scoped(self.guide)
+        if self._plates == {DATA}:
+            return programs
+        named = DataPlate(self._plates)
+        return named(programs[0]), named(programs[1])
 
     def arguments(self, batch: Batch) -> dict[str, Tensor]:
         """Return the entries of `batch` that both programs take, by name; labels a VAE has no use for are left out.
@@ -151,6 +161,7 @@ class Pair(nn.Module):
         """
         found = contract.check(self, batch, training=training)
         self._dims = {name: value.dim() for name, value in self.arguments(batch).items()}
+        self._plates = found.plates
         return found
 
     def log_weights(self, batch: Batch, num_particles: int = 1) -> Tensor:
@@ -214,9 +225,12 @@ class Pair(nn.Module):
     def reconstruct(self, batch: Batch) -> dict[str, Tensor]:
         """Return E[x | z] for one z ~ q(z | x) per datum, by observed site, given all others, each of shape (B, …)."""
         here = self._prepared(batch)
-        observed = self.check(here).observed
+        found = self.check(here)
+        observed = found.observed
         drawn = {name: value[0] for name, value in self.posterior(here).items()}
-        rest = {name: value for name, value in here.items() if name not in observed}
+        rest = {name: value for name, value in here.items() if name not in found.observed_arguments}
+        if not observed:  # parts of arguments, at sites of other names
+            return self.decode(drawn, **rest)
         seen = {name: {other: here[other] for other in observed if other != name} for name in observed}
         return {name: self.decode(drawn | seen[name], **rest)[name] for name in observed}
 

@@ -14,7 +14,7 @@ from pyro.poutine.messenger import Messenger
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from ppl_vae.traces import in_data_plate
+from ppl_vae.plates import in_data_plate
 from ppl_vae.workers import Shard
 
 
@@ -35,8 +35,8 @@ class Sharing(Messenger):
     The draws are those of one process wherever the amount of randomness that an operation takes does not depend on the
     values it is given: normal, uniform, exponential, Bernoulli, categorical and all that are made from them. A sampler
     that rejects (gamma, beta, Dirichlet, Poisson, binomial, von Mises) draws for the other workers' rows with
-    parameters that it does not know. Such draws have the right law, are not those of one process, and leave the
-    workers' random states apart until the next time they are put in step. (On a GPU all but von Mises are as of one
+    parameters that it does not know. Such draws have the right distribution, are not those of one process, and leave
+    the workers' random states apart until the next time they are put in step. (On a GPU all but von Mises are as of one
     process, because there each element has a stream of its own.)
     """
 

@@ -2,13 +2,15 @@
 
     log w[k, b] = log p(x_b, z_kb) - log q(z_kb | x_b),   z_kb ~ q(. | x_b)
 
-Particles are one more plate, named ``particles``, at dim -2; data is the plate ``data`` at dim -1.
+Particles are one more plate, named ``particles``, at dim -2; data is the plate ``data`` at dim -1, whatever a program
+calls it (`ppl_vae.plates`).
 """
 
 from __future__ import annotations
 
 import functools
 import operator
+import re
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
@@ -16,11 +18,13 @@ from typing import Any
 import pyro
 import torch
 from pyro import poutine
+from pyro.distributions import Unit
 from pyro.distributions.util import scale_and_mask
 from pyro.poutine.util import prune_subsample_sites
 from torch import Tensor
 
 from ppl_vae.errors import PairError
+from ppl_vae.plates import PARTICLES, data_plates, in_data_plate, rename, rows_of
 
 Site = dict[str, Any]
 Sites = dict[str, Site]
@@ -39,7 +43,7 @@ def particles(program: Callable[..., Any], num_particles: int) -> Callable[..., 
     """Return `program` run for `num_particles` particles at once, as a plate at dim -2."""
 
     def run(*args: Any, **kwargs: Any) -> Any:
-        with _Particles("particles", num_particles, dim=-2):
+        with _Particles(PARTICLES, num_particles, dim=-2):
             return program(*args, **kwargs)
 
     return run
@@ -65,10 +69,31 @@ def trace_pair(
         model, guide = particles(model, num_particles), particles(guide, num_particles)
     if enumerated:  # the model's dimensions go on where the guide's end
         model, guide = poutine.enum(model), poutine.enum(guide, -2 if num_particles is None else -3)
-    with around_guide or nullcontext():
-        guide_trace = poutine.trace(guide).get_trace(*args, **kwargs)
-    model_trace = poutine.trace(poutine.replay(model, trace=guide_trace)).get_trace(*args, **kwargs)
-    return sample_sites(model_trace), sample_sites(guide_trace)
+    try:
+        with around_guide or nullcontext():
+            guide_trace = poutine.trace(guide).get_trace(*args, **kwargs)
+        model_trace = poutine.trace(poutine.replay(model, trace=guide_trace)).get_trace(*args, **kwargs)
+    except ValueError as error:
+        _raise_collision(error)
+        raise
+    model_sites, guide_sites = sample_sites(model_trace), sample_sites(guide_trace)
+    if not any(in_data_plate(site) for site in model_sites.values()):  # programs of a pair have it named already
+        names = data_plates(model_sites, guide_sites, rows_of(args, kwargs))
+        rename(model_sites, names)
+        rename(guide_sites, names)
+    return model_sites, guide_sites
+
+
+def _raise_collision(error: ValueError) -> None:
+    """Raise our own error for what Pyro says of two plates at one dimension."""
+    if found := re.search(r'at plates? "(.*?)" and "(.*?)", collide at dim=(-\d+)', " ".join(str(error).split())):
+        plates = [plate for plate in found.groups()[:2] if plate != PARTICLES]
+        raise PairError(
+            f"plate {plates[0]!r}",
+            expected="no plate beside that of the data at dim -1 and that of the particles at dim -2",
+            got=f"one at dim {found[3]}",
+            hint=".to_event(…) on the distributions in it, in its place",
+        ) from error
 
 
 def sample_sites(trace: Any) -> Sites:
@@ -92,9 +117,22 @@ def is_enumerated(site: Site) -> bool:
     return bool(site["infer"].get("enumerate"))
 
 
-def in_data_plate(site: Site) -> bool:
-    """Tell whether a site belongs to a datum, that is, was sampled inside the plate ``data``."""
-    return any(frame.name == "data" for frame in site["cond_indep_stack"])
+def is_deterministic(site: Site) -> bool:
+    """Tell whether a site only names a value (`pyro.deterministic`): it has no density, and observes nothing."""
+    return bool(site["infer"].get("_deterministic"))
+
+
+def is_factor(site: Site) -> bool:
+    """Tell whether a site is a `pyro.factor`: a term, and no observation of anything."""
+    fn = site["fn"]
+    while hasattr(fn, "base_dist"):
+        fn = fn.base_dist
+    return isinstance(fn, Unit)
+
+
+def observes(site: Site) -> bool:
+    """Tell whether a site observes something: a `pyro.factor` does not, nor a value that only has a name."""
+    return site["is_observed"] and not is_deterministic(site) and not is_factor(site)
 
 
 def log_prob(site: Site, *, scaled: bool = True) -> Tensor:
@@ -114,7 +152,7 @@ def log_weights(model_sites: Sites, guide_sites: Sites) -> Tensor:
     """Return log p(x, z) - log q(z | x) in nats, shape (K, B), or (B,) without a particle plate.
 
     Scales (from subsampling, or from a weight on the KL) are left out: a log weight is about one datum. A latent that
-    the guide lacks, because training sums it out, was drawn from the model's own law, which cancels from the weight. A
+    the guide lacks, because training sums it out, was drawn from the model's conditional, which cancels out. A
     `pyro.factor` of the guide is a term of the training loss, and no part of q.
 
     Raises
@@ -123,7 +161,7 @@ def log_weights(model_sites: Sites, guide_sites: Sites) -> Tensor:
         If a site lies outside the plate ``data``: its log probability does not belong to one datum.
     """
     for name, site in (guide_sites | model_sites).items():
-        if not in_data_plate(site):
+        if not in_data_plate(site) and not is_deterministic(site):
             raise PairError(
                 f"site {name!r}",
                 expected="every site inside pyro.plate('data', B, dim=-1), so that a log weight belongs to one datum",

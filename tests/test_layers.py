@@ -15,17 +15,19 @@ FLOORS = (
     {"config", "context", "files", "progress", "shapes", "signature", "types"},
     {"workers"},
     # 1: parts
-    {"arviz_adapter", "distributions", "exact", "fixed_mixture", "gumbel_softmax", "layers", "modalities", "networks"},
-    {"conditions"},
+    {"arviz_adapter", "counts", "distributions", "exact", "fixed_mixture", "gumbel_softmax", "layers", "likelihood"}
+    | {"modalities", "networks"},
+    {"conditions", "count_likelihoods", "exposure"},
     {"partial_labels"},
     {"data"},
     {"likelihoods"},
     # 2: the family
     {"models", "guides"},
     # 3: the engine
-    {"products"},
-    {"capture", "precision", "recording", "traces"},
-    {"handlers", "kl_weights", "observations", "sharing"},
+    {"plates", "products", "side_effects"},
+    {"capture", "precision", "recording", "substitution", "traces"},
+    {"dependence", "handlers", "kl_weights", "observations", "proof", "sharing"},
+    {"site_checks"},
     {"contract"},
     {"pair"},
     {"objectives"},

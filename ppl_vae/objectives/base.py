@@ -12,8 +12,9 @@ from torch import Tensor, nn
 
 from ppl_vae.errors import PairError
 from ppl_vae.objectives.enumeration import average, probability
+from ppl_vae.plates import in_data_plate, other_plates
 from ppl_vae.shapes import integer_at_least
-from ppl_vae.traces import Sites, add, in_data_plate, is_auxiliary, is_enumerated, latents, log_prob
+from ppl_vae.traces import Sites, add, is_auxiliary, is_deterministic, is_enumerated, is_factor, latents, log_prob
 from ppl_vae.types import Program
 
 
@@ -63,7 +64,16 @@ def factors(guide_sites: Sites, plates: int) -> Tensor:
     plates : int
         1 without a particle plate, 2 with one.
     """
-    terms = [log_prob(site) for site in guide_sites.values() if site["is_observed"]]
+    own = {name: site for name, site in guide_sites.items() if site["is_observed"] and not is_deterministic(site)}
+    terms = [log_prob(site) for site in own.values()]
+    for (name, site), term in zip(own.items(), terms, strict=True):
+        if is_factor(site) and term.requires_grad and not site["fn"].has_rsample:
+            raise PairError(
+                f"factor {name!r} of the guide",
+                expected="has_rsample=True, a term that is differentiated as it stands",
+                got="has_rsample=False, which asks for a score function",
+                hint="pyro.infer.Trace_ELBO()",
+            )
     q = probability(guide_sites) if terms else None
     return add(average(term, q, plates).sum(-1).mean() for term in terms)
 
@@ -80,17 +90,47 @@ def check_sites(model_sites: Sites, guide_sites: Sites) -> None:
     ------
     PairError
         For a latent that the guide lacks or has too many, and for one to be enumerated that is shared by all data, or
-        one value after another.
+        one value after another; for a batch dimension that no plate declares; for a baseline, which is not used here.
     """
+    for sites, program in ((model_sites, "model"), (guide_sites, "guide")):
+        check_declared(sites, program)
     for name, site in latents(model_sites).items():
         if name not in guide_sites and not is_enumerated(site):
             raise PairError(f"site {name!r}", expected="every latent sampled by the guide", got="a guide without it")
     for name, site in latents(guide_sites).items():
         if name not in model_sites and not is_auxiliary(site):
             raise PairError(f"site {name!r}", expected="only latents of the model in the guide", got="one it lacks")
+        if site["infer"].get("baseline"):
+            raise PairError(
+                f"site {name!r}",
+                expected="no baseline in infer: that of K particles is the mean of the others",
+                got="one",
+                hint="num_particles=10, or pyro.infer.TraceGraph_ELBO()",
+            )
     for name, site in (latents(guide_sites) | latents(model_sites)).items():
         if is_enumerated(site):
             _check_enumerated(name, site)
+
+
+def check_declared(sites: Sites, program: str) -> None:
+    """Raise for a batch dimension that belongs to no plate: its log probabilities would be summed by accident.
+
+    Raises
+    ------
+    PairError
+        For the first such site of the program.
+    """
+    summed = {site["infer"].get("_enumerate_dim") for site in sites.values()}
+    for name, site in sites.items():
+        shape = tuple(site["fn"].batch_shape)
+        known = summed | {frame.dim for frame in site["cond_indep_stack"] if frame.vectorized}
+        if any(shape[dim] > 1 and dim not in known for dim in range(-len(shape), 0)):
+            raise PairError(
+                f"site {name!r}",
+                expected="every batch dimension in a plate, such as pyro.plate('data', B, dim=-1)",
+                got=f"batch shape {shape} in the {program}",
+                hint=".to_event(1) on its distribution, or that plate around the site",
+            )
 
 
 def _check_enumerated(name: str, site: Any) -> None:
@@ -98,7 +138,7 @@ def _check_enumerated(name: str, site: Any) -> None:
     if how != "parallel" or site["infer"].get("num_samples"):
         got = repr(how) if how != "parallel" else "num_samples, which draws it"
         raise PairError(f"site {name!r}", expected="enumerate='parallel', all values at once", got=got)
-    others = [f.name for f in site["cond_indep_stack"] if f.vectorized and f.name not in ("data", "particles")]
+    others = other_plates(site)
     if others:
         raise PairError(
             f"site {name!r}", expected="a latent to be enumerated in no plate but 'data'", got=f"one in {others[0]!r}"

@@ -20,8 +20,9 @@ from ppl_vae.objectives.base import Objective, check_sites, factors, unreparamet
 from ppl_vae.objectives.enumeration import average, check_enumerated_first, enumerated, marginal, probability
 from ppl_vae.objectives.kl import analytic_kl, conditions_match, freed, weights_match
 from ppl_vae.objectives.leaves import Leaves
+from ppl_vae.plates import in_data_plate
 from ppl_vae.shapes import not_negative
-from ppl_vae.traces import Sites, add, in_data_plate, is_auxiliary, is_enumerated, latents, log_prob, trace_pair
+from ppl_vae.traces import Site, Sites, add, is_auxiliary, is_enumerated, latents, log_prob, trace_pair
 from ppl_vae.types import Program
 
 KLS = ("auto", "analytic", "sampled")
@@ -145,10 +146,10 @@ class ELBO(Objective):
             elif name in guide_sites and (kl := self._analytic(name, model_sites, guide_sites)) is not None:
                 rate[name] = kl
             elif name in guide_sites:
-                rate[name] = log_prob(guide_sites[name]) - (0.0 if name in merged else log_prob(site))
+                rate[name] = _log_q(guide_sites[name]) - (0.0 if name in merged else log_prob(site))
         for name, site in latents(guide_sites).items():
             if is_auxiliary(site):  # an AutoGuide's joint draw
-                rate[name] = log_prob(site)
+                rate[name] = _log_q(site)
         q = probability(guide_sites)
         for half in (distortion, rate):
             half.update({name: self._average(term, q) for name, term in half.items()})
@@ -231,3 +232,9 @@ class ELBO(Objective):
 
     def _per_particle(self, term: Tensor) -> Tensor:
         return term.reshape(self.num_particles, -1).sum(-1)
+
+
+def _log_q(site: Site) -> Tensor:
+    """Return log q(z | x), without a gradient of its own where the score function stands for it: its mean is zero."""
+    log_q = log_prob(site)
+    return log_q if site["fn"].has_rsample or is_enumerated(site) else log_q.detach()

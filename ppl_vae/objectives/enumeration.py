@@ -38,7 +38,7 @@ def enumerated(sites: Sites) -> Sites:
 def probability(guide_sites: Sites) -> Tensor | None:
     """Return q(y | x) of all latents that the guide enumerates, (…, C, B) or (…, C, K, B); None where it has none.
 
-    A mask has no part in it: it takes terms out of a bound, and leaves what a guide's law is.
+    A mask has no part in it: it takes terms out of a bound, and leaves what a guide's distribution is.
     """
     sites = enumerated(guide_sites).values()
     return add(site["fn"].log_prob(site["value"]) for site in sites).exp() if sites else None
@@ -92,7 +92,7 @@ def marginal(model_sites: Sites, guide_sites: Sites) -> tuple[list[str], Term | 
 
 
 def check_enumerated_first(guide_sites: Sites, hint: str) -> None:
-    """Raise if the guide enumerates a latent after it drew another, on which its law may depend."""
+    """Raise if the guide enumerates a latent after it drew another, on which its distribution may depend."""
     drawn = False
     for name in latents(guide_sites):
         if name not in enumerated(guide_sites):

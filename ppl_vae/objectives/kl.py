@@ -2,7 +2,7 @@
 
 E_q[log q(z_i | .) - log p(z_i | .)] = E_q[KL(q(z_i | .) || p(z_i | .))]  for latents z_1 … z_L holds only if every
 latent that p(z_i | .) conditions on was drawn before z_i in the guide. Otherwise the inner expectation is over the
-wrong law.
+wrong distribution.
 """
 
 from __future__ import annotations

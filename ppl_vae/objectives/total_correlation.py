@@ -25,8 +25,9 @@ from ppl_vae.config import configurable
 from ppl_vae.errors import InputError, PairError, unknown_name
 from ppl_vae.objectives.base import check_sites
 from ppl_vae.objectives.elbo import ELBO
+from ppl_vae.plates import in_data_plate
 from ppl_vae.shapes import integer_at_least, not_negative
-from ppl_vae.traces import Site, Sites, add, alike, in_data_plate, is_auxiliary, latents, log_prob
+from ppl_vae.traces import Site, Sites, add, alike, is_auxiliary, latents, log_prob
 from ppl_vae.types import Program
 
 SAMPLINGS = ("stratified", "weighted")

@@ -17,7 +17,8 @@ from torch import Tensor
 from ppl_vae.errors import PairError
 from ppl_vae.objectives.base import check_sites
 from ppl_vae.objectives.enumeration import Term, check_enumerated_first, enumerated, marginal, probability
-from ppl_vae.traces import Site, Sites, add, alike, in_data_plate, latents, log_prob
+from ppl_vae.plates import in_data_plate, other_plates
+from ppl_vae.traces import Site, Sites, add, alike, is_deterministic, latents, log_prob
 
 #: In every message that refuses what a log weight cannot hold.
 _LOCAL = "what belongs to a datum inside pyro.plate('data', B, dim=-1), so that a log weight belongs to one"
@@ -123,8 +124,9 @@ def _sum(terms: list[Term], scale: float | Tensor) -> Tensor:
 
 def _check_local(model_sites: Sites, guide_sites: Sites) -> None:
     for name, site in [*guide_sites.items(), *model_sites.items()]:
-        others = [frame.name for frame in site["cond_indep_stack"] if frame.vectorized]
-        others = [plate for plate in others if plate not in ("data", "particles")]
+        if is_deterministic(site):
+            continue
+        others = other_plates(site)
         if not in_data_plate(site) or others:
             got = f"a site in the plate {others[0]!r}" if others else "a site outside it"
             raise PairError(f"site {name!r}", expected=_LOCAL, got=got, hint="ppl_vae.objectives.ELBO()")

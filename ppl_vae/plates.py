@@ -1,0 +1,83 @@
+"""Which plate is that of the data: by its structure, whatever a program calls it.
+
+It is the plate at dim -1 that has the rows of the batch and in which the model observes something. In the record of a
+run it is called ``data``, and that of the particles, at dim -2, ``particles``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from pyro.poutine.messenger import Messenger
+from torch import Tensor
+
+DATA, PARTICLES = "data", "particles"
+
+Site = dict[str, Any]
+
+
+def in_data_plate(site: Site) -> bool:
+    """Tell whether a site of a record belongs to a datum."""
+    return any(frame.name == DATA for frame in site["cond_indep_stack"])
+
+
+def other_plates(site: Site) -> list[str]:
+    """Return the vectorised plates of a site other than those of data and particles."""
+    return [f.name for f in site["cond_indep_stack"] if f.vectorized and f.name not in (DATA, PARTICLES)]
+
+
+def rows_of(args: Iterable[Any], kwargs: Mapping[str, Any]) -> int | None:
+    """Return the length of the first argument that is a tensor with rows; None without one."""
+    tensors = (value for value in [*args, *kwargs.values()] if isinstance(value, Tensor) and value.dim())
+    return next((len(value) for value in tensors), None)
+
+
+def data_plates(model_sites: Mapping[str, Site], guide_sites: Mapping[str, Site], rows: int | None) -> frozenset[str]:
+    """Return what model and guide call the plate of the data; nothing where there is none of so many rows.
+
+    In the guide, whose plates may have names of its own, it is any plate of so many rows that is no other one of the
+    model's.
+    """
+    observed = [site for site in model_sites.values() if site["is_observed"]]
+    names = _with_rows(observed, rows) or _with_rows(model_sites.values(), rows) & {DATA}
+    others = {frame.name for site in model_sites.values() for frame in site["cond_indep_stack"]} - names
+    return frozenset(names | (_with_rows(guide_sites.values(), rows) - others if names else set()))
+
+
+def _with_rows(sites: Iterable[Site], rows: int | None) -> set[str]:
+    frames = (frame for site in sites for frame in site["cond_indep_stack"])
+    return {frame.name for frame in frames if frame.dim == -1 and frame.size == rows}
+
+
+def rename(sites: Mapping[str, Site], names: frozenset[str]) -> None:
+    """Call the plates of these names ``data`` in a record."""
+    for site in sites.values():
+        site["cond_indep_stack"] = tuple(_renamed(site["cond_indep_stack"], names))
+
+
+def _renamed(frames: Iterable[Any], names: frozenset[str]) -> Iterator[Any]:
+    for frame in frames:
+        if frame.name in names:
+            yield frame._replace(name=DATA)
+        elif frame.name == DATA:  # some other plate of that name
+            yield frame._replace(name=f"{DATA} (not of the batch)")
+        else:
+            yield frame
+
+
+class DataPlate(Messenger):
+    """Handler around a program: calls the plates of some names ``data`` for the handlers further out.
+
+    Parameters
+    ----------
+    names : frozenset of str
+        What the program calls the plate of the data.
+    """
+
+    def __init__(self, names: frozenset[str]) -> None:
+        super().__init__()
+        self.names = names
+
+    def _pyro_sample(self, msg: Any) -> None:
+        msg["cond_indep_stack"] = tuple(_renamed(msg["cond_indep_stack"], self.names))
