@@ -304,6 +304,35 @@ def test_a_proof_leaves_the_fit_as_it_was(pictures, monkeypatch):
         assert torch.equal(value, wanted[name]), name
 
 
+class Unseen(PyroModule):
+    """A guide that shifts its draws by values which leave torch by a way that nobody sees."""
+
+    def __init__(self):
+        super().__init__()
+        self.inner = nn.Linear(6, 4)
+
+    def forward(self, x=None, size=None):
+        with pyro.plate("data", len(x), dim=-1):
+            mean, s = self.inner(x).chunk(2, -1)
+            shift = dlpack.from_dlpack(dlpack.to_dlpack(x.detach())).clone()[:, :2]
+            pyro.sample("z", dist.Normal(mean + shift, s.exp()).to_event(1))
+
+
+@pytest.mark.parametrize("batch_size", [1, 10])
+def test_values_that_leave_unseen_are_caught_however_few_the_rows(batch_size):
+    data = {"x": torch.randn(40, 6, generator=torch.Generator().manual_seed(0))}
+
+    def fitted(compile):
+        torch.manual_seed(0)
+        pair = ppl_vae.Pair(VAE(6, 2, hidden=(4,), likelihood="normal"), Unseen())
+        run = ppl_vae.fit(pair, data, epochs=2, batch_size=batch_size, compile=compile, progress=False)
+        return run.history["train_bound"]
+
+    wanted = fitted("off")
+    with pytest.warns(UserWarning, match=f"the step {NOT_THE_PROGRAM}"):
+        assert fitted("graph") == pytest.approx(wanted, rel=1e-5)
+
+
 def test_dropout_under_a_checkpoint_has_the_programs_gradient(pictures):
     class Checkpointed(PyroModule):
         def __init__(self):

@@ -110,6 +110,9 @@ class Gradient:
         if self.path(shard.total) != "eager":
             arguments = {name: value.contiguous() for name, value in arguments.items()}  # as they are recorded
             if (recorded := self._recorded.get(key)) is not None:
+                if shard.size == 1 and key not in self._seen:  # the first batch had no other row than the recording saw
+                    self._seen.add(key)
+                    return self._first(recorded, arguments, shard)
                 return self._put(self._run_in_use(recorded, arguments, shard))
             try:
                 self._recorded[key] = self._record(arguments, shard)
