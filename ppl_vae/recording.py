@@ -13,7 +13,8 @@ import shutil
 import time
 import traceback
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import pyro
@@ -112,7 +113,8 @@ def record(
         for index in devices:
             torch.cuda.default_generators[index].manual_seed(_SEED)
         try:
-            graph = make_fx(_inside_torch(compute))(*inputs)
+            with _without_onednn():
+                graph = make_fx(_inside_torch(compute))(*inputs)
             if reason := watch.changed():
                 raise SideEffectError(reason)
             hand_over(graph)
@@ -125,6 +127,17 @@ def record(
             raise NotRecordableError(_reason(error)) from error
         run, path = _compile(graph, inputs) if compiled else (graph, "graph")
     return Recording(run, path, time.perf_counter() - started)
+
+
+@contextmanager
+def _without_onednn() -> Iterator[None]:
+    """Run without oneDNN, whose LSTM is one operation that has no gradient in a graph; what is recorded may use it."""
+    enabled = torch._C._get_mkldnn_enabled()
+    torch._C._set_mkldnn_enabled(False)
+    try:
+        yield
+    finally:
+        torch._C._set_mkldnn_enabled(enabled)
 
 
 def _inside_torch(compute: Computation) -> Computation:

@@ -28,7 +28,9 @@ _GENERATORS = (torch.Generator, np.random.Generator, np.random.RandomState, rand
 _WAYS_OUT = ("numpy", "tolist", "__array__", "__dlpack__")
 
 #: Attributes of a module that torch and Pyro keep for themselves.
-_PRIVATE = ("_parameters", "_buffers", "_modules", "_pyro_context", "_flat_weights", "training", *_HOOKS)
+_PRIVATE = (
+    "_parameters", "_buffers", "_modules", "_pyro_context", "_flat_weights", "_flat_weight_refs", "training", *_HOOKS,
+)  # fmt: skip
 
 #: Elements of a container, and containers within containers, that are looked at.
 _LENGTH, _DEPTH = 1000, 3

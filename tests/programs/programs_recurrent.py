@@ -191,7 +191,7 @@ def words():
 
 plain = only_x(sequences)
 PROGRAMS = {
-    "lstm": Program(encoding(lambda: LastState(nn.LSTM), sequence_model), plain),
+    "lstm": Program(encoding(lambda: LastState(nn.LSTM), sequence_model), plain, recorded=True),
     "lstm, both ways and two layers": Program(
         encoding(lambda: LastState(nn.LSTM, bidirectional=True, num_layers=2), sequence_model), plain
     ),
@@ -200,8 +200,8 @@ PROGRAMS = {
     ),
     "lstm in float32": Program(encoding(lambda: LastState(nn.LSTM), sequence_model), plain, dtype="float32"),
     "gru in float32": Program(encoding(lambda: LastState(nn.GRU), sequence_model), plain, dtype="float32"),
-    "gru": Program(encoding(lambda: LastState(nn.GRU), sequence_model), plain),
-    "rnn": Program(encoding(lambda: LastState(nn.RNN), sequence_model), plain),
+    "gru": Program(encoding(lambda: LastState(nn.GRU), sequence_model), plain, recorded=True),
+    "rnn": Program(encoding(lambda: LastState(nn.RNN), sequence_model), plain, recorded=True),
     "lstm cell in a loop": Program(encoding(Cells, sequence_model), plain, recorded=True),
     "recurrent decoder": Program(
         lambda: (Model(RecurrentDecoder(), (T, 2)), Guide(nn.Sequential(nn.Flatten(), nn.Linear(2 * T, 2 * L)))), plain
