@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from ppl_vae import observations, site_checks, traces
 from ppl_vae.context import evaluating, isolated
 from ppl_vae.dependence import Dependence
-from ppl_vae.errors import InputError, PairError, PplVaeError
+from ppl_vae.errors import InputError, PairError, PplVaeError, one_line
 from ppl_vae.handlers import Frozen
 from ppl_vae.plates import DataPlate, data_plates, in_data_plate
 from ppl_vae.traces import Sites
@@ -161,7 +161,7 @@ def _run(run: _Runner, programs: tuple[Any, Any], few: dict[str, Tensor]) -> tup
         _raise_mismatch(error)
         shapes = ", ".join(f"{name} {tuple(value.shape)}" for name, value in few.items())
         raise PairError(
-            "pair", expected="programs that run on the batch", got=f"{site_checks.one_line(error)} (for {shapes})"
+            "pair", expected="programs that run on the batch", got=f"{one_line(error)} (for {shapes})"
         ) from error
 
 
@@ -190,7 +190,7 @@ def _check_particles(programs: tuple[Program, Program], few: dict[str, Tensor]) 
         raise PairError(
             "pair",
             expected="networks that accept leading batch dimensions (particles are a plate at dim -2)",
-            got=site_checks.one_line(error),
+            got=one_line(error),
             hint="acting on the last dimensions only, as nn.Linear does",
         ) from error
     if shape != (2, size):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from functools import cached_property
 
 import torch
 from pyro import poutine
@@ -10,7 +11,7 @@ from torch import Tensor
 
 from ppl_vae.context import isolated
 from ppl_vae.plates import in_data_plate
-from ppl_vae.traces import Sites, is_factor, latents, log_prob, sample_sites
+from ppl_vae.traces import Site, Sites, latents, log_prob, sample_sites
 from ppl_vae.types import Program
 
 
@@ -39,11 +40,20 @@ class Dependence:
 
     def on_batch(self, names: Iterable[str]) -> set[str]:
         """Return those of the observed sites `names` that depend on the batch, or on a latent of a datum."""
-        return self._changed(self._run((), seed=0), self._run(self.arguments, seed=1), names)
+        other = self._run(self.arguments, seed=1)
+        return {name for name in names if not self._same(name, other, log_prob) or not self._same(name, other, _value)}
 
     def on_argument(self, argument: str, names: Iterable[str]) -> set[str]:
         """Return those of the observed sites `names` whose values are made of an argument."""
-        return self._changed(self._run((), seed=0), self._run((argument,), seed=0), names, values_only=True)
+        other = self._run((argument,), seed=0)
+        return {name for name in names if not self._same(name, other, _value)}
+
+    @cached_property
+    def _first(self) -> Sites:
+        return self._run((), seed=0)
+
+    def _same(self, name: str, other: Sites, part: Callable[[Site], Tensor]) -> bool:
+        return name in self._first and name in other and torch.equal(part(self._first[name]), part(other[name]))
 
     def _run(self, replaced: Iterable[str], seed: int) -> Sites:
         rows, others = slice(0, self.rows), slice(self.rows, 2 * self.rows)
@@ -57,14 +67,6 @@ class Dependence:
         with isolated(seed):
             return sample_sites(poutine.trace(poutine.replay(self.model, trace=fixed)).get_trace(**batch))
 
-    @staticmethod
-    def _changed(one: Sites, other: Sites, names: Iterable[str], *, values_only: bool = False) -> set[str]:
-        def same(name: str) -> bool:
-            if name not in one or name not in other:
-                return False
-            a, b = one[name], other[name]
-            if is_factor(a) or not values_only:
-                return torch.equal(log_prob(a), log_prob(b)) and torch.equal(a["value"], b["value"])
-            return torch.equal(a["value"], b["value"])
 
-        return {name for name in names if not same(name)}
+def _value(site: Site) -> Tensor:
+    return site["value"]

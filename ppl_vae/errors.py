@@ -31,7 +31,7 @@ class InputError(PplVaeError, ValueError):
         parts += [f"got {got}"] if got else []
         parts += [f"try {hint}"] if hint else []
         # Pyro's trace makes a program's error anew, with the shapes of its sites appended: it stays one line.
-        super().__init__(f"{what}: {'; '.join(parts)}" if parts else what.partition("Trace Shapes:")[0].rstrip())
+        super().__init__(f"{what}: {'; '.join(parts)}" if parts else _without_shapes(what).rstrip())
 
 
 class PairError(InputError):
@@ -44,6 +44,15 @@ class NonFiniteError(PplVaeError, ArithmeticError):
 
 class RunError(PplVaeError, OSError):
     """A run folder cannot be read or written."""
+
+
+def one_line(error: BaseException, length: int = 300) -> str:
+    """Return what an error says in one line of at most `length` characters, without the shapes that Pyro appends."""
+    return " ".join(_without_shapes(str(error)).split())[:length]
+
+
+def _without_shapes(text: str) -> str:
+    return text.partition("Trace Shapes:")[0]
 
 
 def unknown_name(kind: str, name: object, known: Iterable[str]) -> InputError:

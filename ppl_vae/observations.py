@@ -86,10 +86,15 @@ def check_sites(both: tuple[Sites, Sites]) -> None:
     for sites, program in zip(both, ("model", "guide"), strict=True):
         for name, site in sites.items():
             check_parameters(name, site, program)
-            good = inside(site["fn"], site["value"])
-            hidden = _hidden(good, [site["mask"], getattr(site["fn"], "_mask", None)])
-            if not bool(good.all()) and not hidden and _is_finite(site["value"]):
-                _raise_outside(name, site["fn"], site["value"], good, 0)
+            if _is_finite(site["value"]):
+                _check_value(name, site)
+
+
+def _check_value(name: str, site: Site, start: int = 0) -> None:
+    """Raise for values of a site outside the support of their own distribution; what a mask hides may be anything."""
+    good = inside(site["fn"], site["value"])
+    if not bool(good.all()) and not _hidden(good, [site["mask"], getattr(site["fn"], "_mask", None)]):
+        _raise_outside(name, site["fn"], site["value"], good, start)
 
 
 def _is_finite(value: Tensor) -> bool:
@@ -163,10 +168,7 @@ def check_supports(sites: Mapping[str, Site], arguments: dict[str, Tensor], prog
         rows = {name: value[start : start + _AT_ONCE] for name, value in arguments.items()}
         model_sites, _ = trace_pair(*programs, (), rows)
         for name in by_row:
-            site = model_sites[name]
-            good = inside(site["fn"], site["value"])
-            if not bool(good.all()) and not _hidden(good, [site["mask"], getattr(site["fn"], "_mask", None)]):
-                _raise_outside(name, site["fn"], site["value"], good, start)
+            _check_value(name, model_sites[name], start)
 
 
 def _differs_by_row(fn: Any) -> bool:

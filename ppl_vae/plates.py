@@ -27,6 +27,13 @@ def other_plates(site: Site) -> list[str]:
     return [f.name for f in site["cond_indep_stack"] if f.vectorized and f.name not in (DATA, PARTICLES)]
 
 
+def is_undeclared(site: Site, summed: frozenset[int | None] = frozenset()) -> bool:
+    """Tell whether a batch dimension of a site belongs to no plate, nor to a latent that is `summed` out."""
+    shape = tuple(site["fn"].batch_shape)
+    known = summed | {frame.dim for frame in site["cond_indep_stack"] if frame.vectorized}
+    return any(shape[dim] > 1 and dim not in known for dim in range(-len(shape), 0))
+
+
 def rows_of(args: Iterable[Any], kwargs: Mapping[str, Any]) -> int | None:
     """Return the length of the first argument that is a tensor with rows; None without one."""
     tensors = (value for value in [*args, *kwargs.values()] if isinstance(value, Tensor) and value.dim())

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from ppl_vae.context import random_state, set_random_state
+from ppl_vae.errors import one_line
 from ppl_vae.recording import Computation, NotRecordableError, Recording, record
 
 Results = Mapping[str, Tensor | None]
@@ -119,12 +120,12 @@ def _apart(
     share: float,
 ) -> str:
     """Return, in words, how far two results lie apart; empty where that is rounding."""
-    if recorded is None or computed is None:
-        return (
-            ""
-            if recorded is computed
-            else f"is {'missing in the recording' if recorded is None else 'in the recording alone'}"
-        )
+    if recorded is None and computed is None:
+        return ""
+    if recorded is None:
+        return "is missing in the recording"
+    if computed is None:
+        return "is in the recording alone"
     if recorded.shape != computed.shape:
         return f"is of shape {tuple(recorded.shape)} in the recording, {tuple(computed.shape)} in the program"
     if not computed.is_floating_point():
@@ -218,8 +219,10 @@ class Proved:
         self.seconds = 0.0
         self._recording: Recording | None = None
 
-    def __call__(self, *inputs: Tensor, other: Sequence[Tensor] | None = None, hold: bool = False) -> list[Tensor]:
-        """Compute, by the recording, which is made the first time on `other` inputs than it is held against.
+    def __call__(
+        self, *inputs: Tensor, other: Callable[[], Sequence[Tensor]] | None = None, hold: bool = False
+    ) -> list[Tensor]:
+        """Compute, by the recording, which is made the first time on what `other` returns: other inputs than these.
 
         With `hold`, hold it against the program once more.
 
@@ -243,7 +246,7 @@ class Proved:
             if self._recording is None:
                 self._recording = record(
                     self.compute,
-                    inputs if other is None else other,
+                    inputs if other is None else other(),
                     compiled=self.path == "inductor",
                     module=self.module,
                 )
@@ -311,4 +314,4 @@ def drawn_differently(after: Mapping[str, Any], device: torch.device) -> str:
 
 def broken_off(error: Exception) -> str:
     """Return words for a recording that an error ended."""
-    return f"it broke off ({' '.join(str(error).split())[:120]})"
+    return f"it broke off ({one_line(error, 120)})"

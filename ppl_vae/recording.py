@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 from torch.fx.experimental.proxy_tensor import make_fx
 
-from ppl_vae.errors import PplVaeError, unknown_name
+from ppl_vae.errors import PplVaeError, one_line, unknown_name
 from ppl_vae.products import hand_over
 from ppl_vae.side_effects import InsideTorch, SideEffectError, Watch, unseen_by_a_graph
 
@@ -217,6 +217,6 @@ def _reason(error: Exception) -> str:
         if "data-dependent" in str(error) or "_local_scalar_dense" in str(error)
         else None
     )
-    what = what or " ".join(str(error).partition("Trace Shapes:")[0].split())[:160]
+    what = what or one_line(error, 160)
     where = f" at {os.path.basename(own[-1].filename)}:{own[-1].lineno}, `{own[-1].line}`" if own else ""
     return f"{what}{where}"

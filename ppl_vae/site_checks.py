@@ -11,8 +11,8 @@ from torch import Tensor
 
 from ppl_vae import observations, traces
 from ppl_vae.dependence import Dependence
-from ppl_vae.errors import PairError
-from ppl_vae.plates import DATA, in_data_plate, other_plates
+from ppl_vae.errors import PairError, one_line
+from ppl_vae.plates import DATA, in_data_plate, is_undeclared, other_plates
 from ppl_vae.traces import Site, Sites
 from ppl_vae.types import Batch
 
@@ -58,7 +58,6 @@ def check_plates(model_sites: Sites, guide_sites: Sites, arguments: dict[str, Te
     """Every batch dimension belongs to a plate, and what the batch observes to the plate ``data``."""
     for sites, program in ((model_sites, "model"), (guide_sites, "guide")):
         for name, site in sites.items():
-            plates = {frame.dim: frame for frame in site["cond_indep_stack"] if frame.vectorized}
             if in_data_plate(site) and (inner := other_plates(site)):
                 raise PairError(
                     f"site {name!r}",
@@ -66,17 +65,16 @@ def check_plates(model_sites: Sites, guide_sites: Sites, arguments: dict[str, Te
                     got=f"the plate {inner[0]!r} around it in the {program}",
                     hint=".to_event(…) on its distribution, in place of that plate",
                 )
-            shape = tuple(site["fn"].batch_shape)
-            loose = [dim for dim in range(-len(shape), 0) if shape[dim] > 1 and dim not in plates]
-            if loose or (name in arguments and traces.observes(site) and not in_data_plate(site)):
+            outside = name in arguments and traces.observes(site) and not in_data_plate(site)
+            if is_undeclared(site) or outside:
                 raise PairError(
                     f"site {name!r}",
                     expected="what belongs to a datum inside pyro.plate('data', B, dim=-1)",
-                    got=f"batch shape {shape} outside it in the {program}",
+                    got=f"batch shape {tuple(site['fn'].batch_shape)} outside it in the {program}",
                     hint="that plate around the site, or .to_event(…) on its distribution",
                 )
-            for frame in plates.values():
-                if frame.name == DATA and frame.full_size not in (None, frame.size):
+            for frame in site["cond_indep_stack"]:
+                if frame.name == DATA and frame.vectorized and frame.full_size not in (None, frame.size):
                     raise PairError(
                         f"site {name!r}",
                         expected="pyro.plate('data', B, dim=-1) with B the rows of the batch",
@@ -183,8 +181,3 @@ def _event_shape(site: Site) -> tuple[int, ...]:
 def names_of(sites: Iterable[str]) -> str:
     """Return names with commas between them."""
     return ", ".join(sites) or "none"
-
-
-def one_line(error: Exception) -> str:
-    """Return what an error says, in a line, without the shapes that Pyro appends."""
-    return " ".join(str(error).partition("Trace Shapes:")[0].split())[:300]

@@ -107,7 +107,7 @@ def test_the_first_results_are_the_programs_where_the_recording_is_not():
 
     proved = Proved(compute, "graph", module=nn.Module(), what="it", results=["the sum"])
     with pytest.warns(UserWarning, match=f"it {NOT_THE_PROGRAM}: the sum is 1 in the recording, 2 in the program"):
-        (got,) = proved(torch.ones(3), other=[torch.zeros(3)])
+        (got,) = proved(torch.ones(3), other=lambda: [torch.zeros(3)])
     assert got.tolist() == [2, 2, 2]
 
 

@@ -168,8 +168,12 @@ class Annealer:
         """
         self._names = list(batch)
         inputs = [u, step_size, beta]
-        others = [*inputs, *other_rows(list(batch.values()))]
-        return self._transition(*inputs, *batch.values(), other=others, hold=hold)
+        return self._transition(
+            *inputs,
+            *batch.values(),
+            other=lambda: [*inputs, *other_rows(list(batch.values()))],
+            hold=hold,
+        )
 
     def _compute(self, u: Tensor, step_size: Tensor, beta: Tensor, *values: Tensor) -> list[Tensor]:
         arguments = dict(zip(self._names, values, strict=True))

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ppl_vae.errors import InputError, PairError, PplVaeError
+from ppl_vae.errors import InputError, PairError, PplVaeError, one_line
 from ppl_vae.evaluation.memory import bytes_per_row, even
 from ppl_vae.progress import Bar
 from ppl_vae.proof import Proved
@@ -95,7 +95,7 @@ class Chunks:
             raise PairError(
                 "pair",
                 expected="programs that run on a single datum: log p(x) of one does not depend on the others",
-                got=" ".join(str(error).partition("Trace Shapes:")[0].split())[:200],
+                got=one_line(error, 200),
                 hint="batch norm with track_running_stats=True",
             ) from error
         budget = min(memory, CACHE) if device == "cpu" else memory
@@ -153,8 +153,11 @@ class Chunks:
         if missing := self.data - _size(batch):
             batch = {name: torch.cat([x, x[-1:].expand(missing, *x.shape[1:])]) for name, x in batch.items()}
         self._calls += 1
-        others = [x[-self.data :] for x in self.batch.values()]
-        (log_weights,) = self._run(*batch.values(), other=others, hold=self._calls == self._last)
+        (log_weights,) = self._run(
+            *batch.values(),
+            other=lambda: [x[-self.data :] for x in self.batch.values()],
+            hold=self._calls == self._last,
+        )
         self.path = self._run.path
         return log_weights
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from ppl_vae.errors import PairError
 from ppl_vae.objectives.enumeration import average, probability
-from ppl_vae.plates import in_data_plate, other_plates
+from ppl_vae.plates import in_data_plate, is_undeclared, other_plates
 from ppl_vae.shapes import integer_at_least
 from ppl_vae.traces import Sites, add, is_auxiliary, is_deterministic, is_enumerated, is_factor, latents, log_prob
 from ppl_vae.types import Program
@@ -120,15 +120,13 @@ def check_declared(sites: Sites, program: str) -> None:
     PairError
         For the first such site of the program.
     """
-    summed = {site["infer"].get("_enumerate_dim") for site in sites.values()}
+    summed = frozenset(site["infer"].get("_enumerate_dim") for site in sites.values())
     for name, site in sites.items():
-        shape = tuple(site["fn"].batch_shape)
-        known = summed | {frame.dim for frame in site["cond_indep_stack"] if frame.vectorized}
-        if any(shape[dim] > 1 and dim not in known for dim in range(-len(shape), 0)):
+        if is_undeclared(site, summed):
             raise PairError(
                 f"site {name!r}",
                 expected="every batch dimension in a plate, such as pyro.plate('data', B, dim=-1)",
-                got=f"batch shape {shape} in the {program}",
+                got=f"batch shape {tuple(site['fn'].batch_shape)} in the {program}",
                 hint=".to_event(1) on its distribution, or that plate around the site",
             )
 
