@@ -7,7 +7,21 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ppl_vae import config, data, exact, guides, likelihoods, models, networks, objectives, plots, report, zoo
+    from ppl_vae import (
+        config,
+        data,
+        evaluation,
+        exact,
+        guides,
+        kl_weights,
+        likelihoods,
+        models,
+        networks,
+        objectives,
+        plots,
+        report,
+        zoo,
+    )
     from ppl_vae.errors import InputError, NonFiniteError, PairError, PplVaeError, RunError
     from ppl_vae.evaluation.inference_data import to_arviz
     from ppl_vae.evaluation.log_likelihood import log_likelihood
@@ -33,9 +47,11 @@ __all__ = [
     "TrainingStep",
     "config",
     "data",
+    "evaluation",
     "exact",
     "fit",
     "guides",
+    "kl_weights",
     "likelihoods",
     "load",
     "log_likelihood",

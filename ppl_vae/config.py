@@ -14,7 +14,8 @@ import inspect
 import math
 from typing import Any, TypeVar
 
-from ppl_vae.errors import InputError, unknown_name
+from ppl_vae.checks import plain, raise_memory
+from ppl_vae.errors import InputError, one_line, unknown_name
 
 _CLASSES: dict[str, type] = {}
 _T = TypeVar("_T")
@@ -50,7 +51,11 @@ def configurable(cls: type[_T]) -> type[_T]:
                 else:
                     given[name] = object() if kind in _NAMELESS else value  # rebuilding passes arguments by name
             object.__setattr__(self, "_arguments", _plain(given))
-        original(self, *args, **kwargs)
+        try:
+            original(self, *args, **kwargs)
+        except (MemoryError, RuntimeError) as error:
+            raise_memory(cls.__name__, error)
+            raise
 
     cls.__init__ = remember  # type: ignore[assignment]
     _CLASSES[_key(cls)] = cls
@@ -91,7 +96,9 @@ def rebuild(description: dict[str, Any], built: tuple[dict[str, Any], Any] | Non
     try:
         return cls(**{key: _revive(value, built) for key, value in description["arguments"].items()})
     except (KeyError, TypeError, AttributeError) as error:
-        raise InputError(f"description of {name}", got=str(error), hint="the version that wrote it") from error
+        raise InputError(
+            f"description of {name}", got=one_line(error, 120), hint="the version that wrote it"
+        ) from error
 
 
 def _find(name: Any) -> type | None:
@@ -119,6 +126,7 @@ def _has_plain(value: Any) -> bool:
 
 
 def _encode(value: Any) -> Any:
+    value = plain(value)
     if isinstance(value, float) and not math.isfinite(value):
         raise TypeError("JSON has no infinity")
     if value is None or isinstance(value, bool | int | float | str):

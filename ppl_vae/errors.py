@@ -10,7 +10,10 @@ from collections.abc import Iterable
 
 
 class PplVaeError(Exception):
-    """Root of every error the library raises on purpose; its text is one line."""
+    """Root of every error the library raises on purpose; its text is one line, without control characters."""
+
+    def __init__(self, text: str = "") -> None:
+        super().__init__(printable(text))
 
 
 class InputError(PplVaeError, ValueError):
@@ -31,7 +34,8 @@ class InputError(PplVaeError, ValueError):
         parts += [f"got {got}"] if got else []
         parts += [f"try {hint}"] if hint else []
         # Pyro's trace makes a program's error anew, with the shapes of its sites appended: it stays one line.
-        super().__init__(f"{what}: {'; '.join(parts)}" if parts else _without_shapes(what).rstrip())
+        text = f"{what}: {'; '.join(parts)}" if parts else _without_shapes(what)
+        super().__init__(" ".join(text.split()))
 
 
 class PairError(InputError):
@@ -46,9 +50,23 @@ class RunError(PplVaeError, OSError):
     """A run folder cannot be read or written."""
 
 
+def shown(value: object, length: int = 80) -> str:
+    """Return the `repr` of any value in one line of at most `length` characters."""
+    try:
+        text = " ".join(repr(value).split())
+    except Exception:  # of somebody else's `__repr__`, or of an integer with too many digits
+        text = f"a value of type {type(value).__name__}"
+    return text if len(text) <= length else text[: length - 1] + "…"
+
+
 def one_line(error: BaseException, length: int = 300) -> str:
     """Return what an error says in one line of at most `length` characters, without the shapes that Pyro appends."""
     return " ".join(_without_shapes(str(error)).split())[:length]
+
+
+def printable(text: str) -> str:
+    """Return `text` with control characters escaped: what a file holds must not steer the terminal it is printed on."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def _without_shapes(text: str) -> str:
@@ -68,10 +86,10 @@ def unknown_name(kind: str, name: object, known: Iterable[str]) -> InputError:
         The names there are.
     """
     names = sorted(known)
-    near = difflib.get_close_matches(str(name), names, n=1, cutoff=0.4)
+    near = difflib.get_close_matches(name if isinstance(name, str) else shown(name), names, n=1, cutoff=0.4)
     return InputError(
         f"unknown {kind}",
         expected=f"one of {', '.join(names)}",
-        got=repr(name),
+        got=shown(name),
         hint=repr(near[0]) if near else "",
     )

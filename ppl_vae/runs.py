@@ -1,34 +1,34 @@
 """A run: a folder that holds everything about one fit, and the object that stands for it.
 
-    config.json  environment.json  history.csv  timing.csv  model.safetensors  resume.pt  evaluation.json  figures/
-    report.html
+    config.json  environment.json  history.csv  timing.csv  model.safetensors  resume.pt  evaluation.json
+    checksums.json  figures/  report.html
 
-Everything is plain and written atomically; loading never executes what it loads. `resume.pt` is the one file that a
-resumed fit starts from, so no kill between two files can leave a state that never was.
+Everything is plain and written atomically; loading never executes what it loads, and holds it against its checksums.
+A resumed fit starts from `resume.pt` alone, and a run is read from `model.safetensors`, which has the history in it, so
+no kill between two files can leave a state that never was.
 """
 
 from __future__ import annotations
 
-import csv
-import io
 import os
 import platform
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-import safetensors.torch
 import torch
-from torch import Tensor
+from safetensors import SafetensorError
 
-from ppl_vae import files
-from ppl_vae.config import describe, is_known, rebuild
-from ppl_vae.errors import InputError, RunError
+from ppl_vae import checksums, files
+from ppl_vae.checks import as_path, check_like
+from ppl_vae.errors import InputError, RunError, one_line
 from ppl_vae.pair import Pair, as_pair
-
-History = dict[str, list[float]]
+from ppl_vae.pair_description import load_state, rebuild_pair
+from ppl_vae.run_files import History, columns_from_csv, model_from_bytes
+from ppl_vae.run_schema import CONFIG, ENVIRONMENT, EVALUATIONS, checked
 
 #: What ``config.json`` is about.
 SECTIONS = {"pair", "objective", "data", "fit"}
@@ -72,31 +72,40 @@ class Run:
     def evaluation(self) -> list[dict[str, Any]]:
         """The log-likelihood estimates recorded with the run, oldest first."""
         path = self.directory / "evaluation.json" if self.directory else None
-        return files.read_json(path) if path and path.exists() else []
+        return checked(EVALUATIONS, files.read_json(path), path) if path and path.exists() else []
 
     def record(self, result: Any) -> None:
         """Add a log-likelihood estimate (anything with ``to_json``) to ``evaluation.json``.
+
+        Estimates that several processes record at once are all kept.
 
         Raises
         ------
         InputError
             If the run has no folder.
+        RunError
+            If the folder cannot be written to or the disk is full; what was recorded before stays.
         """
+        check_like("result", result, ("to_json",), "a log-likelihood estimate", "ppl_vae.log_likelihood(…)")
         if self.directory is None:
             raise InputError(
                 "run", expected="a run folder to write to", got="a fit without one", hint="fit(…, run_dir=…)"
             )
         if self.writes:
-            files.write_json(self.directory / "evaluation.json", [*self.evaluation, result.to_json()])
+            with files.locked(self.directory):
+                content = files.to_json([*self.evaluation, result.to_json()])
+                checksums.Checksums(self.directory).write({"evaluation.json": content})
 
     @property
     def environment(self) -> dict[str, Any]:
         """Versions, device and command of the fit, as in ``environment.json``."""
         path = self.directory / "environment.json" if self.directory else None
-        return files.read_json(path) if path and path.exists() else environment(self.pair.device)
+        if path is None or not path.exists():
+            return environment(self.pair.device)
+        return checked(ENVIRONMENT, files.read_json(path), path)
 
 
-def load(directory: str | os.PathLike[str], pair: Any = None) -> Run:
+def load(directory: str | os.PathLike[str], pair: Any = None, *, verify: bool = True) -> Run:
     """Read a run folder back.
 
     Parameters
@@ -106,96 +115,71 @@ def load(directory: str | os.PathLike[str], pair: Any = None) -> Run:
     pair : Pair, optional
         A pair to fill with the run's parameters. Needed where the run's own classes cannot be rebuilt from plain
         arguments: functions, AutoGuides, and classes not marked with `ppl_vae.config.configurable`.
+    verify : bool
+        Whether to hold the files against the checksums that were written with them. Without it, files that were changed
+        by hand are read as they are.
 
     Raises
     ------
     RunError
-        If the folder is missing, half-written, or its files are broken.
+        If the folder is missing, half-written, or its files are broken or were changed.
     InputError
         If `pair` is not the pair that was fitted, or is needed and not given.
     """
-    folder = Path(directory)
-    config = read_config(folder)
-    path = folder / "model.safetensors"
-    if not path.exists():
+    given = as_pair(pair) if pair is not None else None
+    return read(directory, lambda config, folder: given or rebuild_pair(config["pair"], folder), verify=verify)
+
+
+def read(
+    directory: str | os.PathLike[str], build: Callable[[dict[str, Any], Path], Pair], *, verify: bool = True
+) -> Run:
+    """Read a run folder back into the pair that `build` makes of its settings; see `load`."""
+    folder = as_path("directory", directory)
+    config = read_config(folder, verify=verify)
+    if not (folder / "model.safetensors").exists():
         raise RunError(
             f"{folder}: expected model.safetensors; got a run stopped before its first checkpoint; try fitting again"
         )
+    contents = {name: _content(folder / name) for name in ("model.safetensors", "history.csv", "timing.csv")}
     try:
-        state = safetensors.torch.load(path.read_bytes())
-        history, timing = read_columns(folder / "history.csv"), read_columns(folder / "timing.csv")
-    except (OSError, ValueError, IndexError, csv.Error, safetensors.SafetensorError) as error:
-        raise RunError(
-            f"{folder}: expected whole files; got {' '.join(str(error).split())}; try fit with resume=True"
-        ) from error
-    pair = as_pair(pair) if pair is not None else rebuild_pair(config["pair"], folder)
+        state, history = model_from_bytes(contents["model.safetensors"])
+        copy, timing = (columns_from_csv(contents[name].decode()) for name in ("history.csv", "timing.csv"))
+    except (ValueError, LookupError, OverflowError, SafetensorError) as error:
+        raise RunError(f"{folder}: expected whole files; got {one_line(error)}; try fit with resume=True") from error
+    if verify:
+        about = [name for name in ("environment.json", "evaluation.json") if (folder / name).exists()]
+        checksums.check(folder, contents | {name: files.read_bytes(folder / name) for name in about})
+    if {name: list(tensor.shape) for name, tensor in state.items()} != config["pair"]["state"]:
+        raise RunError(f"{folder}: expected parameters of the sizes in config.json; got others; try another copy of it")
+    pair = build(config, folder)
     load_state(pair, state, folder)
     pair.eval()
-    return Run(pair, config, history, folder, timing)
+    return Run(pair, config, copy if history is None else history, folder, timing)
 
 
-def read_config(folder: Path) -> dict[str, Any]:
+def _content(path: Path) -> bytes:
+    """Read one of the files that every checkpoint writes."""
+    if not path.exists():
+        raise RunError(f"{path.parent}: expected whole files; got no {path.name}; try fit with resume=True")
+    return files.read_bytes(path)
+
+
+def read_config(folder: Path, *, verify: bool = True) -> dict[str, Any]:
     """Return what ``config.json`` holds.
 
     Raises
     ------
     RunError
-        If it is missing, broken, or not that of a run.
+        If it is missing, broken, changed, or not that of a run.
     """
-    config = files.read_json(folder / "config.json")
+    path = folder / "config.json"
+    content = files.read_bytes(path)
+    config = files.parse_json(content, path)
     if not isinstance(config, dict) or not config.keys() >= SECTIONS:
-        raise RunError(f"{folder / 'config.json'}: expected the settings of a fit; got others; try another folder")
-    return config
-
-
-def describe_pair(pair: Pair) -> dict[str, Any]:
-    """Return what identifies a pair: its classes, the arguments they were built with where known, and its shapes."""
-    return {
-        role: {"name": type(module).__qualname__, "description": describe(module)}
-        for role, module in (("model", pair.model), ("guide", pair.guide))
-    } | {"state": {name: list(tensor.shape) for name, tensor in pair.state_dict().items()}}
-
-
-def rebuild_pair(description: dict[str, Any], folder: Path) -> Pair:
-    """Build the pair that `describe_pair` described, with fresh parameters."""
-    for role in ("model", "guide"):
-        known, name = description[role]["description"], description[role]["name"]
-        if known is None or not is_known(known):
-            raise InputError(
-                f"{folder}",
-                expected=f"a pair to fill, since the {role} {name} cannot be rebuilt from plain arguments here",
-                got="no pair",
-                hint=f"ppl_vae.load({str(folder)!r}, pair=…), or @ppl_vae.config.configurable on the class",
-            )
-    known = description["model"]["description"]
-    with torch.random.fork_rng(devices=[]):
-        model = rebuild(known)
-        return Pair(model, rebuild(description["guide"]["description"], built=(known, model)))
-
-
-def load_state(pair: Pair, state: dict[str, Tensor], origin: Path | str) -> None:
-    """Fill `pair` with `state`, adopting its floating type.
-
-    Raises
-    ------
-    InputError
-        If names or shapes differ: `state` belongs to another pair.
-    """
-    mine = {name: tuple(tensor.shape) for name, tensor in pair.state_dict().items()}
-    theirs = {name: tuple(tensor.shape) for name, tensor in state.items()}
-    if mine != theirs:
-        name = sorted(name for name in mine.keys() | theirs.keys() if mine.get(name) != theirs.get(name))[0]
-        raise InputError(
-            f"{origin}",
-            expected=f"the pair that was fitted, with {name} {theirs.get(name, 'absent')}",
-            got=f"{name} {mine.get(name, 'absent')}",
-            hint="the run's own pair (after pair.check(batch), if its guide makes parameters when it first runs), or "
-            "another run folder",
-        )
-    floating = [tensor.dtype for tensor in state.values() if tensor.is_floating_point()]
-    if floating:
-        pair.to(floating[0])
-    pair.load_state_dict(state)
+        raise RunError(f"{path}: expected the settings of a fit; got others; try another folder")
+    if verify:
+        checksums.check(folder, {path.name: content})
+    return checked(CONFIG, config, path)
 
 
 def environment(device: torch.device) -> dict[str, Any]:
@@ -209,25 +193,6 @@ def environment(device: torch.device) -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "command": " ".join(sys.argv),
     }
-
-
-def write_columns(path: Path, columns: History) -> None:
-    """Write columns of numbers as CSV; `repr` keeps every bit of a float."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(columns)
-    writer.writerows(zip(*([repr(value) for value in column] for column in columns.values()), strict=True))
-    files.write_text(path, text.getvalue())
-
-
-def read_columns(path: Path) -> History:
-    """Read what `write_columns` wrote."""
-    with path.open(newline="") as file:
-        header, *rows = list(csv.reader(file)) or [[]]
-    columns: History = {name: [float(row[i]) for row in rows] for i, name in enumerate(header)}
-    if "epoch" in columns:
-        columns["epoch"] = [int(value) for value in columns["epoch"]]
-    return columns
 
 
 def _version(package: str) -> str:

@@ -1,4 +1,4 @@
-"""Checks of sizes and shapes shared by networks, likelihoods, models and guides; each failure is one clear line."""
+"""Checks of tensors and shapes, shared by data, networks, models and guides; each failure is one clear line."""
 
 from __future__ import annotations
 
@@ -6,45 +6,48 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+import torch
 from torch import Tensor
 
-from ppl_vae.errors import InputError
+from ppl_vae.checks import LARGEST, integer_at_least
+from ppl_vae.errors import InputError, shown
+
+#: What a program can compute with; the other types of torch store numbers without operations on them.
+NUMBERS = frozenset(
+    {torch.float16, torch.bfloat16, torch.float32, torch.float64}
+    | {torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64}
+)
 
 
-def integer_at_least(what: str, value: Any, minimum: int, hint: str = "") -> int:
-    """Return `value` as an int, or raise `InputError` if it is not an integer of at least `minimum`."""
-    if isinstance(value, bool) or not hasattr(value, "__index__") or value.__index__() < minimum:
-        raise InputError(what, expected=f"an integer >= {minimum}", got=repr(value), hint=hint)
-    return int(value)
-
-
-def positive(what: str, value: Any) -> float:
-    """Return `value` as a float, or raise `InputError` if it is not a finite number above zero."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
-        raise InputError(what, expected="a finite number > 0", got=repr(value))
-    return float(value)
-
-
-def not_negative(what: str, value: Any, expected: str = "a number, 0 or more") -> float:
-    """Return `value` as a float, or raise `InputError` if it is not a finite number, 0 or more."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:
-        raise InputError(what, expected=expected, got=repr(value))
-    return float(value)
-
-
-def share(what: str, value: Any) -> float:
-    """Return `value` as a float, or raise `InputError` if it is not a number from 0 to 1."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
-        raise InputError(what, expected="a number from 0 to 1", got=repr(value), hint=f"{what}=0.5")
-    return float(value)
+def check_tensor(what: str, value: Any) -> Tensor:
+    """Return `value`, or raise `InputError` unless it is a dense tensor of real numbers that are there to be read."""
+    if not isinstance(value, Tensor):
+        raise InputError(what, expected="a tensor", got=shown(value), hint=f"{what}=torch.tensor(…)")
+    if value.is_meta:
+        raise InputError(what, expected="a tensor with values", got="one on the device 'meta', which has none")
+    if value.is_nested or value.layout is not torch.strided:
+        got = "a nested one" if value.is_nested else f"one of layout {value.layout}"
+        raise InputError(what, expected="a dense tensor", got=got, hint=f"{what}.to_dense()")
+    if value.dtype not in NUMBERS:
+        hint = "" if value.is_complex() else f"{what}.float()"
+        raise InputError(what, expected="real numbers", got=f"values of type {value.dtype}", hint=hint)
+    return value
 
 
 def as_shape(what: str, shape: int | Sequence[int]) -> tuple[int, ...]:
     """Return a shape as a tuple of integers >= 1; one integer D means ``(D,)``."""
-    sizes = tuple(shape) if isinstance(shape, Sequence) and not isinstance(shape, str) else (shape,)
+    sizes = as_widths(what, shape)
     if not sizes:
         raise InputError(what, expected="at least one dimension", got="()")
-    return tuple(integer_at_least(what, size, 1) for size in sizes)
+    if math.prod(sizes) > LARGEST:
+        raise InputError(what, expected=f"at most {LARGEST} numbers in all", got=str(sizes))
+    return sizes
+
+
+def as_widths(what: str, widths: Any) -> tuple[int, ...]:
+    """Return the widths of hidden layers as a tuple of integers >= 1, which may be empty; one integer is one layer."""
+    given = tuple(widths) if isinstance(widths, Sequence) and not isinstance(widths, str | bytes) else (widths,)
+    return tuple(integer_at_least(what, width, 1) for width in given)
 
 
 def check_last_dimension(what: str, x: Tensor, size: int) -> None:
@@ -80,5 +83,5 @@ def batch_size(x: Tensor | None, x_shape: tuple[int, ...], size: int | None = No
         raise InputError(what, expected=f"a batch (B, {', '.join(map(str, x_shape))})", got=str(tuple(x.shape)))
     rows = x.shape[-len(x_shape) - 1]
     if size is not None and size != rows:
-        raise InputError("size", expected=f"{rows}, the batch size of {what}", got=repr(size))
+        raise InputError("size", expected=f"{rows}, the batch size of {what}", got=shown(size))
     return rows

@@ -77,6 +77,7 @@ def test_help_does_not_wait_for_torch():
     assert not slow & set(re.findall(r"'([^']*)'", out.splitlines()[-1]))
 
 
+@pytest.mark.slow
 def test_public_names_are_imported_when_used():
     code = """
 import sys, ppl_vae
@@ -117,6 +118,7 @@ def test_every_command_has_an_example(examples, capsys):
     assert told(capsys, "--version") == f"ppl-vae {ppl_vae.__version__}\n"
 
 
+@pytest.mark.slow
 def test_the_examples_run_one_after_another(examples, monkeypatch, tmp_path, capsys):
     monkeypatch.chdir(tmp_path)
     lines = told(capsys, *examples["list"])
@@ -244,6 +246,7 @@ def test_samples(fitted, tmp_path, capsys):
     torch.testing.assert_close(torch.from_numpy(means["x"]), probabilities)
 
 
+@pytest.mark.slow
 def test_third_parties_pairs(tmp_path, monkeypatch, capsys):
     class Theirs(PPCA):
         """No plain description, so only its name in the zoo can build it again."""
@@ -330,7 +333,7 @@ def test_a_broken_third_party_hides_nobody(monkeypatch, capsys):
         ("evaluate {vae} --num-data 181", "--num-data: expected 1 to 180, the rows of the test split; got 181"),
         ("sample {vae} --n 0", "--n: expected a whole number, 1 or more; got 0; try --n 64"),
         ("sample {vae} --out s.jpg", "--out: … got 's.jpg'; try --out samples.png"),
-        ("fit vae --run-dir {vae}", "--run-dir {vae}: … got one that holds a run; try --resume or another folder"),
+        ("fit vae --run-dir {vae}", "--run-dir {vae}: … a run; try --resume, --overwrite or another folder"),
         ("fit vae --resume --run-dir {ppca}", "--run-dir {ppca}: expected pair … try the same settings, …"),
     ],
 )  # fmt: skip
@@ -363,7 +366,7 @@ def test_mistakes_with_data_and_folders(tmp_path, monkeypatch, capsys):
         "sample run --out s.png": "error: --out: expected data with an image shape, for .png; got plain;",
         "sample run --out file/s.npz": "error: writing file/s.npz: expected room and permission to write; got ",
         "evaluate half": "error: half/config.json: expected a JSON file; got ",
-        "evaluate other": "error: other/config.json: expected the settings of a fit; got none of",
+        "evaluate other": "error: other/config.json: expected the settings of a fit; got others",
     }  # fmt: skip
     for words, line in expected.items():
         assert told(capsys, *words.split(), code=2).startswith(line), words
@@ -373,6 +376,7 @@ def test_advice_is_given_in_the_words_of_the_command_line():
     line = (
         "num_particles: expected 1 or more; got 'seed=3; seed=4'; try num_particles=1000, resume=True or patience=None"
     )
+    assert as_typed("run: got other bytes; try verify=False") == "run: got other bytes; try --no-verify"
     assert as_typed(line) == (
         "--num-particles: expected 1 or more; got 'seed=3; seed=4'; "
         "try --num-particles 1000, --resume or leaving --patience out"
@@ -382,6 +386,7 @@ def test_advice_is_given_in_the_words_of_the_command_line():
     )
 
 
+@pytest.mark.slow
 def test_a_reader_that_goes_away_does_no_harm(tmp_path):
     for words in (["list"], ["fit", "--help"], ["fit", "ppca", "--run-dir", str(tmp_path / "run"), "--epochs", "1"]):
         process = start(*words)
@@ -425,6 +430,7 @@ def same(one, other):
     )
 
 
+@pytest.mark.slow
 def test_ctrl_c_keeps_what_is_done_and_says_how_to_go_on(uninterrupted, tmp_path, capsys):
     folder = tmp_path / "run"
     code, err = stop(folder, signal.SIGINT)
@@ -440,6 +446,7 @@ def test_ctrl_c_keeps_what_is_done_and_says_how_to_go_on(uninterrupted, tmp_path
     assert same(folder, uninterrupted)
 
 
+@pytest.mark.slow
 def test_a_killed_fit_goes_on_to_the_same_numbers(uninterrupted, tmp_path, capsys):
     folder = tmp_path / "run"
     code, _ = stop(folder, signal.SIGKILL)

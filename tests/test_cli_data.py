@@ -35,6 +35,7 @@ def told(capsys, *words, code=0):
     return out if code == 0 else err.rstrip("\n")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("likelihood", ["poisson", "negative-binomial", "negative-binomial-decoder"])
 def test_counts_from_file_to_report(likelihood, files, capsys):
     told(capsys, f"fit vae --data counts.csv --likelihood {likelihood} --run-dir run", TINY)
@@ -52,6 +53,7 @@ def test_counts_from_file_to_report(likelihood, files, capsys):
     assert {"marginals-x.png", "reconstructions-x.png", "scatter-x.png"} <= drawn
 
 
+@pytest.mark.slow
 def test_counts_have_a_likelihood_by_default_and_may_have_an_exposure(files, capsys):
     told(capsys, "fit vae --data counts.csv --run-dir run", TINY)
     arguments = ppl_vae.load("run").config["pair"]["model"]["description"]["arguments"]
@@ -125,6 +127,7 @@ def test_mistakes(words, line, files, capsys):
     assert told(capsys, words, TINY, code=2).startswith(line)
 
 
+@pytest.mark.slow
 def test_a_warning_is_one_line_in_the_words_of_the_command(files):
     words = [
         sys.executable,

@@ -31,6 +31,7 @@ def test_correction_and_curve(run, capsys):
     assert recorded["curve"]["num_particles"] == [1, 2, 5, 10, 20, 50]
 
 
+@pytest.mark.slow
 def test_annealing(run, capsys):
     words = ("--method", "ais", "--num-particles", 8, "--num-data", 3, "--annealing", "num_distributions=5")
     out = told(capsys, "evaluate", run, *words, "--annealing", "start=guide", "--annealing", "rungs=2")

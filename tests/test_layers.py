@@ -12,8 +12,9 @@ FACADE = "__init__"  # `import ppl_vae` itself, which gathers the public names
 FLOORS = (
     # 0: words
     {"errors"},
-    {"config", "context", "files", "progress", "shapes", "signature", "types"},
-    {"workers"},
+    {"checks"},
+    {"config", "context", "files", "progress", "run_files", "run_schema", "shapes", "signature", "types"},
+    {"checksums", "workers"},
     # 1: parts
     {"arviz_adapter", "counts", "distributions", "exact", "fixed_mixture", "gumbel_softmax", "layers", "likelihood"}
     | {"modalities", "networks"},
@@ -31,6 +32,7 @@ FLOORS = (
     {"contract"},
     {"pair"},
     {"objectives"},
+    {"pair_description"},
     {"runs"},
     {"training", "evaluation"},
     # 4: what a user sees

@@ -1,60 +1,13 @@
-"""A fit that is killed, however often and whenever, and goes on, gives the very bytes of one that was left alone."""
+"""A fit that is interrupted from the keyboard keeps its last whole epoch, and goes on from there."""
 
 from __future__ import annotations
 
-import json
-import os
-import signal
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
 import torch
-from killed_fits import EPOCHS, INTERRUPTED
 from own_pairs import batch, pair
 
 import ppl_vae
 from ppl_vae.objectives import ELBO
-
-
-def killed(folder, kills, compile, number):
-    """Run `killed_fits.py` in a process of its own and return what it tells."""
-    script = Path(__file__).with_name("killed_fits.py")
-    command = [sys.executable, str(script), str(folder), str(kills), compile, number]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300, check=False)
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout.splitlines()[-1])
-
-
-def assert_same_bytes(folder):
-    for name in ("model.safetensors", "history.csv"):
-        assert (folder / "killed" / name).read_bytes() == (folder / "whole" / name).read_bytes(), name
-    left = {path.name for path in (folder / "killed").iterdir()}
-    assert left == {path.name for path in (folder / "whole").iterdir()}  # no half-written file stays behind
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(("kills", "compile"), [(20, "off"), (8, "graph")])
-def test_killed_at_random_moments(tmp_path, kills, compile):
-    told = killed(tmp_path, kills, compile, "SIGKILL")
-    assert told["last"] == 0
-    assert told["reached"] == sorted(told["reached"])  # nothing that was saved is lost
-    # A machine that stalls may let some end before their moment; most must have been killed on the way.
-    in_the_middle = [n for n, code in zip(told["reached"], told["codes"], strict=True) if code == -signal.SIGKILL]
-    assert len(in_the_middle) >= 0.6 * kills, told
-    assert {n for n in in_the_middle if 0 < n < EPOCHS}, told
-    assert_same_bytes(tmp_path)
-
-
-@pytest.mark.slow
-def test_interrupted_from_the_keyboard(tmp_path):
-    told = killed(tmp_path, 4, "off", "SIGINT")
-    assert told["last"] == 0
-    assert INTERRUPTED in told["codes"], told
-    assert set(told["codes"]) <= {INTERRUPTED, 0}
-    assert_same_bytes(tmp_path)
 
 
 class Interrupting(ELBO):

@@ -12,6 +12,7 @@ from typing import Annotated
 import typer
 
 from ppl_vae.cli.usage import Commands
+from ppl_vae.errors import printable
 
 PROGRAM = "ppl-vae"
 
@@ -39,10 +40,13 @@ def interruptible(kept: Callable[[], str]) -> Iterator[None]:
         raise StoppedError(f"stopped: {kept()}") from None
 
 
-def say(line: str = "") -> None:
-    """Print a line; that nobody reads it any more is no reason to stop the work."""
+def say(line: str = "", *, styled: bool = False) -> None:
+    """Print a line or several, without control characters unless `styled`, which is for text of our own.
+
+    That nobody reads them any more is no reason to stop the work.
+    """
     try:
-        print(line, flush=True)
+        print(line if styled else "\n".join(map(printable, line.split("\n"))), flush=True)
     except BrokenPipeError:
         silence()
 
@@ -73,4 +77,4 @@ def start(
         say(f"{PROGRAM} {__version__}")
         raise typer.Exit
     if context.invoked_subcommand is None:
-        say(context.get_help())
+        say(context.get_help(), styled=True)

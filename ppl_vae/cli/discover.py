@@ -30,7 +30,7 @@ def list_command() -> None:
 
 
 def _section(title: str, use: str, lines: dict[str, str]) -> None:
-    say(f"{typer.style(title, bold=True) if sys.stdout.isatty() else title} ({use})")
+    say(f"{typer.style(title, bold=True) if sys.stdout.isatty() else title} ({use})", styled=True)
     width = max(map(len, lines))
     for name, line in lines.items():
         say(f"  {name:{width}}  {line}")

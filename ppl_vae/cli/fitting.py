@@ -24,6 +24,9 @@ def fit_command(
     ] = "digits",
     run_dir: Annotated[Path | None, typer.Option(help="Folder to write to.", show_default="runs/PAIR-DATA")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the run folder's last checkpoint.")] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Remove the run that the folder holds, and start anew.")
+    ] = False,
     epochs: Annotated[int, typer.Option(help="Passes over the data.", rich_help_panel="Training")] = 100,
     batch_size: Annotated[int, typer.Option(help="Data per step.", rich_help_panel="Training")] = 128,
     lr: Annotated[float, typer.Option(help="Learning rate.", rich_help_panel="Training")] = 1e-3,
@@ -196,6 +199,7 @@ def fit_command(
             compile=compile,
             run_dir=folder,
             resume=resume,
+            overwrite=overwrite,
             checkpoint_seconds=checkpoint_seconds,
             source=source.to_json() | {"binarization": dataset.spec.binarization},
         )
@@ -220,9 +224,11 @@ def _result(run: Run, folder: Path) -> None:
 
 def _kept(folder: Path) -> str:
     """Return what a stopped fit has left, and how to go on."""
-    from ppl_vae.runs import read_columns
+    from ppl_vae import files
+    from ppl_vae.run_files import columns_from_csv
 
     path = folder / "history.csv"
-    if not path.exists():
+    epochs = len(columns_from_csv(files.read_bytes(path).decode()).get("epoch", [])) if path.exists() else 0
+    if not epochs:
         return f"nothing was fitted yet; start again with: {again()}"
-    return f"{len(read_columns(path).get('epoch', []))} epochs are kept in {folder}; go on with: {again('--resume')}"
+    return f"{epochs} epochs are kept in {folder}; go on with: {again('--resume')}"

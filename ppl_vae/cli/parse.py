@@ -6,7 +6,8 @@ import inspect
 from collections.abc import Sequence
 from typing import Any
 
-from ppl_vae.errors import InputError, unknown_name
+from ppl_vae.checks import one_of
+from ppl_vae.errors import InputError, shown, unknown_name
 
 
 def numbers(name: str, text: str | None) -> tuple[int, ...] | None:
@@ -23,7 +24,7 @@ def numbers(name: str, text: str | None) -> tuple[int, ...] | None:
         return tuple(int(part) for part in text.split(","))
     except ValueError as error:
         raise InputError(
-            name, expected="whole numbers with commas between", got=repr(text), hint=f"{name} 200,200"
+            name, expected="whole numbers with commas between", got=shown(text), hint=f"{name} 200,200"
         ) from error
 
 
@@ -39,7 +40,7 @@ def settings(name: str, items: Sequence[str]) -> dict[str, Any]:
     for item in items:
         key, equals, text = item.partition("=")
         if not (key and equals):
-            raise InputError(name, expected="KEY=VALUE", got=repr(item), hint=f"{name} KEY=VALUE")
+            raise InputError(name, expected="KEY=VALUE", got=shown(item), hint=f"{name} KEY=VALUE")
         parts = [_value(part) for part in text.split(",")]
         found[key.replace("-", "_")] = tuple(parts) if len(parts) > 1 else parts[0]
     return found
@@ -87,8 +88,7 @@ def _built(kind: str, name: str, table: dict[str, Any], options: dict[str, Any])
         raise unknown_name(kind, name, table)
     known = inspect.signature(table[name.lower()]).parameters
     for option in options:
-        if option not in known:
-            raise unknown_name(f"option of {name}", option, known)
+        one_of(f"option of {name}", option, known)
     for parameter in known.values():
         if parameter.default is parameter.empty and parameter.name not in options:
             raise InputError(f"{kind} {name}", expected=f"its option {parameter.name}", got="none")

@@ -15,7 +15,7 @@ from torch import Tensor
 from ppl_vae import files, plots
 from ppl_vae.context import isolated
 from ppl_vae.data import Spec
-from ppl_vae.errors import InputError
+from ppl_vae.errors import InputError, shown
 from ppl_vae.runs import Run
 
 
@@ -47,7 +47,7 @@ def write(run: Run, path: Path, size: int, *, mean: bool = False, labels: Sequen
     """
     kind = path.suffix.lower()
     if kind not in (".png", ".npz"):
-        raise InputError("out", expected="a file ending in .png or .npz", got=repr(str(path)), hint="out=samples.png")
+        raise InputError("out", expected="a file ending in .png or .npz", got=shown(str(path)), hint="out=samples.png")
     spec = Spec.from_json(run.config["data"]["spec"])
     if kind == ".png" and spec.image_shape is None:
         raise InputError("out", expected="data with an image shape, for .png", got=spec.name, hint="out=samples.npz")
@@ -96,4 +96,4 @@ def _labels(text: str, classes: int) -> range:
         if found and found.stop <= classes:
             return found
     expected = f"labels 0 to {classes - 1}, one or a range"
-    raise InputError("--label", expected=expected, got=repr(text), hint=f"--label 0, or --label 0-{classes - 1}")
+    raise InputError("--label", expected=expected, got=shown(text), hint=f"--label 0, or --label 0-{classes - 1}")

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
-from ppl_vae import data, files, runs, zoo
+from ppl_vae import data, runs, zoo
+from ppl_vae.checks import one_of
 from ppl_vae.data import Dataset, Spec, Split
-from ppl_vae.errors import InputError, RunError, unknown_name
+from ppl_vae.errors import InputError, shown
 from ppl_vae.pair import Pair
+from ppl_vae.pair_description import of_sizes, rebuild_pair
+from ppl_vae.run_schema import SOURCE, checked
 from ppl_vae.runs import Run
 
 #: Endings of the files that hold a user's own data.
@@ -76,8 +79,7 @@ class Source:
             return data.load(self.data, binarization=self.binarization, seed=self.data_seed, **self.data_options)
         known = [name for name in inspect.signature(data.from_tensors).parameters if name not in _FIXED]
         for option in self.data_options:
-            if option not in known:
-                raise unknown_name("data option of a file", option, known)
+            one_of("data option of a file", option, known)
         path = Path(self.data)
         how = "none" if self.binarization is None else self.binarization
         return data.from_tensors(path, name=path.stem, seed=self.data_seed, binarization=how, **self.data_options)
@@ -111,16 +113,12 @@ class Source:
                 got="one fitted from Python, which does not",
                 hint="--data NAME_OR_PATH",
             )
-        try:
-            return cls(**{name: _tuples(value) for name, value in config["source"].items()})
-        except (TypeError, AttributeError) as error:
-            raise RunError(
-                f"{directory}/config.json: expected a section 'source' with names and options; got {error}; "
-                "try the version that wrote it"
-            ) from error
+        names = [each.name for each in fields(cls)]
+        source = checked(SOURCE, config["source"], f"{directory}/config.json: source")
+        return cls(**{name: _tuples(value) for name, value in source.items() if name in names})
 
 
-def load_run(directory: str | Path) -> Run:
+def load_run(directory: str | Path, *, verify: bool = True) -> Run:
     """Read a run folder back, also where its pair can only be built by the name that it has in the zoo.
 
     Raises
@@ -128,17 +126,15 @@ def load_run(directory: str | Path) -> Run:
     RunError, InputError
         As `ppl_vae.load` does.
     """
-    config = files.read_json(Path(directory) / "config.json")
-    try:
+
+    def build(config: dict[str, Any], folder: Path) -> Pair:
         described = all(config["pair"][role]["description"] is not None for role in ("model", "guide"))
-        spec = Spec.from_json(config["data"]["spec"])
-    except (KeyError, TypeError) as error:
-        raise RunError(
-            f"{directory}/config.json: expected the settings of a fit; got none of {error}; try another run folder"
-        ) from error
-    if described or "source" not in config:
-        return runs.load(directory)
-    return runs.load(directory, Source.of(config, directory).build_pair(spec))
+        if described or "source" not in config:
+            return rebuild_pair(config["pair"], folder)
+        source, spec = Source.of(config, folder), Spec.from_json(config["data"]["spec"])
+        return of_sizes(config["pair"]["state"], lambda: source.build_pair(spec), folder)
+
+    return runs.read(directory, build, verify=verify)
 
 
 def as_fitted(source: Source, run: Run) -> Source:
@@ -154,7 +150,7 @@ def as_fitted(source: Source, run: Run) -> Source:
         return source
     if not source.from_file:
         expected = f"a file, in the units of {spec.name!r}, which the fit standardised"
-        raise InputError("--data", expected=expected, got=repr(source.data))
+        raise InputError("--data", expected=expected, got=shown(source.data))
     return replace(source, data_options={**source.data_options, "standardise": spec})
 
 

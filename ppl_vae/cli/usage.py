@@ -9,7 +9,7 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from ppl_vae.errors import InputError, unknown_name
+from ppl_vae.errors import InputError, shown, unknown_name
 
 #: What typer raises on a command line it cannot read (its own class, or click's in older versions).
 UsageError: Any = typer.BadParameter.__mro__[1]
@@ -18,7 +18,8 @@ UsageError: Any = typer.BadParameter.__mro__[1]
 _OPTIONS = (
     "architecture", "batch_size", "binarization", "clip_norm", "compile", "covariance", "device", "dtype", "epochs",
     "hidden", "kl_warmup", "kl_weight", "latent_dim", "likelihood", "lr", "method", "num_particles", "objective",
-    "optimizer", "out", "patience", "resume", "run_dir", "schedule", "seed", "split", "standardise",
+    "optimizer", "out", "overwrite", "patience", "resume", "run_dir", "schedule", "seed", "split", "standardise",
+    "verify",
 )  # fmt: skip
 _OF_DATA = re.compile(r"\b(channels|levels|support)=(['\"]?)([^\s,;'\"()]+)\2")  # typed as --data-option
 _SETTING = re.compile(rf"\b({'|'.join(_OPTIONS)})=(['\"]?)([^\s,;'\"()]+)\2")
@@ -64,7 +65,7 @@ def usage_line(error: Any) -> str:
         near = difflib.get_close_matches(option, known, n=1)
         return str(
             InputError(
-                "unknown option", expected=f"one of '{path}'", got=repr(option), hint=repr(near[0]) if near else advice
+                "unknown option", expected=f"one of '{path}'", got=shown(option), hint=repr(near[0]) if near else advice
             )
         )
     if parameter is not None:
@@ -77,7 +78,7 @@ def usage_line(error: Any) -> str:
         )
     extra = re.search(r"unexpected extra argument\S* \((.*)\)", message)
     if extra:
-        return str(InputError(path, expected="no further argument", got=repr(extra[1]), hint=advice))
+        return str(InputError(path, expected="no further argument", got=shown(extra[1]), hint=advice))
     return str(InputError(path, got=message.rstrip("."), hint=advice))
 
 
@@ -93,6 +94,8 @@ def _given(error: Any) -> str:
 def _typed(name: str, value: str) -> str:
     if value == "None":
         return f"leaving {_flag(name)} out"
+    if value == "False":
+        return f"--no-{name}"
     return _flag(name) if value == "True" else f"{_flag(name)} {value}"
 
 

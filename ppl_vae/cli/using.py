@@ -10,7 +10,7 @@ import typer
 
 from ppl_vae.cli import parse
 from ppl_vae.cli.app import again, app, interruptible, say
-from ppl_vae.errors import InputError, unknown_name
+from ppl_vae.errors import InputError, shown, unknown_name
 
 if TYPE_CHECKING:
     from ppl_vae.data import Dataset
@@ -35,6 +35,7 @@ DataOption = Annotated[
     ),
 ]
 Particles = Annotated[int, typer.Option(metavar="K", help="Particles per datum.")]
+Verify = Annotated[bool, typer.Option("--verify/--no-verify", help="Hold the run's files against their checksums.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:1.")]
 Seed = Annotated[int, typer.Option(help="Seed of everything random in this command.")]
 
@@ -75,6 +76,7 @@ def evaluate_command(
     data: OtherData = None,
     binarization: Binarization = None,
     data_option: DataOption = [],  # noqa: B006
+    verify: Verify = True,
 ) -> None:
     """Estimate log p(x) under a fitted model, in nats per datum, with two error bars.
 
@@ -84,7 +86,7 @@ def evaluate_command(
     with interruptible(lambda: f"no estimate was recorded in {run}; start again with: {again()}"):
         from ppl_vae.evaluation.log_likelihood import log_likelihood
 
-        fitted, dataset, note = _reload(run, data, binarization, data_option, device)
+        fitted, dataset, note = _reload(run, data, binarization, data_option, device, verify)
         if split not in dataset.splits:
             raise unknown_name("split", split, map(str, dataset.splits))
         rows = dataset.splits[split]  # type: ignore[index]
@@ -96,7 +98,7 @@ def evaluate_command(
         how = method or ("exact" if hasattr(fitted.pair.model, "log_marginal") else "importance")
         if curve and how not in ("prior", "importance"):
             expected = "method 'prior' or 'importance'"
-            raise InputError("--curve", expected=expected, got=repr(how), hint="--method importance")
+            raise InputError("--curve", expected=expected, got=shown(how), hint="--method importance")
         result = log_likelihood(
             fitted.pair,
             rows,
@@ -106,13 +108,12 @@ def evaluate_command(
             annealing=parse.settings("--annealing", annealing) or None,
             seed=seed,
         )
+        say(str(result))  # before it is recorded: a full disk must not eat it
+        say(note)
         fitted.record(result)
-        drawn = _draw_curve(result, run) if curve else None
-    say(str(result))
-    say(note)
-    say(f"recorded in {run / 'evaluation.json'}")
-    if drawn is not None:
-        say(f"bound against K in {drawn}")
+        say(f"recorded in {run / 'evaluation.json'}")
+        if curve:
+            say(f"bound against K in {_draw_curve(result, run)}")
 
 
 def _draw_curve(result: LogLikelihood, run: Path) -> Path:
@@ -123,7 +124,7 @@ def _draw_curve(result: LogLikelihood, run: Path) -> Path:
     figure = plots.k_curve(result.curve.num_particles, result.curve.bounds, result.curve.standard_errors)
     picture = io.BytesIO()
     figure.savefig(picture, format="png", dpi=160)
-    path = run / "figures" / "k-curve.png"
+    path = files.inside(run, "figures") / "k-curve.png"
     files.write_bytes(path, picture.getvalue())
     return path
 
@@ -145,6 +146,7 @@ def sample_command(
         ),
     ] = [],  # noqa: B006
     seed: Seed = 0,
+    verify: Verify = True,
 ) -> None:
     """Draw new data from a fitted model: z from the prior, then x given z."""
     with interruptible(lambda: f"no samples were written; start again with: {again()}"):
@@ -153,7 +155,7 @@ def sample_command(
         from ppl_vae.cli import sampling
         from ppl_vae.cli.source import load_run
 
-        sampling.write(load_run(run), out, n, mean=mean, labels=label, seed=seed)
+        sampling.write(load_run(run, verify=verify), out, n, mean=mean, labels=label, seed=seed)
     say(f"{n} samples in {out}")
 
 
@@ -168,19 +170,20 @@ def report_command(
     data: OtherData = None,
     binarization: Binarization = None,
     data_option: DataOption = [],  # noqa: B006
+    verify: Verify = True,
 ) -> None:
     """Write a report on a run: training, log p(x), samples, reconstructions, latents, as one HTML file."""
     with interruptible(lambda: f"no report was written; start again with: {again()}"):
         from ppl_vae.report import run_report
 
-        fitted, dataset, note = _reload(run, data, binarization, data_option, device)
+        fitted, dataset, note = _reload(run, data, binarization, data_option, device, verify)
         path = run_report(fitted, dataset, out, num_particles=num_particles, embedding=embedding, seed=seed)
     say(note)
     say(f"report in {path}")
 
 
 def _reload(
-    directory: Path, data: str | None, binarization: str | None, data_option: list[str], device: str
+    directory: Path, data: str | None, binarization: str | None, data_option: list[str], device: str, verify: bool
 ) -> tuple[Run, Dataset, str]:
     """Return a run, its data (or others, where they are named), and a line on whether these are the fit's."""
     from dataclasses import replace
@@ -190,7 +193,7 @@ def _reload(
     from ppl_vae.data.units import same_columns
     from ppl_vae.training.options import find_device
 
-    run = load_run(directory)
+    run = load_run(directory, verify=verify)
     source = (
         Source.of(run.config, directory) if data is None else Source(run.config.get("source", {}).get("pair", ""), data)
     )

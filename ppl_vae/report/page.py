@@ -21,7 +21,7 @@ from markupsafe import Markup, escape
 from matplotlib.figure import Figure
 
 from ppl_vae import files
-from ppl_vae.errors import InputError
+from ppl_vae.errors import InputError, shown
 from ppl_vae.plots.canvas import styled
 from ppl_vae.progress import bar
 
@@ -99,9 +99,9 @@ class Report:
         if not caption.strip():
             raise InputError(f"caption of figure {name!r}", expected="a sentence that says what to see", got="nothing")
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", name):
-            raise InputError("figure name", expected="letters, digits, '-' and '_'", got=repr(name))
+            raise InputError("figure name", expected="letters, digits, '-' and '_'", got=shown(name))
         if any(block.kind == "figure" and block.anchor == name for block in self._blocks):
-            raise InputError("figure name", expected="one not used in this report yet", got=repr(name))
+            raise InputError("figure name", expected="one not used in this report yet", got=shown(name))
         number = 1 + sum(block.kind == "figure" for block in self._blocks)
         self._blocks.append(_Block("figure", name, number=number, caption=_inline(caption), figure=figure))
 
@@ -148,7 +148,7 @@ class Report:
             if len(html) <= LARGEST:
                 break
         for name, picture in pictures.items():
-            files.write_bytes(target.parent / "figures" / f"{name}.png", picture)
+            files.write_bytes(files.inside(target.parent, "figures") / f"{name}.png", picture)
         files.write_bytes(target, html)
         return target
 

@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from ppl_vae import plots
+from ppl_vae.checks import one_of
 from ppl_vae.context import isolated
 from ppl_vae.data import Dataset, Split, as_split
-from ppl_vae.errors import InputError, unknown_name
+from ppl_vae.errors import InputError
 from ppl_vae.evaluation.annealed_gap import annealed_gap
 from ppl_vae.evaluation.log_likelihood import log_likelihood
 from ppl_vae.evaluation.result import LogLikelihood
@@ -113,8 +114,7 @@ def add_run(
     seed : int
         Seed of everything drawn here; the process's own random state is left alone.
     """
-    if embedding not in METHODS:
-        raise unknown_name("embedding", embedding, METHODS)
+    one_of("embedding", embedding, METHODS)
     split = data.test if isinstance(data, Dataset) else None if data is None else as_split(data)
     if estimates is None and split is not None:
         estimates = _estimate(run, split, num_particles, most, seed, progress)

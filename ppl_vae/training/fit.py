@@ -16,18 +16,20 @@ import torch
 
 from ppl_vae import data as datasets
 from ppl_vae import runs
+from ppl_vae.checks import as_path, as_plain, check_mapping, not_negative
 from ppl_vae.config import describe
-from ppl_vae.context import isolated
+from ppl_vae.context import in_memory, isolated
 from ppl_vae.data import Dataset, Split
-from ppl_vae.errors import InputError
+from ppl_vae.errors import InputError, shown
 from ppl_vae.kl_weights import KLRule
 from ppl_vae.objectives import ELBO
 from ppl_vae.objectives.base import own_module
 from ppl_vae.pair import as_pair
+from ppl_vae.pair_description import describe_pair
 from ppl_vae.precision import products_in
 from ppl_vae.runs import Run
 from ppl_vae.training.folder import RunFolder, first_difference, short
-from ppl_vae.training.options import DTYPES, Options, find_device
+from ppl_vae.training.options import DTYPES, Options, check_device, find_device
 from ppl_vae.training.trainer import Trainer
 from ppl_vae.types import Batch
 from ppl_vae.workers import Workers, joined
@@ -55,6 +57,7 @@ def fit(
     precision: str = "float32",
     run_dir: str | os.PathLike[str] | None = None,
     resume: bool = False,
+    overwrite: bool = False,
     checkpoint_seconds: float = 10.0,
     source: Mapping[str, Any] | None = None,
     progress: bool | None = None,
@@ -90,8 +93,8 @@ def fit(
     seed : int
         Seed of batches, noise and binarisation. The process's own random state is left alone.
     device : str
-        ``"auto"`` (a GPU if there is one), ``"cpu"``, ``"cuda"``, ``"cuda:1"``. With several workers ``"auto"`` and
-        ``"cuda"`` give each its own.
+        ``"cpu"``, ``"cuda"``, ``"cuda:1"``, or ``"auto"``: the one that ``PPL_VAE_DEVICE`` in the environment names,
+        else a GPU if there is one. With several workers ``"auto"`` and ``"cuda"`` give each its own.
     dtype : {"float32", "float64"}
         Floating type of parameters and data.
     compile : {"auto", "off", "graph", "inductor"}
@@ -107,12 +110,16 @@ def fit(
         Of matrix products in training steps; see `ppl_vae.precision`. Validation is always in float32, and
         ``run.config["precision"]`` tells what the lower one does to the bound.
     run_dir : path, optional
-        Folder to write to as the fit goes on. It must not hold a run, unless `resume` is set.
+        Folder to write to as the fit goes on. It must not hold a run, unless `resume` or `overwrite` is set; a fit that
+        ended before its first epoch was done left none.
     resume : bool
         Go on from the folder's last checkpoint, to the same numbers as an uninterrupted fit; start where there is none.
         With a constant schedule `epochs` may have grown since.
+    overwrite : bool
+        Remove the run that the folder holds, with its estimates and figures, and start anew. It stays until data, pair
+        and settings are checked.
     checkpoint_seconds : float
-        Least time between two checkpoints, in seconds; the last epoch's is always written.
+        Least time between two checkpoints, in seconds; the last epoch's is always written. Infinity for that one alone.
     source : mapping, optional
         Where pair and data came from, as plain values: kept in ``config.json`` as it is, for whoever makes them again.
     progress : bool, optional
@@ -128,7 +135,7 @@ def fit(
     Raises
     ------
     InputError, PairError
-        For bad settings or data, and for a pair that breaks the contract.
+        For bad settings or data, for a pair that breaks the contract, and while another thread is inside such a call.
     NonFiniteError
         When a value is NaN or infinite, or one that its distribution cannot have: names the first such site. The last
         good checkpoint stays, and the pair gets it back.
@@ -144,7 +151,9 @@ def fit(
     worker's rows; its running averages are the first worker's. Objectives of ours whose loss is no sum over the data
     are refused; somebody else's is summed over the workers all the same. The first worker alone writes the folder,
     shows the bar and warns; the others return the same run, which does not write. A fit may go on with another number
-    of workers. SIGTERM stops all of them as Ctrl-C does, with a checkpoint.
+    of workers. SIGTERM stops all of them as Ctrl-C does, with a checkpoint. Where one is lost, the others
+    raise as soon as its connection closes; NCCL does not tell, and there `torchrun`, or torch after
+    `ppl_vae.workers.LOST`, ends them.
 
     What a recording can still miss: a change that shows in no number until the next moment at which it is looked at (a
     counter in a closure or a global that is compared with a threshold), one that is smaller than rounding, and what a
@@ -154,11 +163,17 @@ def fit(
         epochs, batch_size, lr, optimizer, optimizer_options, schedule, clip_norm,
         kl_weight, kl_warmup, patience, seed, device, dtype, compile, precision,
     )  # fmt: skip
+    if resume and overwrite:
+        raise InputError("overwrite", expected="resume or overwrite", got="both", hint="one of them")
+    check_device(device)
+    checkpoint_seconds = not_negative("checkpoint_seconds", checkpoint_seconds, "seconds, 0 or more", finite=False)
+    run_dir = None if run_dir is None else as_path("run_dir", run_dir)
+    source = None if source is None else as_plain("source", check_mapping("source", source))
     pair = as_pair(pair)
     objective = ELBO() if objective is None else objective
     if not isinstance(objective, pyro.infer.ELBO):
         raise InputError(
-            "objective", expected="a pyro.infer.ELBO", got=repr(objective)[:60], hint="ppl_vae.objectives.ELBO()"
+            "objective", expected="a pyro.infer.ELBO", got=shown(objective, 60), hint="ppl_vae.objectives.ELBO()"
         )
     train, validation = (data.train, data.validation) if isinstance(data, Dataset) else (datasets.as_split(data), None)
     if patience is not None and validation is None:
@@ -166,7 +181,7 @@ def fit(
             "patience", expected="data with a validation split", got="none", hint="a Dataset, or patience=None"
         )
     rising = getattr(options.kl_rule(), "epochs", 0)  # of a warm-up, or of a capacity that grows
-    with joined() as workers:
+    with joined() as workers, in_memory("fit: expected memory for pair and data", "a smaller pair or device='cpu'"):
         if workers.is_first and rising > options.epochs:
             told = f"the KL is let in over {rising:g} epochs, and the fit ends after {options.epochs}"
             warnings.warn(f"{told}: it never has its full weight", stacklevel=2)
@@ -174,26 +189,26 @@ def fit(
         pair.to(where, kind)
         own_module(objective).to(where, kind)
         folder = RunFolder(run_dir, workers) if run_dir is not None else None
-        with isolated(seed, device=where), products_in("float32"), folder or nullcontext():
+        with isolated(options.seed, device=where), products_in("float32"), folder or nullcontext():
             seen = train.to(where, kind), validation and validation.to(where, kind)
             trainer = Trainer(pair, objective, *seen, options, workers)
             config = {
-                "pair": runs.describe_pair(pair),
+                "pair": describe_pair(pair),
                 "objective": _describe_objective(objective),
                 "data": _describe_data(train, validation),
                 "fit": options.to_json(),
-            } | ({} if source is None else {"source": dict(source)})
+            } | ({} if source is None else {"source": source})
             _agree(workers, config)
             config["fit"] |= {"device": str(where), "workers": workers.count}
             spent = 0.0
             if folder is not None:
-                state = folder.start(config, runs.environment(where), resume=resume)
+                state = folder.start(config, runs.environment(where), resume=resume, overwrite=overwrite)
                 if state is not None:
-                    trainer.restore(state)
+                    folder.restore(state, trainer.restore)
                     spent = folder.seconds
-                    if trainer.epoch > epochs:
+                    if trainer.epoch > options.epochs:
                         done = f"at least the {trainer.epoch} that are done"
-                        raise InputError("epochs", expected=done, got=str(epochs))
+                        raise InputError("epochs", expected=done, got=str(options.epochs))
                     folder.update_config(config)
             try:
                 trainer.run(folder, checkpoint_seconds, progress)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import inspect
-import operator
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from typing import Any
@@ -12,9 +12,10 @@ from typing import Any
 import pyro.optim
 import torch
 
+from ppl_vae.checks import check_mapping, check_seed, integer_at_least, not_negative, one_of, plain, positive
 from ppl_vae.config import describe
-from ppl_vae.errors import InputError, unknown_name
-from ppl_vae.kl_weights import Constant, KLRule, WarmUp, as_rule
+from ppl_vae.errors import InputError, one_line, shown, unknown_name
+from ppl_vae.kl_weights import Constant, KLRule, WarmUp, as_rule, kl_number
 from ppl_vae.precision import check_precision
 from ppl_vae.training import schedules
 from ppl_vae.training.gradient import choose_path
@@ -28,6 +29,12 @@ OPTIMIZERS: dict[str, type[torch.optim.Optimizer]] = {
     for name, value in vars(torch.optim).items()
     if isinstance(value, type) and issubclass(value, torch.optim.Optimizer) and value not in UNFIT
 }
+#: What to try for a device.
+DEVICES = "device='auto' or device='cpu'"
+
+#: What may be said to be the optimiser.
+OPTIMIZER = "a name, a class of torch.optim, or callable(parameters, lr=…)"
+
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
 
 
@@ -52,30 +59,31 @@ class Options:
     precision: str
 
     def __post_init__(self) -> None:
-        for name, least in (("epochs", 1), ("batch_size", 1), ("seed", 0)):
-            object.__setattr__(self, name, _at_least(name, getattr(self, name), least))
+        for name, least in (("epochs", 1), ("batch_size", 1)):
+            self._keep(name, integer_at_least(name, getattr(self, name), least, expected="a whole number, 1 or more"))
+        self._keep("seed", check_seed(self.seed))
         if self.patience is not None:
-            _at_least("patience", self.patience, 1)
+            self._keep("patience", integer_at_least("patience", self.patience, 1, expected="a whole number, 1 or more"))
         for name in ("lr", "clip_norm"):
             value = getattr(self, name)
-            unset = name == "clip_norm" and value is None
-            if not unset and not (_is_number(value) and 0 < value < float("inf")):
-                raise InputError(name, expected="a positive number", got=repr(value), hint=f"{name}=1e-3")
-        if not (_is_number(self.kl_warmup) and 0 <= self.kl_warmup < float("inf")):
-            raise InputError("kl_warmup", expected="a number of epochs, 0 or more", got=repr(self.kl_warmup))
+            if name == "lr" or value is not None:
+                self._keep(name, positive(name, value, "a positive number", hint=f"{name}=1e-3"))
+        self._keep("kl_warmup", not_negative("kl_warmup", self.kl_warmup, "a number of epochs, 0 or more"))
+        if not isinstance(self.kl_weight, KLRule):
+            self._keep("kl_weight", kl_number(self.kl_weight))
+        self._keep("optimizer_options", _plain_options(self.optimizer_options))
         if not isinstance(as_rule(self.kl_weight), Constant) and self.kl_warmup:
             raise InputError(
                 "kl_warmup",
                 expected="0 beside a rule for the KL's weight",
-                got=f"{self.kl_warmup}",
+                got=f"{self.kl_warmup:g}",
                 hint="kl_weight alone",
             )
-        if not isinstance(self.optimizer, str | type) and isinstance(
-            self.optimizer, torch.optim.Optimizer | pyro.optim.PyroOptim
-        ):
+        ready = isinstance(self.optimizer, torch.optim.Optimizer | pyro.optim.PyroOptim)
+        if ready or not (isinstance(self.optimizer, str) or callable(self.optimizer)):
             raise InputError(
                 "optimizer",
-                expected="a name, a class of torch.optim, or callable(parameters, lr=…)",
+                expected=OPTIMIZER,
                 got=f"an instance of {type(self.optimizer).__name__}",
                 hint="optimizer='adam', lr=1e-3",
             )
@@ -85,11 +93,14 @@ class Options:
             raise InputError(
                 "optimizer", expected="one of first order", got=_name(self.optimizer), hint="optimizer='adam'"
             )
-        if self.dtype not in DTYPES:
-            raise unknown_name("dtype", self.dtype, DTYPES)
+        one_of("dtype", self.dtype, DTYPES)
         choose_path(self.compile, 0)
         check_precision(self.precision)
         schedules.learning_rate(self.schedule)
+
+    def _keep(self, name: str, value: Any) -> None:
+        """Replace a setting by what it was found to be, a plain number."""
+        object.__setattr__(self, name, value)
 
     def kl_rule(self) -> KLRule:
         """Return the rule for the weight of the KL."""
@@ -109,13 +120,16 @@ class Options:
         if parameters[0].is_cuda and "capturable" in inspect.signature(make).parameters:
             given.setdefault("capturable", True)  # so that a step fits a CUDA graph
         try:
-            return make(parameters, lr=self.lr, **given)  # type: ignore[call-arg]
+            made = make(parameters, lr=self.lr, **given)  # type: ignore[call-arg]
         except (TypeError, ValueError, RuntimeError) as error:
             raise InputError(
                 "optimizer_options",
                 expected=f"arguments of {_name(make)}",
-                got=f"{dict(self.optimizer_options or {})} ({error})",
+                got=f"{shown(dict(self.optimizer_options or {}))} ({one_line(error)})",
             ) from error
+        if not isinstance(made, torch.optim.Optimizer):
+            raise InputError("optimizer", expected=OPTIMIZER, got=f"one that makes {shown(made)}")
+        return made
 
     def to_json(self) -> dict[str, Any]:
         """Return the settings as plain values; functions and classes by name."""
@@ -123,33 +137,40 @@ class Options:
 
 
 def find_device(name: str) -> torch.device:
-    """Return the device of that name: for ``"auto"`` a GPU if there is one, else the CPU.
+    """Return the device of that name: ``"auto"`` is what ``PPL_VAE_DEVICE`` in the environment names, else a GPU.
 
     Raises
     ------
     InputError
         If this machine has none such.
     """
+    check_device(name)
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        name = os.environ.get("PPL_VAE_DEVICE") or ("cuda" if torch.cuda.is_available() else "cpu")
     try:
         device = torch.device(name)
-        torch.empty(0, device=device)
+        torch.zeros((), device=device).item()  # the device "meta" makes tensors too, without values
     except (RuntimeError, AssertionError) as error:
-        raise InputError(
-            "device", expected="one this machine has", got=repr(name), hint="device='auto' or device='cpu'"
-        ) from error
+        raise InputError("device", expected="one this machine has", got=shown(name), hint=DEVICES) from error
     return device
 
 
-def _at_least(name: str, value: Any, least: int) -> int:
-    if isinstance(value, bool) or not hasattr(value, "__index__") or operator.index(value) < least:
-        raise InputError(name, expected=f"a whole number, {least} or more", got=repr(value))
-    return operator.index(value)
+def check_device(name: Any) -> None:
+    """Raise `InputError` unless it is the name of a device."""
+    if not isinstance(name, str | torch.device):
+        raise InputError("device", expected="the name of one this machine has", got=shown(name), hint=DEVICES)
 
 
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+def _plain_options(options: Any) -> dict[str, Any] | None:
+    """Return options of an optimiser with plain numbers in them."""
+    if options is None:
+        return None
+    check_mapping("optimizer_options", options, hint="{'weight_decay': 0.1}")
+    return {name: _plain(value) for name, value in options.items()}
+
+
+def _plain(value: Any) -> Any:
+    return type(value)(map(plain, value)) if type(value) in (list, tuple) else plain(value)
 
 
 def _name(value: Any) -> Any:

@@ -15,20 +15,21 @@ import pyro.infer
 import torch
 from torch import Tensor
 
-from ppl_vae import progress
+from ppl_vae import checks, progress
 from ppl_vae.context import evaluating, isolated, random_state, set_random_state
 from ppl_vae.data import Split
-from ppl_vae.errors import InputError, NonFiniteError
+from ppl_vae.errors import InputError, NonFiniteError, RunError
 from ppl_vae.kl_weights import Constant
 from ppl_vae.objectives import ELBO
 from ppl_vae.objectives.base import own_module
 from ppl_vae.pair import Pair
 from ppl_vae.precision import products_in
 from ppl_vae.proof import DIFFERED
-from ppl_vae.runs import History
+from ppl_vae.run_files import History
 from ppl_vae.training import schedules
 from ppl_vae.training.folder import RunFolder
 from ppl_vae.training.nonfinite import first_bad_parameter, first_bad_site
+from ppl_vae.training.optimizer_state import load_state
 from ppl_vae.training.options import Options
 from ppl_vae.training.refusals import check_measures, check_scales, check_sums
 from ppl_vae.training.step import TrainingStep
@@ -208,6 +209,10 @@ class Trainer:
         if self.validation is not None:
             row |= self.validate(self.validation)
         row |= {"lr": lr, self.rule.column: float(self.step.gradient.kl_weight) if weight is None else weight}
+        if self.history and self.history.keys() != row.keys():
+            raise RunError(
+                f"resume.pt: expected a history of {', '.join(row)}; got {', '.join(self.history)}; try another run_dir"
+            )
         for name, value in row.items():
             self.history.setdefault(name, []).append(value)
         self.timing.setdefault("seconds", []).append(time.monotonic() - started)
@@ -223,6 +228,7 @@ class Trainer:
         step = self.epoch * self.steps_per_epoch + number
         lr = self.options.lr * self.schedule(step / (self.options.epochs * self.steps_per_epoch))
         weight = self.rule.at(step, self.steps_per_epoch)
+        weight = None if weight is None else checks.number(f"kl_weight {type(self.rule).__name__}", weight)
         self.step.set(lr=lr, kl_weight=weight)
         return lr, weight
 
@@ -234,15 +240,34 @@ class Trainer:
                 rows = {name: value[start : start + self.options.batch_size] for name, value in split.items()}
                 batch, shard = self.step.own(rows)
                 if shard.size:
-                    for name, value in _bound(self.objective, self.step.gradient.programs(shard), batch).items():
+                    for name, value in self._bound_of(batch, shard).items():
                         totals[name] = totals.get(name, 0.0) + value
         parts = self.workers.gather({name: float(value) for name, value in totals.items()})
         values = {f"validation_{name}": sum(part.get(name, 0.0) for part in parts) / split.size for name in parts[0]}
-        if not all(torch.isfinite(torch.tensor(value)) for value in values.values()):
+        if not all(torch.isfinite(torch.tensor(value, device="cpu")) for value in values.values()):
             with isolated(self.options.seed + 1, device=self.pair.device), evaluating(self.pair):
                 culprit = first_bad_site(self.pair.programs(), self.pair.arguments(split)) or "the validation bound"
             raise NonFiniteError(f"epoch {self.epoch + 1}, validation: {culprit}; try a smaller lr, or clip_norm")
         return values
+
+    def _bound_of(self, batch: dict[str, Tensor], shard: Shard) -> dict[str, Any]:
+        """Return the bound of a shard, summed; where memory runs out, that of its halves, under the same noise."""
+        before = random_state(self.pair.device)
+        try:
+            return _bound(self.objective, self.step.gradient.programs(shard), batch)
+        except torch.OutOfMemoryError:
+            if shard.size == 1:
+                raise
+        torch.cuda.empty_cache()
+        totals: dict[str, Any] = {}
+        middle = shard.size // 2
+        for start, stop in ((0, middle), (middle, shard.size)):
+            set_random_state(before, self.pair.device)  # each draws the noise of all, and keeps its rows
+            part = Shard(shard.start + start, shard.start + stop, shard.total)
+            rows = {name: value[start:stop] for name, value in batch.items()}
+            for name, value in self._bound_of(rows, part).items():
+                totals[name] = totals.get(name, 0.0) + value
+        return totals
 
     def effect_of_precision(self) -> dict[str, Any]:
         """Return the bound of some data in the fit's precision and in float32, under the same noise."""
@@ -338,7 +363,7 @@ class Trainer:
         self.pair.load_state_dict(state["model"])
         self.module.load_state_dict(state["objective"])
         self.step.gradient.kl_weight.copy_(state["kl_weight"])
-        self.step.optimizer.load_state_dict(copy.deepcopy(state["optimizer"]))
+        load_state(self.step.optimizer, state["optimizer"])
         set_random_state(state, self.pair.device)
         self.history = {name: list(column) for name, column in state["history"].items()}
         self.timing = {name: list(column) for name, column in state["timing"].items()}
