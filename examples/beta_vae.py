@@ -57,6 +57,7 @@ def fit_one(data: Dataset, beta: float, seed: int, options: argparse.Namespace) 
     folder = options.runs and options.runs / f"{options.data}-beta-{beta:g}-seed-{seed}"
     how |= {"compile": options.compile, "run_dir": folder, "resume": folder is not None}
     run = ppl_vae.fit(pair, data.train, kl_weight=beta, seed=seed, **how)
+    pair.cpu()  # where the data are
     seen = data.train.take(min(data.train.size, options.rows))
     gap = mutual_information_gap(pair, seen, num_draws=options.draws, seed=seed)
     accuracy, _ = factor_accuracy(pair, seen, num_points=options.points, seed=seed)

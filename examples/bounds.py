@@ -74,7 +74,7 @@ def vae_curve(pair: ppl_vae.Pair, data: Split, num_particles: int) -> Curve:
     found, model = curve(pair, data, num_particles), pair.model
     if model.latent_dim > 2:
         return found
-    x = data["x"].to(pair.dtype)
+    x = data["x"].to(pair.device, pair.dtype)
     exactly = exact.quadrature.integrate(  # far nearer than the tolerance, which is met by a coarser rule
         lambda z, x: model.decode(z).log_prob(x), x, model.prior_loc, model.prior_scale, tolerance=1e-2
     )

@@ -37,7 +37,8 @@ def closed_form(x: Tensor, latent_dim: int, noise: str) -> exact.PPCAParameters 
 
 def compare(run: ppl_vae.Run, x: Tensor, latent_dim: int, noise: str) -> dict[str, float]:
     """Return the numbers that tell how near SVI came, in nats per datum."""
-    model, guide = run.pair.model.double(), run.pair.guide.double()
+    pair = run.pair.to("cpu", torch.float64)  # the fit may have been on a GPU
+    model, guide = pair.model, pair.guide
     with torch.no_grad():
         log_p = model.log_marginal(x)
         bound = exact.elbo(x, model.weight, model.bias, model.log_scale.exp(), *_moments(guide.posterior(x)))

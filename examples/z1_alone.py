@@ -42,7 +42,7 @@ def get_pair(data: Dataset, options: argparse.Namespace) -> ppl_vae.Pair:
         return ppl_vae.load(options.run).pair
     networks = {"latent_dims": (16, 8), "hidden": (100,), "activation": "leaky_relu", "batch_norm": True}
     pair = ppl_vae.zoo.build("hierarchical", data.spec, guide=options.guide, seed=options.seed, **networks)
-    return ppl_vae.fit(pair, data, epochs=options.epochs, kl_warmup=options.epochs / 3, seed=options.seed).pair
+    return ppl_vae.fit(pair, data, epochs=options.epochs, kl_warmup=options.epochs / 3, seed=options.seed).pair.cpu()
 
 
 def rebuilt(pair: ppl_vae.Pair, x: Tensor) -> dict[str, Tensor]:

@@ -50,33 +50,49 @@ class Captured:
             mine.copy_(given, non_blocking=True)
         self.calls += 1
         if self.calls <= WARM_UP:
-            return beside(lambda: self.function(*self.inputs))
+            return beside(lambda: self.function(*self.inputs), self.inputs[0].device)
         if self._replay is None:
-            self._replay, self._result = capture(lambda: self.function(*self.inputs))
+            self._replay, self._result = capture(lambda: self.function(*self.inputs), self.inputs[0].device)
         self._replay()
         assert self._result is not None
         return self._result.clone()  # the next replay overwrites it
 
 
-def beside(function: Callable[[], Tensor]) -> Tensor:
+def capturing(device: torch.device) -> bool:
+    """Tell whether what runs on `device` now is being captured: nothing is computed then, and no memory given back."""
+    return device.type == "cuda" and torch.cuda.is_current_stream_capturing()
+
+
+def beside(function: Callable[[], Tensor], device: torch.device) -> Tensor:
     """Run `function` on a stream of its own, as a capture will, and wait for it in the current one."""
-    stream: Any = torch.cuda.Stream()
-    stream.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(stream):
-        result = function()
-    torch.cuda.current_stream().wait_stream(stream)
-    result.record_stream(torch.cuda.current_stream())
+    with torch.cuda.device(device):
+        stream: Any = torch.cuda.Stream(device)
+        stream.wait_stream(torch.cuda.current_stream(device))
+        with torch.cuda.stream(stream):
+            result = function()
+        torch.cuda.current_stream(device).wait_stream(stream)
+        result.record_stream(torch.cuda.current_stream(device))
     return result
 
 
-def capture(function: Callable[[], Tensor]) -> tuple[Callable[[], None], Tensor]:
-    """Return what replays `function`, and the tensor that each replay leaves its result in."""
-    graph = torch.cuda.CUDAGraph()
+def capture(function: Callable[[], Tensor], device: torch.device) -> tuple[Callable[[], None], Tensor]:
+    """Return what replays `function`, and the tensor that each replay leaves its result in.
+
+    Streams, graphs and the memory they take are those of the current GPU, so `device` is made that one. After a failure
+    the process is as it was: torch leaves the capture's stream the current one, and the generator in the capture, where
+    it draws no more.
+    """
+    generator = torch.cuda.default_generators[device.index]
+    untouched = generator.clone_state()
     try:
-        with torch.cuda.graph(graph):
-            result = function()
-    except torch.OutOfMemoryError:
-        raise
-    except RuntimeError as error:
+        with torch.cuda.device(device):
+            graph, stream = torch.cuda.CUDAGraph(), torch.cuda.Stream(device)
+            with torch.cuda.stream(stream), torch.cuda.graph(graph, stream=stream):
+                result = function()
+    except BaseException as error:
+        generator.graphsafe_set_state(untouched)
+        cause = error.__context__ if isinstance(error.__context__, torch.OutOfMemoryError) else error
+        if isinstance(cause, torch.OutOfMemoryError) or not isinstance(cause, RuntimeError):
+            raise cause from None
         raise CaptureError(" ".join(str(error).split())[:160]) from error
     return graph.replay, result

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from itertools import product
 from typing import Any
 
 import torch
@@ -16,7 +17,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
-from ppl_vae.errors import unknown_name
+from ppl_vae.checks import one_of
 
 PRECISIONS = ("float32", "tf32", "bf16")
 
@@ -25,25 +26,59 @@ _PRODUCTS = {
     F.conv1d, F.conv2d, F.conv3d, F.conv_transpose1d, F.conv_transpose2d, F.conv_transpose3d,
 }  # fmt: skip
 
+#: Backends and operations that have a precision of their own. By their keys, because the setter of
+#: `torch.backends.mkldnn.fp32_precision` is that of all backends.
+_OPERATIONS = [
+    ("generic", "all"),
+    ("cuda", "all"),
+    ("mkldnn", "all"),
+    *product(("cuda", "mkldnn"), ("matmul", "conv", "rnn")),
+]
+
 
 def check_precision(name: str) -> str:
     """Return `name`, or raise an InputError if it is none of `PRECISIONS`."""
-    if name not in PRECISIONS:
-        raise unknown_name("precision", name, PRECISIONS)
+    one_of("precision", name, PRECISIONS)
     return name
 
 
 @contextmanager
 def products_in(name: str) -> Iterator[None]:
     """Set how torch takes float32 products on a GPU, tf32 or not, and put it back after."""
-    before = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
-    torch.set_float32_matmul_precision("high" if name == "tf32" else "highest")
-    torch.backends.cudnn.allow_tf32 = name == "tf32"
+    with _settings_kept():
+        torch.set_float32_matmul_precision("high" if name == "tf32" else "highest")
+        torch.backends.cudnn.allow_tf32 = name == "tf32"
+        yield
+
+
+@contextmanager
+def _settings_kept() -> Iterator[None]:
+    """Put torch's settings of products back after, whichever of its two interfaces they were made by.
+
+    The older one has two settings, and raises where the newer one, of torch 2.9, has set something else. The newer one
+    has a setting for each operation, which is that of its backend, or of all backends, where it is "none". Meanwhile
+    all are "none", so that the older one may be used.
+    """
+    keys = _OPERATIONS if hasattr(torch._C, "_set_fp32_precision_setter") else []
+    seen = [torch._C._get_fp32_precision_getter(*key) for key in keys]
+    own = []
+    for key in keys:  # once what is above an operation is "none", what is read is its own
+        own.append(torch._C._get_fp32_precision_getter(*key))
+        torch._C._set_fp32_precision_setter(*key, "none")
+    matmul = torch.get_float32_matmul_precision()
+    try:
+        cudnn = torch.backends.cudnn.allow_tf32
+    except RuntimeError:  # it disagrees with "none"
+        cudnn = True
     try:
         yield
     finally:
-        torch.set_float32_matmul_precision(before[0])
-        torch.backends.cudnn.allow_tf32 = before[1]
+        torch.set_float32_matmul_precision(matmul)
+        torch.backends.cudnn.allow_tf32 = cudnn
+        for key, setting, was in zip(keys, own, seen, strict=True):
+            torch._C._set_fp32_precision_setter(*key, setting)
+            if torch._C._get_fp32_precision_getter(*key) != was:  # cuDNN's tf32 was a default, which gives way
+                torch._C._set_fp32_precision_setter(*key, was)
 
 
 def in_precision(program: Callable[..., Any], name: str) -> Callable[..., Any]:

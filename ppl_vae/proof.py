@@ -153,7 +153,7 @@ def moved_by_rounding(module: nn.Module, precision: str = "float32") -> Iterator
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for parameter in parameters:
-            signs = torch.randint(0, 2, parameter.shape, generator=generator).mul(2).sub(1).to(parameter)
+            signs = torch.randint(0, 2, parameter.shape, generator=generator, device="cpu").mul(2).sub(1).to(parameter)
             unit = max(torch.finfo(parameter.dtype).eps, _EPSILON.get(precision, 0.0))
             parameter.mul_(1 + unit * signs)
     try:

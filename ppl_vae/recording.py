@@ -20,9 +20,12 @@ from dataclasses import dataclass
 import pyro
 import torch
 from torch import Tensor, nn
+from torch._guards import TracingContext, tracing
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx.experimental.proxy_tensor import make_fx
 
-from ppl_vae.errors import PplVaeError, one_line, unknown_name
+from ppl_vae.checks import one_of
+from ppl_vae.errors import PplVaeError, one_line
 from ppl_vae.products import hand_over
 from ppl_vae.side_effects import InsideTorch, SideEffectError, Watch, unseen_by_a_graph
 
@@ -43,8 +46,7 @@ def path_of(mode: str, *, worth_recording: bool, worth_compiling: bool) -> str:
     InputError
         If `mode` is none of `MODES`.
     """
-    if mode not in MODES:
-        raise unknown_name("compile", mode, MODES)
+    one_of("compile", mode, MODES)
     if mode == "auto":
         return "inductor" if worth_compiling else "graph" if worth_recording else "eager"
     return "eager" if mode == "off" else mode
@@ -113,7 +115,8 @@ def record(
         for index in devices:
             torch.cuda.default_generators[index].manual_seed(_SEED)
         try:
-            with _without_onednn():
+            # The shapes of all tensors are noted in one mode; by itself torch makes one for each, half of all its work.
+            with _without_onednn(), tracing(TracingContext(FakeTensorMode())):
                 graph = make_fx(_inside_torch(compute))(*inputs)
             if reason := watch.changed():
                 raise SideEffectError(reason)
@@ -126,6 +129,7 @@ def record(
                 raise
             raise NotRecordableError(_reason(error)) from error
         run, path = _compile(graph, inputs) if compiled else (graph, "graph")
+        _release(graph)
     return Recording(run, path, time.perf_counter() - started)
 
 
@@ -162,6 +166,13 @@ def _simplify(graph: torch.fx.GraphModule) -> None:
             node.replace_all_uses_with(source)
     graph.graph.eliminate_dead_code(lambda node: node.is_impure() or _is_random(node))
     graph.recompile()
+
+
+def _release(graph: torch.fx.GraphModule) -> None:
+    """Drop what a graph that is only to be run needs no longer, and that would keep it until cycles are collected."""
+    for node in graph.graph.nodes:
+        node.meta.clear()  # a tensor and a stack of calls each
+    graph.graph.owning_module = None
 
 
 _t = torch.ops.aten.t.default

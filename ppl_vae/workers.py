@@ -11,6 +11,7 @@ import os
 import signal
 import sys
 import threading
+import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -25,6 +26,9 @@ from ppl_vae.context import random_state, set_random_state
 from ppl_vae.errors import InputError, PplVaeError, RunError
 
 T = TypeVar("T")
+
+#: Seconds that a worker has to follow a signal at the same step as the others.
+GRACE = 10.0
 
 
 class WorkerLostError(RunError):
@@ -80,23 +84,35 @@ class Workers:
     def device(self, name: str) -> str:
         """Return the device that `name` stands for here: with ``"auto"`` and ``"cuda"`` each worker has its own GPU.
 
+        GPUs are told apart by what they are, not by their numbers: under SLURM each worker may see one GPU, its own, as
+        number 0; under `torchrun` all see all of a machine. All workers must call it.
+
         Raises
         ------
         InputError
-            If there are fewer GPUs than workers, or all would have the same.
+            On all of them, if two would have the same GPU, or one none.
         """
-        if self.count == 1 or not name.startswith(("auto", "cuda")) or not torch.cuda.is_available():
+        if name == "auto":
+            name = os.environ.get("PPL_VAE_DEVICE") or name
+        if self.count == 1:
             return name
-        here, gpus = int(os.environ.get("LOCAL_WORLD_SIZE", self.count)), torch.cuda.device_count()
-        if name in ("auto", "cuda") and here <= gpus:
-            return f"cuda:{os.environ.get('LOCAL_RANK', self.rank % gpus)}"
-        if name not in ("auto", "cuda") and not self.ours:
+        seen = self.gather(_gpus() if name.startswith(("auto", "cuda")) else [])
+        if not any(seen):
             return name
+        any_gpu = name in ("auto", "cuda")
+        if not any_gpu and not self.ours:
+            return name
+        # Workers that see the same GPUs share them out by rank.
+        places = [seen[:rank].count(gpus) if any_gpu else int(name[5:]) for rank, gpus in enumerate(seen)]
+        taken = [gpus[place] for gpus, place in zip(seen, places, strict=True) if place < len(gpus)]
+        if len(set(taken)) == self.count:
+            return f"cuda:{places[self.rank]}"
+        gpus = len(set(itertools.chain(*seen)))
         raise InputError(
             "device",
-            expected=f"a GPU for each of the {here} workers on this machine",
+            expected=f"a GPU for each of the {self.count} workers that fit together",
             got=f"{name!r} and {gpus}",
-            hint=f"torchrun --nproc-per-node {gpus} with device='auto', or device='cpu'",
+            hint=f"{gpus} workers (torchrun --nproc-per-node …) with device='auto', or device='cpu'",
         )
 
     def sum(self, tensor: Tensor) -> Tensor:
@@ -180,6 +196,12 @@ class Workers:
             ) from error
 
 
+def _gpus() -> list[str]:
+    """Return what tells each GPU that this process sees from all others, in the order of their numbers."""
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    return [str(torch.cuda.get_device_properties(index).uuid) for index in range(count)]
+
+
 def promised() -> int:
     """Return how many workers the environment promises."""
     return int(os.environ.get("WORLD_SIZE") or 1)
@@ -217,6 +239,10 @@ def joined() -> Iterator[Workers]:
             sys.excepthook = hook
 
 
+#: How long a worker waits for another in a step before it gives it up, where nothing tells it earlier: gloo sees a
+#: connection that closes, `torchrun` ends the others. NCCL sees neither, and torch ends the process after this time.
+LOST = timedelta(minutes=10)
+
 #: Numbers the groups of this process, so that no two meet at the same place.
 _meetings = itertools.count()
 
@@ -238,7 +264,8 @@ def _meet(count: int) -> None:
     try:
         store, rank, _ = next(dist.rendezvous("env://"))
         store = dist.PrefixStore(f"ppl_vae/{next(_meetings)}", store)
-        dist.init_process_group("cpu:gloo,cuda:nccl" if gpus else "gloo", store=store, rank=rank, world_size=count)
+        backend = "cpu:gloo,cuda:nccl" if gpus else "gloo"
+        dist.init_process_group(backend, timeout=LOST, store=store, rank=rank, world_size=count)
     except (RuntimeError, ValueError) as error:
         raise RunError(
             f"workers: expected {count} to meet; got {' '.join(str(error).split())[:160]}; try torchrun --standalone"
@@ -252,13 +279,28 @@ def _quiet(workers: Workers) -> AbstractContextManager[Any]:
 
 @contextmanager
 def _stoppable(workers: Workers) -> Iterator[None]:
-    """Note SIGINT and SIGTERM in `workers` rather than stop at once; hand on what came too late to be followed."""
+    """Note SIGINT and SIGTERM in `workers` rather than stop at once; hand on what came too late to be followed.
+
+    A worker that meets no other within `GRACE` seconds of a signal stops by itself: torchrun ends the others with
+    SIGTERM once one is lost, and kills after 30 s what a long computation keeps from following.
+    """
     if workers.count == 1 or threading.current_thread() is not threading.main_thread():
         yield
         return
 
+    again: threading.Timer | None = None
+    due = 0.0
+
     def note(number: int, _: Any) -> None:
-        workers.stop = signal.Signals(number)
+        nonlocal again, due
+        followed, workers.stop = workers.stop is None, signal.Signals(number)
+        if again is None:
+            due = time.monotonic() + GRACE
+            again = threading.Timer(GRACE, signal.pthread_kill, (threading.get_ident(), number))
+            again.daemon = True
+            again.start()
+        elif not followed and time.monotonic() >= due:
+            workers.interrupt()
 
     before = {number: signal.signal(number, note) or signal.SIG_DFL for number in (signal.SIGINT, signal.SIGTERM)}
     ahead = False
@@ -268,6 +310,8 @@ def _stoppable(workers: Workers) -> Iterator[None]:
         ahead = workers.stop is None and "TORCHELASTIC_RUN_ID" in os.environ
         raise
     finally:
+        if again is not None:
+            again.cancel()
         for number, handler in before.items():
             signal.signal(number, handler)
         if ahead:  # torchrun is about to end the others for this very loss: once, so that they can still say so

@@ -41,7 +41,8 @@ def filled(sampler, K, N, memory, particles=None, data=None):
     values = {"x": torch.arange(float(N), dtype=torch.float64)}
     work = Chunks(sampler, values, K, memory, "off")
     work.particles, work.data = particles or work.particles, data or work.data
-    work._planned = work.shape
+    work._planned = work.particles, work.data
+    work._run = work._proved()
     sampler.shapes.clear()
     block = torch.full((K, N), torch.nan, dtype=torch.float64)
     work.fill(block, values, silent)
@@ -135,6 +136,31 @@ def test_an_estimate_goes_on_when_memory_runs_out(compile, monkeypatch):
     assert abs(result.mean - exact) < SE * result.standard_error
 
 
+@pytest.mark.parametrize("compile", ["off", "graph"])
+def test_annealing_goes_on_when_memory_runs_out(compile):
+    mine, x = imperfect(1)
+    annealing = {"num_distributions": 5, "rungs": 3}
+    decode, largest = mine.model.decode, []
+
+    def short_of_memory(z):
+        if z.shape[:-1].numel() > 100:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+        largest.append(z.shape[:-1].numel())
+        return decode(z)
+
+    mine.model.decode = short_of_memory
+    told = r"^log p\(x\) ran out of memory: the chunk went from 60 particles of 4 data to 15 particles of 4 data$"
+    with pytest.warns(UserWarning, match=told) as caught:
+        result = log_likelihood.log_likelihood(
+            mine, {"x": x}, method="ais", num_particles=60, annealing=annealing, memory=2**28, compile=compile
+        )
+    assert len([w for w in caught if "out of memory" in str(w.message)]) == 1
+    assert max(largest) <= 100
+    assert result.details["out_of_memory"] == "the chunk went from 60 particles of 4 data to 15 particles of 4 data"
+    exact = log_likelihood.log_likelihood(mine, {"x": x}, method="exact").mean
+    assert abs(result.mean - exact) < SE * result.standard_error
+
+
 def test_a_recorded_chunk_that_runs_out_of_memory_is_recorded_anew(monkeypatch):
     mine, x = imperfect(1)
     record, recorded = proof.record, []
@@ -158,6 +184,7 @@ def test_a_recorded_chunk_that_runs_out_of_memory_is_recorded_anew(monkeypatch):
     assert abs(result.mean - exact) < SE * result.standard_error
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("memory", [1, 700, 2_000, 9_000, 40_000, 2**26])
 def test_every_datum_gets_its_number_of_particles(memory, monkeypatch):
     streams = []

@@ -5,7 +5,9 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -13,6 +15,7 @@ from joint_fits import BATCH, EPOCHS, FITS, Counting, fit, joint, positive
 from own_pairs import pair
 
 import ppl_vae
+from ppl_vae import workers
 from ppl_vae.errors import InputError, RunError
 from ppl_vae.objectives import ELBO, BetaTCVAE
 from ppl_vae.training.gradient_sum import GradientSum
@@ -106,7 +109,10 @@ def trouble(tmp_path_factory):
             "InputError: worker 1: expected data digest train 9b46554e6fd7 as worker 0 has; got 78ec661cddd3",
         ),
         ("other seed", "InputError: worker 1: expected fit seed 0 as worker 0 has; got 1; try the same program"),
-        ("run there", "expected a new folder; got one that holds a run; try resume=True or another folder"),
+        (
+            "run there",
+            "expected a new folder; got one that holds a run; try resume=True, overwrite=True or another folder",
+        ),
         ("other settings", "expected fit lr 0.001 as in its config.json; got 0.5"),
         ("not finite", "NonFiniteError: epoch 1, step 3: site 'z' of the guide: parameter loc has 2 of 16 values NaN"),
         ("terminated", "KeyboardInterrupt"),
@@ -155,6 +161,35 @@ def test_a_killed_worker_ends_the_fit_with_a_checkpoint(tmp_path, rank):
     torch.testing.assert_close(ahead.history["train_bound"], joint().history["train_bound"], rtol=1e-5, atol=0)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["lost", "busy"])
+def test_the_command_ends_soon_after_a_worker_is_killed(tmp_path, kind):
+    """The other one meets the loss at the next sum or, in the middle of something long, follows torchrun's signal."""
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    fit = [HERE / "joint_fits.py", tmp_path, kind]
+    with subprocess.Popen([*command, *map(str, fit)], stderr=subprocess.PIPE, text=True, env=environment) as running:
+        try:
+            marks = [tmp_path / f"pid-{rank}" for rank in (0, 1)]
+            until(lambda: all(mark.is_file() and mark.read_text() for mark in marks))
+            os.kill(int(marks[1].read_text()), signal.SIGKILL)
+            killed = time.monotonic()
+            told = running.communicate(timeout=120)[1]
+        finally:
+            running.kill()
+    assert time.monotonic() - killed < 60  # 33 s in the middle of something long before; 8 s on idle cores now
+    assert running.returncode == 1
+    assert "forcefully exiting" not in told, told  # torchrun's own SIGKILL
+    assert len(ppl_vae.load(tmp_path / "run", pair=pair(1)).history["epoch"]) == 2  # of which one step in three
+
+
+def until(found, seconds=120):
+    deadline = time.monotonic() + seconds
+    while not found():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
 # --- the command ------------------------------------------------------------------------------------------------------
 
 
@@ -168,7 +203,9 @@ def test_the_command_runs_unchanged(tmp_path):
     again = torchrun(*words, "--run-dir", tmp_path / "run")
     mistakes = [line for line in again.stderr.splitlines() if line.startswith("error: ")]
     assert len(mistakes) == 1, again.stderr
-    assert mistakes[0].endswith("expected a new folder; got one that holds a run; try --resume or another folder")
+    assert mistakes[0].endswith(
+        "expected a new folder; got one that holds a run; try --resume, --overwrite or another folder"
+    )
     assert again.stderr.count("exitcode  : 2") + again.stderr.count("exitcode  : -15") == 2
 
 
@@ -242,6 +279,33 @@ def test_signals_are_noted_and_handed_on(monkeypatch):
         signal.signal(signal.SIGTERM, before)
 
 
+def test_a_signal_that_no_exchange_follows_stops_the_worker_by_itself(monkeypatch):
+    monkeypatch.setattr(workers, "GRACE", 0.1)
+    before = signal.getsignal(signal.SIGTERM)
+    two, ended = Two(None), []
+
+    def busy():
+        with _stoppable(two):
+            os.kill(os.getpid(), signal.SIGTERM)
+            assert two.stop == signal.SIGTERM
+            time.sleep(20)
+
+    def saving():
+        with _stoppable(two):
+            os.kill(os.getpid(), signal.SIGTERM)
+            try:
+                two.interrupt()  # followed in time
+            finally:
+                time.sleep(0.3)  # a checkpoint is written
+                ended.append(True)
+
+    for program in (busy, saving):
+        with pytest.raises(KeyboardInterrupt):
+            program()
+        assert signal.getsignal(signal.SIGTERM) is before
+    assert ended
+
+
 def test_a_promise_of_workers_without_a_place_to_meet(monkeypatch):
     for name in ("RANK", "MASTER_ADDR", "MASTER_PORT"):
         monkeypatch.delenv(name, raising=False)
@@ -259,25 +323,62 @@ def test_workers_that_do_not_meet(monkeypatch):
         pass
 
 
-@pytest.mark.parametrize(("name", "gpus", "device"), [("auto", 2, "cuda:1"), ("cuda", 4, "cuda:1"), ("cpu", 1, "cpu")])
-def test_each_worker_has_its_gpu(monkeypatch, name, gpus, device):
+def sees(monkeypatch, name, *seen, ours=True):
+    """The device of each worker, of those that see GPUs so called, or the error of all."""
+    monkeypatch.delenv("PPL_VAE_DEVICE", raising=False)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
-    monkeypatch.delenv("LOCAL_RANK", raising=False)
-    monkeypatch.delenv("LOCAL_WORLD_SIZE", raising=False)
-    assert Workers(1, 2).device(name) == device
-    assert Workers(1, 2, ours=False).device("cuda:0") == "cuda:0"
+    found = []
+    for rank, mine in enumerate(seen):
+        monkeypatch.setattr(torch.cuda, "device_count", lambda mine=mine: len(mine))
+        monkeypatch.setattr(torch.cuda, "get_device_properties", lambda i, mine=mine: SimpleNamespace(uuid=mine[i]))
+        worker = Workers(rank, len(seen), ours=ours)
+
+        def gather(value, mine=mine):
+            assert value == (list(mine) if name != "cpu" else [])
+            return [list(theirs) if name != "cpu" else [] for theirs in seen]
+
+        monkeypatch.setattr(worker, "gather", gather)
+        try:
+            found.append(worker.device(name))
+        except InputError as error:
+            found.append(str(error))
+    return found if len(set(found)) > 1 or "expected" not in found[0] else found[0]
 
 
-@pytest.mark.parametrize(("name", "gpus"), [("auto", 1), ("cuda:0", 2)])
-def test_too_few_gpus(monkeypatch, name, gpus):
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
-    monkeypatch.delenv("LOCAL_WORLD_SIZE", raising=False)
-    with pytest.raises(
-        InputError, match=f"device: expected a GPU for each of the 2 workers .*; got '{name}' and {gpus}"
-    ):
-        Workers(0, 2).device(name)
+@pytest.mark.parametrize(
+    ("name", "seen", "devices"),
+    [
+        ("auto", ["AB", "AB"], ["cuda:0", "cuda:1"]),  # torchrun
+        ("cuda", ["ABCD", "ABCD"], ["cuda:0", "cuda:1"]),
+        ("auto", ["AB", "AB", "CD", "CD"], ["cuda:0", "cuda:1"] * 2),  # on two machines
+        ("auto", ["A", "B", "C", "D"], ["cuda:0"] * 4),  # SLURM: one GPU per task
+        ("cuda:0", ["A", "B"], ["cuda:0"] * 2),
+        ("cuda:1", ["AB", "CD"], ["cuda:1"] * 2),
+        ("cpu", ["A", "A"], ["cpu"] * 2),
+        ("auto", ["", ""], ["auto"] * 2),
+    ],
+)
+def test_each_worker_has_its_gpu(monkeypatch, name, seen, devices):
+    assert sees(monkeypatch, name, *seen) == devices
+
+
+def test_a_group_of_the_programs_own_may_share_a_gpu_that_is_named(monkeypatch):
+    assert sees(monkeypatch, "cuda:0", "AB", "AB", ours=False) == ["cuda:0"] * 2
+
+
+@pytest.mark.parametrize(
+    ("name", "seen", "count"),
+    [
+        ("auto", ["A", "A"], 1),
+        ("cuda:0", ["AB", "AB"], 2),
+        ("auto", ["A", ""], 1),
+        ("auto", ["A", "AB"], 2),
+        ("cuda:1", ["A", "B"], 2),
+    ],
+)
+def test_too_few_gpus(monkeypatch, name, seen, count):
+    line = f"device: expected a GPU for each of the 2 workers that fit together; got '{name}' and {count}; try {count} "
+    assert sees(monkeypatch, name, *seen).startswith(line)
 
 
 @pytest.mark.parametrize(

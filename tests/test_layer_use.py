@@ -44,6 +44,7 @@ def test_kl_of_the_layers_agrees_with_the_closed_form(kind):
         assert uses[1].kl_error == pytest.approx(float(kls.std() / 40**0.5), rel=1e-9)
 
 
+@pytest.mark.slow
 def test_active_units_are_those_whose_posterior_mean_moves_with_the_data():
     """z2's mean is linear in z1's draw: Var E[z2|x] is known, and the noise of two draws lifts all units above 0.01."""
     pair = Pair(Hierarchical(3, (3, 3), hidden=()), BottomUp(3, (3, 3), hidden=())).double()
@@ -60,6 +61,7 @@ def test_active_units_are_those_whose_posterior_mean_moves_with_the_data():
     assert layer_use(pair, {"x": x}, num_draws=2)[1].active == 1
 
 
+@pytest.mark.slow
 def test_information_by_brute_force():
     """I = E[log q(z|x_n) - log (1/N) sum_m q(z|x_m)], the densities SciPy's."""
     pair = Pair(VAE(D, 2, hidden=()), AmortizedNormal(D, 2, hidden=())).double()
@@ -263,11 +265,62 @@ def test_a_table_shows_what_is_known_of_the_information(information, shown):
     assert " ".join(row.split()) == f"z 2 1 0.00 ± 0.00 {shown}"
 
 
-def test_a_discrete_latent_is_in_use_and_has_no_mean():
-    pair, batch = Pair(*PAIRS["m2-unlabelled"].build()), PAIRS["m2-unlabelled"].batch(20)
-    assert set(units_in_use(pair, batch)) == {"y", "z"}
-    with pytest.raises(InputError, match=r"site 'y': expected a mean, to count active units; got .*; try units_in_use"):
-        layer_use(pair, batch)
+class Classes(PyroModule):
+    """A class of three, and a Normal whose mean it decides; drawn from one distribution of the class for each datum."""
+
+    def __init__(self, guide):
+        super().__init__()
+        self.guide = guide
+        self.register_buffer("means", torch.tensor([[-1.0], [0.0], [2.0]]))
+
+    def forward(self, x=None, size=None):
+        with pyro.plate("data", size if x is None else len(x), dim=-1):
+            logits = x if self.guide else torch.zeros(3)
+            infer = {"enumerate": "parallel"} if self.guide else {}
+            k = pyro.sample("k", dist.Categorical(logits=logits), infer=infer)
+            z = pyro.sample("z", dist.Normal(self.means[k], 1.0).to_event(1))
+            if not self.guide:
+                pyro.sample("x", dist.Normal(z.expand(*z.shape[:-1], 3), 1.0).to_event(1), obs=x)
+
+
+def test_a_class_has_a_kl_and_information_and_no_mean():
+    """KL_k = E_q[log q(k|x) - log 1/3] and I_k = E[log q(k|x) - log mean_n q(k|x_n)] are sums over three classes."""
+    x = 2 * torch.randn(200, 3, generator=torch.Generator().manual_seed(0))
+    below, above = layer_use(Pair(Classes(guide=False), Classes(guide=True)), {"x": x}, num_draws=400)
+    q = x.double().softmax(1)
+    kl = (q * (3 * q).log()).sum(1)
+    assert (above.site, above.size, above.in_use, above.active) == ("k", 1, 1, None)
+    # 400 draws for each of 200 data, of which log q + log 3 varies by less than 2 nats
+    assert above.kl == pytest.approx(float(kl.mean()), abs=SE * 2 / (200 * 400) ** 0.5)
+    information = float((q * (q / q.mean(0)).log()).sum(1).mean())
+    assert above.information[0] == pytest.approx(above.information[1], abs=1e-6)
+    assert above.information[1] == pytest.approx(information, abs=SE * above.information_error)
+    assert (below.site, below.in_use, below.active) == ("z", 0, 1)  # it adds nothing to its class
+    assert "k" in table([below, above]).splitlines()[2]
+
+
+def test_a_transformed_latent_has_no_mean_and_a_kl():
+    class Shifted(PyroModule):
+        def forward(self, x=None, size=None):
+            with pyro.plate("data", len(x), dim=-1):
+                base = dist.Normal(x[..., :2], 1.0).to_event(1)
+                pyro.sample(
+                    "z", dist.TransformedDistribution(base, dist.transforms.AffineTransform(1.0, 1.0, event_dim=1))
+                )
+
+    x = torch.randint(2, (50, D), generator=torch.Generator().manual_seed(0)).float()
+    (use,) = layer_use(Pair(VAE(D, 2, hidden=()), Shifted()), {"x": x}, num_draws=400)
+    wanted = (x[:, :2] + 1).square().sum(1).mean() / 2  # of N(x + 1, 1) from N(0, 1)
+    assert use.active is None
+    assert use.kl == pytest.approx(float(wanted), abs=SE * (2 * float(wanted) / (50 * 400)) ** 0.5)
+
+
+@pytest.mark.parametrize("name", ["m2-unlabelled", "m2-sampled-mixed", "m1m2-mixed"])
+def test_latents_beside_a_class_have_their_use(name):
+    pair, batch = Pair(*PAIRS[name].build()), PAIRS[name].batch(20)
+    uses = {use.site: use for use in layer_use(pair, batch)}
+    assert {site: use.in_use for site, use in uses.items()} == units_in_use(pair, batch)
+    assert [site for site, use in uses.items() if use.active is None] == ["y"]
 
 
 def test_a_table_and_a_seed():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -10,11 +10,12 @@ import torch
 from torch import Tensor
 
 from ppl_vae import progress
+from ppl_vae.errors import one_line
 from ppl_vae.evaluation import hmc
 from ppl_vae.evaluation.annealing import AnnealedOptions, Annealer
 from ppl_vae.evaluation.chunks import CACHE, MEMORY, choose_path
 from ppl_vae.evaluation.diagnostics import Columns, WeightStream
-from ppl_vae.evaluation.memory import bytes_per_row, even
+from ppl_vae.evaluation.memory import bytes_per_row, even, halved, went_from
 from ppl_vae.evaluation.unconstrained import Unconstrained
 from ppl_vae.pair import Pair
 from ppl_vae.proof import proved_or_eagerly
@@ -109,38 +110,80 @@ def _both_ways(
     rows = data_chunk * particle_chunk
     traffic = per_row * rows * transitions * (options.leapfrog_steps + 1)
     path = choose_path(compile, transitions, traffic, pair.device.type)
-    annealer = Annealer(target, options, path)
+    annealer, seconds, planned = Annealer(target, options, path), 0.0, (particle_chunk, data_chunk)
     columns = [Columns(num_particles, size) for _ in origins]
-    acceptance = torch.zeros(size, dtype=torch.float64)
+    acceptance = torch.zeros(size, dtype=torch.float64, device="cpu")
     smallest, largest = torch.inf, 0.0
+    first = 0
     with progress.bar("annealing", transitions * rows, show) as bar:
-        for first in range(0, size, data_chunk):
+        while first < size:
             # Chunks are all of one shape, which is recorded once: the last one repeats its last datum.
             index = torch.arange(first, first + data_chunk, device=pair.device).clamp_max(size - 1)
-            part = _rows(batch, index)
-            step_sizes = annealer.adapt(part, particle_chunk, bar)
-            smallest, largest = min(smallest, float(step_sizes.min())), max(largest, float(step_sizes.max()))
+            ends = [origin and _rows(origin, index) for origin in origins]
             own = slice(first, min(first + data_chunk, size))
-            count = own.stop - own.start
-            for column, origin in zip(columns, origins, strict=True):
-                stream = WeightStream(num_particles)
-                for done in range(0, num_particles, particle_chunk):
-                    if origin is None:
-                        u = target.draw(part, particle_chunk)
-                    else:
-                        u = target.flatten(part, _rows(origin, index)).repeat(particle_chunk, 1, 1)
-                    log_weights, accepted = annealer.anneal(u, step_sizes, part, bar, backward=origin is not None)
-                    stream.add(log_weights[: num_particles - done, :count])
-                    acceptance[own] += accepted[:count].to(acceptance) / (len(origins) * particle_calls)
-                column.put(own, stream, stream.estimate(), stream.variance())
+            try:
+                streams, accepted, step_sizes = _chunk(
+                    annealer, _rows(batch, index), ends, num_particles, particle_chunk, own.stop - own.start, bar
+                )
+            except torch.OutOfMemoryError as error:
+                reason = one_line(error, 120)
+            else:
+                for column, stream in zip(columns, streams, strict=True):
+                    column.put(own, stream, stream.estimate(), stream.variance())
+                acceptance[own] = accepted
+                smallest, largest = min(smallest, float(step_sizes.min())), max(largest, float(step_sizes.max()))
+                first = own.stop
+                continue
+            # Outside the handler, whose traceback holds on to what the chunk had taken.
+            particle_chunk, data_chunk = halved(particle_chunk, data_chunk, reason)
+            seconds += annealer.seconds
+            annealer = Annealer(target, options, path)
     accepting = {"mean": acceptance.mean(), "min": acceptance.min(), "max": acceptance.max()}
     details = asdict(options) | {
         "acceptance": {name: float(value) for name, value in accepting.items()} if T > 1 else None,
         "adapted_step_size": {"min": smallest, "max": largest} if T > 1 else None,
         "path": annealer.path,
-        "seconds_recording": annealer.seconds,
+        "seconds_recording": seconds + annealer.seconds,
     }
+    if (particle_chunk, data_chunk) != planned:
+        details["out_of_memory"] = went_from(planned, (particle_chunk, data_chunk))
     return columns[0].results(), columns[1].results() if latents is not None else {}, details
+
+
+def _chunk(
+    annealer: Annealer,
+    batch: Mapping[str, Tensor],
+    ends: Sequence[Mapping[str, Tensor] | None],
+    num_particles: int,
+    particles: int,
+    count: int,
+    bar: progress.Bar,
+) -> tuple[list[WeightStream], Tensor, Tensor]:
+    """Anneal a chunk of data once for each of `ends`: from f_0 for None, else back from these draws of the posterior.
+
+    Returns
+    -------
+    streams : list of WeightStream
+        Log weights of the first `count` data, K each.
+    acceptance : Tensor (count,)
+        Mean over all transitions and chains, on the CPU.
+    step_sizes : Tensor (rungs, B)
+        What the adapting pass found.
+    """
+    step_sizes = annealer.adapt(batch, particles, bar)
+    streams, acceptances = [], []
+    for end in ends:
+        stream = WeightStream(num_particles)
+        for done in range(0, num_particles, particles):
+            if end is None:
+                u = annealer.target.draw(batch, particles)
+            else:
+                u = annealer.target.flatten(batch, end).repeat(particles, 1, 1)
+            log_weights, accepted = annealer.anneal(u, step_sizes, batch, bar, backward=end is not None)
+            stream.add(log_weights[: num_particles - done, :count])
+            acceptances.append(accepted[:count].to("cpu", torch.float64))
+        streams.append(stream)
+    return streams, torch.stack(acceptances).mean(0), step_sizes
 
 
 def _rows(tensors: Mapping[str, Tensor], index: Tensor) -> dict[str, Tensor]:

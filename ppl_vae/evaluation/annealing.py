@@ -13,6 +13,7 @@ as they are in the pass that estimates: given them, E[w] = p(x) holds exactly.
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
@@ -21,11 +22,11 @@ import torch
 from torch import Tensor
 
 from ppl_vae import progress
-from ppl_vae.errors import InputError, unknown_name
+from ppl_vae.checks import integer_at_least, one_of, positive
+from ppl_vae.errors import InputError
 from ppl_vae.evaluation import hmc
 from ppl_vae.evaluation.unconstrained import STARTS, Unconstrained
 from ppl_vae.proof import Proved, other_rows
-from ppl_vae.shapes import integer_at_least, positive
 
 SCHEDULES = ("geometric", "linear", "sigmoid")
 
@@ -77,16 +78,15 @@ class AnnealedOptions:
     rungs: int = 100
 
     def __post_init__(self) -> None:
-        integer_at_least("num_distributions", self.num_distributions, 1, hint="num_distributions=1000")
-        integer_at_least("leapfrog_steps", self.leapfrog_steps, 1, hint="leapfrog_steps=10")
-        integer_at_least("rungs", self.rungs, 1, hint="rungs=100")
-        positive("step_size", self.step_size)
-        if not positive("target_acceptance", self.target_acceptance) < 1:
+        for name, usual in (("num_distributions", 1000), ("leapfrog_steps", 10), ("rungs", 100)):
+            value = integer_at_least(name, getattr(self, name), 1, hint=f"{name}={usual}")
+            object.__setattr__(self, name, value)
+        for name in ("step_size", "target_acceptance"):
+            object.__setattr__(self, name, positive(name, getattr(self, name)))
+        if self.target_acceptance >= 1:
             raise InputError("target_acceptance", expected="a number below 1", got=str(self.target_acceptance))
-        if self.schedule not in SCHEDULES:
-            raise unknown_name("schedule", self.schedule, SCHEDULES)
-        if self.start not in STARTS:
-            raise unknown_name("start", self.start, STARTS)
+        one_of("schedule", self.schedule, SCHEDULES)
+        one_of("start", self.start, STARTS)
 
     @property
     def adapting(self) -> int:
@@ -107,21 +107,20 @@ class AnnealedOptions:
             )
         known = [field.name for field in fields(cls)]
         for name in given or {}:
-            if name not in known:
-                raise unknown_name("annealing option", name, known)
+            one_of("annealing option", name, known)
         return cls(**(given or {}))
 
 
 def schedule(name: str, num_distributions: int) -> Tensor:
     """Return b_0, ..., b_T, (T + 1,), float64, rising from 0 to 1; see `AnnealedOptions` for the formulas."""
     T = num_distributions
-    share = torch.arange(T + 1, dtype=torch.float64) / T
+    share = torch.arange(T + 1, dtype=torch.float64, device="cpu") / T
     if name == "linear" or T == 1:
         return share
     if name == "sigmoid":
         curve = torch.sigmoid(REACH * (2 * share - 1))
         return (curve - curve[0]) / (curve[-1] - curve[0])
-    exponent = (T - torch.arange(T + 1, dtype=torch.float64)) / (T - 1)
+    exponent = (T - torch.arange(T + 1, dtype=torch.float64, device="cpu")) / (T - 1)
     return torch.where(share == 0, 0.0, SMALLEST**exponent)
 
 
@@ -144,9 +143,14 @@ class Annealer:
         self.betas = schedule(options.schedule, options.num_distributions)
         self._names: list[str] = []
         results = ["a draw", "a log weight", "an acceptance"]
+        this = weakref.proxy(self)  # which keeps the recording, and is not kept by it
+
+        def compute(*inputs: Tensor) -> list[Tensor]:
+            return this._compute(*inputs)
+
         # Whether a proposal is accepted may hang on a rounding: few draws do.
         self._transition = Proved(
-            self._compute, path, module=target.pair, what="annealing", results=results, share=MAY_DIFFER
+            compute, path, module=target.pair, what="annealing", results=results, share=MAY_DIFFER
         )
 
     @property

@@ -7,15 +7,14 @@ and the work goes on.
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from ppl_vae.errors import InputError, PairError, PplVaeError, one_line
-from ppl_vae.evaluation.memory import bytes_per_row, even
+from ppl_vae.errors import PairError, PplVaeError, one_line
+from ppl_vae.evaluation.memory import bytes_per_row, even, halved, went_from
 from ppl_vae.progress import Bar
 from ppl_vae.proof import Proved
 from ppl_vae.recording import path_of
@@ -103,7 +102,7 @@ class Chunks:
         self.data = even(size, int(budget / (per_datum + (num_particles - 1) * per_row)))
         calls = -(-size // self.data) * -(-num_particles // self.particles)
         self.path = choose_path(compile, calls, per_row * num_particles * size, device)
-        self._planned = self.shape
+        self._planned = self.particles, self.data
         self._last = calls if calls >= WORTH_PROVING_AGAIN else 0
         self._calls = 0
         self._run = self._proved()
@@ -138,9 +137,8 @@ class Chunks:
     def told(self) -> dict[str, Any]:
         """Return, as plain values, how the work was done; warn once where memory ran out on the way."""
         details: dict[str, Any] = {"chunk": self.shape, "path": self.path, "seconds_recording": self.seconds}
-        if self.shape != self._planned:
-            details["out_of_memory"] = f"the chunk went from {self._planned} to {self.shape}"
-            warnings.warn(f"log p(x) ran out of memory: {details['out_of_memory']}", stacklevel=4)
+        if (self.particles, self.data) != self._planned:
+            details["out_of_memory"] = went_from(self._planned, (self.particles, self.data))
         return details
 
     @property
@@ -163,30 +161,19 @@ class Chunks:
 
     def _proved(self) -> Proved:
         """Return the sampler for chunks of the present shape, by a recording if that is its path."""
+        sampler, names, particles = self.sampler, list(self.batch), self.particles
 
         def compute(*values: Tensor) -> list[Tensor]:
-            return [self.sampler(dict(zip(self.batch, values, strict=True)), self.particles)]
+            return [sampler(dict(zip(names, values, strict=True)), particles)]
 
         return Proved(compute, self.path, module=self.module, what="log p(x)", results=["a log weight"])
 
     def _halve(self, reason: str) -> None:
         """Cut the chunk to half of its particles, or of its data where it has one particle."""
-        if self.particles > 1:
-            self.particles = -(-self.particles // 2)
-        elif self.data > 1:
-            self.data = -(-self.data // 2)
-        else:
-            raise InputError(
-                "memory",
-                expected="room for one particle of one datum",
-                got=reason,
-                hint="a smaller model, or the pair on device 'cpu'",
-            )
+        self.particles, self.data = halved(self.particles, self.data, reason)
         self._spent += self._run.seconds
         self._last = 0
         self._run = self._proved()
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
 
 
 def _size(batch: dict[str, Tensor]) -> int:

@@ -21,11 +21,11 @@ import torch
 from scipy import stats
 from torch import Tensor
 
+from ppl_vae.checks import integer_at_least, one_of
 from ppl_vae.context import evaluating, isolated
-from ppl_vae.errors import InputError, PairError, unknown_name
+from ppl_vae.errors import InputError, PairError
 from ppl_vae.evaluation.log_likelihood import log_likelihood
 from ppl_vae.pair import as_pair
-from ppl_vae.shapes import integer_at_least
 from ppl_vae.traces import latents, trace_pair
 from ppl_vae.types import Batch
 
@@ -173,8 +173,7 @@ def classify(
     PairError
         For a pair without such a latent.
     """
-    if method not in METHODS:
-        raise unknown_name("method", method, METHODS)
+    one_of("method", method, METHODS)
     pair = as_pair(pair)
     labels = data.get(site)
     seen = {name: value for name, value in data.items() if name not in (site, "labelled")}
@@ -216,7 +215,7 @@ def _given(seen: Mapping[str, Tensor], site: str, value: int) -> dict[str, Tenso
 
 def confidence_interval(values: Sequence[float], level: float = 0.95) -> tuple[float, float]:
     """Return mean and half width of Student's interval of the mean of values, one for each draw of labels, say."""
-    v = torch.tensor(list(values), dtype=torch.float64)
+    v = torch.tensor(list(values), dtype=torch.float64, device="cpu")
     if len(v) < 2:
         return float(v.mean()), math.nan
     quantile = float(stats.t.ppf(0.5 + level / 2, len(v) - 1))

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from ppl_vae.data import Dataset
-from ppl_vae.errors import InputError
+from ppl_vae.errors import InputError, shown
 from ppl_vae.evaluation.log_likelihood import log_likelihood
 from ppl_vae.evaluation.result import LogLikelihood
 from ppl_vae.modalities import check_there, mask_name, only
@@ -97,5 +97,5 @@ def _either(first: Tensor | None, second: Tensor | None) -> Tensor | None:
 
 def _names(what: str, names: str | Sequence[str]) -> tuple[str, ...]:
     if not names:
-        raise InputError(what, expected="a modality, or several", got=repr(names))
+        raise InputError(what, expected="a modality, or several", got=shown(names))
     return (names,) if isinstance(names, str) else tuple(names)

@@ -71,8 +71,8 @@ class _Level:
 
     def __init__(self) -> None:
         self.count = 0
-        self.mean: Tensor | float = 0.0
-        self.squares: Tensor | float = 0.0  # of deviations from the mean, summed
+        self.mean: Any = 0.0  # a tensor from the first group on
+        self.squares: Any = 0.0  # of deviations from the mean, summed
         self._parts: Tensor | None = None
 
     def merge(self, parts: Tensor, size: int) -> Tensor:
@@ -96,7 +96,7 @@ class _Level:
 
     def variance(self) -> Tensor:
         """Return the variance of `mean`, (B,)."""
-        return torch.as_tensor(self.squares) / (self.count - 1) / self.count
+        return self.squares / (self.count - 1) / self.count
 
 
 class CurveSum:
@@ -104,14 +104,14 @@ class CurveSum:
 
     def __init__(self, num_particles: int) -> None:
         self.num_particles = (*grid(num_particles), num_particles)
-        self._bounds = torch.zeros(len(self.num_particles), dtype=torch.float64)
+        self._bounds = torch.zeros(len(self.num_particles), dtype=torch.float64, device="cpu")
         self._variances = torch.zeros_like(self._bounds)
         self._size = 0
 
     def add(self, groups: Groups, values: Tensor, variances: Tensor) -> None:
         """Take in B data: their groups, and L_K with its variance, (B,) each."""
         levels = groups.levels.values()
-        bounds = [*(torch.as_tensor(level.mean) for level in levels), values]
+        bounds = [*(level.mean for level in levels), values]
         errors = [*(level.variance() for level in levels), variances]
         self._bounds += torch.stack([bound.sum() for bound in bounds]).cpu()
         self._variances += torch.stack([error.sum() for error in errors]).cpu()

@@ -32,9 +32,9 @@ class WeightStream:
 
     num_particles: int
     _peak: Tensor | None = None
-    _sum: Tensor = field(default_factory=lambda: torch.zeros(()))
-    _squares: Tensor = field(default_factory=lambda: torch.zeros(()))
-    _tail: Tensor = field(default_factory=lambda: torch.zeros(()))
+    _sum: Tensor = field(default_factory=lambda: torch.zeros((), device="cpu"))
+    _squares: Tensor = field(default_factory=lambda: torch.zeros((), device="cpu"))
+    _tail: Tensor = field(default_factory=lambda: torch.zeros((), device="cpu"))
     non_finite: int = 0
 
     def add(self, log_weights: Tensor) -> None:
@@ -60,7 +60,7 @@ class WeightStream:
     def estimate(self) -> Tensor:
         """Return log (1/K) sum_k w_k, shape (B,), nats."""
         assert self._peak is not None
-        return self._peak + self._sum.log() - torch.tensor(self.num_particles, dtype=torch.float64).log()
+        return self._peak + self._sum.log() - torch.tensor(self.num_particles, dtype=torch.float64, device="cpu").log()
 
     def effective_sample_size(self) -> Tensor:
         """Return (sum w)^2 / sum w^2 in [1, K], shape (B,)."""
@@ -90,9 +90,9 @@ class TailShapes:
         self.num_particles = num_particles
         length = min(num_particles, tail_length(num_particles) + 1)
         rows = min(size, max(1, NUMBERS_AT_ONCE // length))
-        self._waiting = torch.empty(rows, length, dtype=torch.float64)
-        self._estimates = torch.empty(rows, 2, dtype=torch.float64)
-        self._shapes, self._hidden = torch.empty(2, size, dtype=torch.float64)
+        self._waiting = torch.empty(rows, length, dtype=torch.float64, device="cpu")
+        self._estimates = torch.empty(rows, 2, dtype=torch.float64, device="cpu")
+        self._shapes, self._hidden = torch.empty(2, size, dtype=torch.float64, device="cpu")
         self._filled = self._fitted = 0
 
     def add(self, tail: Tensor, values: Tensor, variances: Tensor) -> None:
@@ -134,7 +134,7 @@ class Columns:
 
     def __init__(self, num_particles: int, size: int) -> None:
         names = ("values", "lower_variances", "effective_sample_size")
-        self._columns = {name: torch.empty(size, dtype=torch.float64) for name in names}
+        self._columns = {name: torch.empty(size, dtype=torch.float64, device="cpu") for name in names}
         self._tails = TailShapes(num_particles, size)
         self._non_finite = 0
 

@@ -23,10 +23,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ppl_vae.checks import integer_at_least
 from ppl_vae.context import evaluating, isolated
 from ppl_vae.errors import InputError, PairError
 from ppl_vae.pair import as_pair
-from ppl_vae.shapes import integer_at_least
 from ppl_vae.traces import is_auxiliary, latents, trace_pair
 from ppl_vae.types import Batch
 

@@ -21,9 +21,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ppl_vae.checks import integer_at_least, one_of
 from ppl_vae.context import isolated
-from ppl_vae.errors import InputError, unknown_name
-from ppl_vae.shapes import integer_at_least
+from ppl_vae.errors import InputError
 
 Distance = Callable[[Tensor, Tensor], Tensor]
 
@@ -59,7 +59,9 @@ class FactorWalks:
     @property
     def worst(self) -> float:
         """The largest leak."""
-        return float(self.leaks.masked_fill(torch.eye(len(self.names), dtype=torch.bool), 0).max())
+        return float(
+            self.leaks.masked_fill(torch.eye(len(self.names), dtype=torch.bool, device=self.leaks.device), 0).max()
+        )
 
     def __str__(self) -> str:
         """Return a table: a row per factor moved, its distances in brackets."""
@@ -68,7 +70,7 @@ class FactorWalks:
         for f, name in enumerate(self.names):
             pairs = zip(self.changes[f].tolist(), self.distances[f].tolist(), strict=True)
             shown = "".join(f"{f'{share:.3f} ({far:.2f})':>{width}}" for share, far in pairs)
-            leak = self.leaks[f].masked_fill(torch.arange(len(self.names)) == f, 0).max()
+            leak = self.leaks[f].masked_fill(torch.arange(len(self.names), device=self.leaks.device) == f, 0).max()
             lines.append(f"{name:{width}}{shown}{float(leak):{width}.1%}")
         return "\n".join(lines)
 
@@ -109,17 +111,16 @@ def factor_walks(
     if N < 2:
         raise InputError("latents", expected="of two data or more", got=str(N))
     with isolated(seed):
-        shift = int(torch.randint(1, N, ()))
-        order = torch.randperm(N)
+        shift = int(torch.randint(1, N, (), device="cpu"))
+        order = torch.randperm(N, device="cpu")
     other = torch.empty_like(order)
     other[order] = order.roll(shift)  # nobody walks to himself
     with torch.no_grad(), isolated(seed):
         start = dict(measure(decode(latents)))
         sites = {name: f"z_{name}" for name in start}
         for site in sites.values():
-            if site not in latents:
-                raise unknown_name("latent of a measured factor", site, latents)
-        far = {name: torch.zeros((), dtype=torch.float64) for name in start}
+            one_of("latent of a measured factor", site, latents)
+        far = {name: torch.zeros((), dtype=torch.float64, device="cpu") for name in start}
         moved = {name: dict(far) for name in start}
         for step in range(1, steps + 1):
             there = {site: torch.lerp(z, z[other], step / steps) for site, z in latents.items()}

@@ -73,7 +73,7 @@ def _widened(tails: Tensor, values: Tensor, variances: Tensor, num_particles: in
     share = t / num_particles
     theta = _grid(excess, grid)
     spread = torch.log1p(theta.unsqueeze(2) * excess.unsqueeze(1)).sum(2, keepdim=True)
-    shape = (torch.arange(SHAPES, dtype=weights.dtype) + 0.5) / SHAPES
+    shape = (torch.arange(SHAPES, dtype=weights.dtype, device=weights.device) + 0.5) / SHAPES
     k = torch.where(theta.unsqueeze(2) > 0, shape, -shape)
     log_posterior = t * (theta.unsqueeze(2) / k).log() - (1 + 1 / k) * spread
     log_posterior -= ((k - PRIOR_MEAN) / PRIOR_SCALE) ** 2 / 2
@@ -91,7 +91,7 @@ def _widened(tails: Tensor, values: Tensor, variances: Tensor, num_particles: in
 def _grid(excess: Tensor, grid: int) -> Tensor:
     """Return values of theta, (N, grid), spread as by the prior of Zhang and Stephens (2009)."""
     quartile = excess[:, int(excess.shape[1] / 4 + 0.5) - 1, None]
-    steps = torch.sqrt(grid / (torch.arange(grid, dtype=excess.dtype) + 0.5)) - 1
+    steps = torch.sqrt(grid / (torch.arange(grid, dtype=excess.dtype, device=excess.device) + 0.5)) - 1
     return steps / (3 * quartile) - 1 / excess[:, -1:]
 
 

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from ppl_vae import traces
 from ppl_vae.arviz_adapter import inference_data
+from ppl_vae.checks import integer_at_least
 from ppl_vae.context import evaluating, isolated
 from ppl_vae.data import Split, as_split
 from ppl_vae.errors import InputError
@@ -53,6 +54,9 @@ def to_arviz(pair: Any, batch: Batch, *, num_samples: int = 1000, num_chains: in
         If `num_samples` is not a multiple of `num_chains`, or either is below one.
     """
     pair = as_pair(pair)
+    num_samples, num_chains = (
+        integer_at_least(name, value, 0) for name, value in (("num_samples", num_samples), ("num_chains", num_chains))
+    )
     if num_chains < 1 or num_samples < num_chains or num_samples % num_chains:
         raise InputError(
             "num_samples", expected=f"a multiple of num_chains = {num_chains}, at least as large", got=str(num_samples)

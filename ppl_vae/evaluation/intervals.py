@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from ppl_vae.errors import InputError
+from ppl_vae.errors import InputError, shown
 
 
 def interval_coverage(draws: Tensor, true: Tensor, level: float = 0.9) -> Tensor:
@@ -42,7 +42,7 @@ def interval_coverage(draws: Tensor, true: Tensor, level: float = 0.9) -> Tensor
         got = f"{tuple(draws.shape)} and {tuple(true.shape)}"
         raise InputError("draws and true", expected="shapes (K, N, …) and (N, …)", got=got)
     if not 0 < level < 1:
-        raise InputError("level", expected="a number between 0 and 1", got=repr(level))
+        raise InputError("level", expected="a number between 0 and 1", got=shown(level))
     for name, values in (("draws", draws), ("true", true)):
         if (bad := int(values.isnan().sum())) > 0:
             raise InputError(name, expected="values that can be ranked", got=f"{bad} of {values.numel()} NaN")

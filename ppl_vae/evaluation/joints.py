@@ -15,8 +15,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ppl_vae.errors import InputError
-from ppl_vae.shapes import positive
+from ppl_vae.checks import positive
+from ppl_vae.errors import InputError, shown
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,5 +89,5 @@ def joint_errors(predicted: Tensor, true: Tensor, *, unit: Tensor | float = 1.0)
             raise InputError(name, expected="finite values", got=got)
     mm = torch.as_tensor(unit, dtype=torch.float64, device=true.device)
     if mm.shape not in ((), (len(true),)) or not bool((mm > 0).all()):
-        raise InputError("unit", expected=f"a number above 0, or one for each of {len(true)} rows", got=repr(unit))
+        raise InputError("unit", expected=f"a number above 0, or one for each of {len(true)} rows", got=shown(unit))
     return JointErrors((predicted.double() - true.double()).norm(dim=-1) * mm.expand(len(true))[:, None])

@@ -7,7 +7,8 @@
 
 A unit that the guide draws from the model's own p(z_k|.) has a mean that moves with the latents above it, so that it is
 active; it adds nothing to them, its KL is 0, and it is not in use. KL_kj add up to KL_k where model and guide draw the
-units of a layer independently. Of units drawn from a full Normal they are those of the marginals; others have none.
+units of a layer independently. Of units drawn from a full Normal they are those of the marginals; others have none. A
+discrete latent has all but A_k where its values are names of classes, which have no mean.
 
 I_k is at most log N. q(z_k|x) is a mixture over what the guide draws before z_k, here over S draws of that, z_k's own
 parents among them or not. With them I_k is too large: what z_k shares with its own parents counts as shared with x_n.
@@ -34,13 +35,13 @@ from pyro.distributions import Independent, MultivariateNormal, Normal
 from pyro.distributions.util import scale_and_mask
 from torch import Tensor
 
+from ppl_vae.checks import integer_at_least, one_of
 from ppl_vae.context import evaluating, isolated
 from ppl_vae.data import as_split
-from ppl_vae.errors import InputError, unknown_name
+from ppl_vae.errors import InputError
 from ppl_vae.objectives import ELBO
 from ppl_vae.objectives.kl import analytic_kl, conditions_match, weights_match
 from ppl_vae.pair import as_pair
-from ppl_vae.shapes import integer_at_least
 from ppl_vae.traces import Site, Sites, latents, log_prob, particles, sample_sites, trace_pair
 from ppl_vae.types import Batch
 
@@ -68,8 +69,8 @@ class LayerUse:
         KL_k in nats per datum, and its standard error over the data.
     in_use : int or None
         U_k; None where no unit has a KL of its own.
-    active : int
-        A_k.
+    active : int or None
+        A_k; None where the guide's distribution has no mean, as that of a class.
     information : tuple of float
         I_k in nats, from below and from above.
     information_error : float
@@ -83,7 +84,7 @@ class LayerUse:
     kl: float
     kl_error: float
     in_use: int | None
-    active: int
+    active: int | None
     information: tuple[float, float]
     information_error: float
     most_information: float
@@ -143,8 +144,7 @@ def reconstruct_from(pair: Any, batch: Batch, sites: Iterable[str]) -> dict[str,
     observed = pair.check(batch).observed
     drawn = {name: value[0] for name, value in pair.posterior(batch).items()}
     for name in kept:
-        if name not in drawn:
-            raise unknown_name("latent", name, drawn)
+        one_of("latent", name, drawn)
     rest = {name: value for name, value in pair.arguments(batch).items() if name not in observed}
     means = pair.decode({name: drawn[name] for name in kept}, **rest)
     return {name: means[name] for name in observed}
@@ -231,7 +231,7 @@ def _use(name: str, run: _Run, ceiling: Tensor | None) -> LayerUse:
         site["fn"].event_shape.numel(),
         *_mean_and_error(kl),
         _units_in_use(name, run),
-        _active(name, site["fn"]),
+        _active(site["fn"]),
         ends,
         max(low[1], high[1]) if ends[0] else high[1],  # at 0 the lower end is no estimate
         math.log(len(kl)),
@@ -278,13 +278,13 @@ def _same_law(p: Site, moved: Site) -> bool:
     return torch.allclose(log_prob(p), log_prob(moved), rtol=1e-4, atol=1e-4)
 
 
-def _active(name: str, fn: Any) -> int:
-    """Return A_k."""
-    variances = _variance_of_mean(fn)
-    if variances.isnan().any():
-        got = f"a {type(fn).__name__} without one"
-        raise InputError(f"site {name!r}", expected="a mean, to count active units", got=got, hint="units_in_use")
-    return int((variances > ACTIVE).sum())
+def _active(fn: Any) -> int | None:
+    """Return A_k, or None where the latent has no mean: a class, or a transformed variable."""
+    try:
+        variances = _variance_of_mean(fn)
+    except NotImplementedError:
+        return None
+    return None if variances.isnan().any() else int((variances > ACTIVE).sum())
 
 
 def _variance_of_mean(fn: Any) -> Tensor:
@@ -302,7 +302,7 @@ def _information(site: Site) -> Tensor:
     for index in torch.arange(N, device=z.device).split(rows):
         log_q = fn.log_prob(z[index, None, None]).double()  # (rows, S, N), of which draw 0 has z's own parents
         mixtures = torch.stack([log_q[:, 1:].logsumexp(1) - math.log(S - 1), log_q.logsumexp(1) - math.log(S)])
-        own = mixtures[:, torch.arange(len(index)), index]
+        own = mixtures[:, torch.arange(len(index), device=z.device), index]
         found.append(own - (mixtures.logsumexp(2) - math.log(N)))
     return torch.cat(found, 1)
 

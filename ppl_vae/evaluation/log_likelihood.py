@@ -17,9 +17,10 @@ from pyro import poutine
 from torch import Tensor
 
 from ppl_vae import progress, traces
+from ppl_vae.checks import check_bytes, check_seed, integer_at_least, one_of
 from ppl_vae.context import evaluating, isolated
 from ppl_vae.data import Dataset, Split, as_split
-from ppl_vae.errors import InputError, unknown_name
+from ppl_vae.errors import InputError, shown
 from ppl_vae.evaluation.annealed import AnnealedOptions, annealed
 from ppl_vae.evaluation.chunks import MEMORY, Chunks, Sampler
 from ppl_vae.evaluation.curve import CurveSum, Groups
@@ -30,7 +31,6 @@ from ppl_vae.evaluation.jackknife import jackknife
 from ppl_vae.evaluation.result import LogLikelihood
 from ppl_vae.pair import Pair, as_pair
 from ppl_vae.proof import proved_or_eagerly
-from ppl_vae.shapes import integer_at_least
 from ppl_vae.types import Batch
 
 METHODS = ("exact", "prior", "importance", "ais")
@@ -100,15 +100,15 @@ def log_likelihood(
         allow, latents shared by all data, or bad data.
     """
     pair = as_pair(pair)
-    if method not in METHODS:
-        raise unknown_name("method", method, METHODS)
-    if correction not in CORRECTIONS:
-        raise unknown_name("correction", correction, CORRECTIONS)
+    one_of("method", method, METHODS)
+    one_of("correction", correction, CORRECTIONS)
     usual = USUAL_PARTICLES.get(method, 1000)
     wanted = usual if num_particles is None else num_particles
     num_particles = integer_at_least("num_particles", wanted, 1, hint=f"num_particles={usual}")
     _check_options(method, num_particles, correction, annealing)
-    memory = MEMORY["cuda" if pair.device.type == "cuda" else "cpu"] if memory is None else memory
+    usual_memory = MEMORY["cuda" if pair.device.type == "cuda" else "cpu"]
+    memory = check_bytes("memory", usual_memory if memory is None else memory)
+    seed = check_seed(seed)
     split = data.test if isinstance(data, Dataset) else as_split(data)
     here = split.to(pair.device, pair.dtype)
     started = time.perf_counter()
@@ -171,12 +171,12 @@ def _check_options(method: str, num_particles: int, correction: str, annealing: 
     """Raise for options that have no part in the method they were given to."""
     if correction != "none" and method not in ("prior", "importance"):
         raise InputError(
-            f"correction {correction!r}", expected="method 'prior' or 'importance'", got=repr(method), hint="'none'"
+            f"correction {correction!r}", expected="method 'prior' or 'importance'", got=shown(method), hint="'none'"
         )
     if correction == "jackknife" and num_particles < 2:
         raise InputError("correction 'jackknife'", expected="at least 2 particles", got="1", hint="num_particles=1000")
     if annealing is not None and method != "ais":
-        raise InputError("annealing", expected="method 'ais'", got=repr(method), hint="method='ais'")
+        raise InputError("annealing", expected="method 'ais'", got=shown(method), hint="method='ais'")
 
 
 def _from_prior(pair: Pair) -> Sampler:

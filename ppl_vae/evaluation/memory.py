@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
+
+from ppl_vae.errors import InputError
 
 
 class _Counter(TorchDispatchMode):
@@ -35,6 +38,35 @@ def bytes_per_row(run: Callable[[int], Any]) -> float:
 def even(total: int, most: int) -> int:
     """Return the size of the fewest equal parts of at most `most` that hold `total`; at least one."""
     return -(-total // -(-total // max(most, 1)))
+
+
+def halved(particles: int, data: int, reason: str) -> tuple[int, int]:
+    """Return a chunk of half the particles, or of half the data where there is one particle, once memory ran out.
+
+    Call it outside the handler of the error, whose traceback holds on to what the chunk had taken.
+
+    Raises
+    ------
+    InputError
+        If it was one particle of one datum.
+    """
+    if particles == data == 1:
+        raise InputError(
+            "memory",
+            expected="room for one particle of one datum",
+            got=reason,
+            hint="a smaller model, or the pair on device 'cpu'",
+        )
+    torch.cuda.empty_cache()
+    return (-(-particles // 2), data) if particles > 1 else (particles, -(-data // 2))
+
+
+def went_from(planned: tuple[int, int], taken: tuple[int, int]) -> str:
+    """Say, and warn, that chunks of so many particles and data ended smaller than they were planned."""
+    was, now = (f"{particles:,} particles of {data:,} data" for particles, data in (planned, taken))
+    told = f"the chunk went from {was} to {now}"
+    warnings.warn(f"log p(x) ran out of memory: {told}", stacklevel=5)
+    return told
 
 
 def _measure(run: Callable[[int], Any], rows: int) -> int:

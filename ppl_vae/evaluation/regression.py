@@ -16,11 +16,11 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
+from ppl_vae.checks import integer_at_least, one_of
 from ppl_vae.context import isolated
 from ppl_vae.data import Dataset
-from ppl_vae.errors import InputError, unknown_name
+from ppl_vae.errors import InputError
 from ppl_vae.networks import MLP
-from ppl_vae.shapes import integer_at_least
 
 METHODS = ("mean", "ridge", "mlp")
 PENALTIES = tuple(10.0**power for power in range(-3, 6))
@@ -61,11 +61,9 @@ def regression(
     InputError
         If a name is unknown, there is no validation part, or a size is below one.
     """
-    if method not in METHODS:
-        raise unknown_name("method", method, METHODS)
+    one_of("method", method, METHODS)
     for name in (source, target):
-        if name not in data.train:
-            raise unknown_name("tensor of the data", name, data.train)
+        one_of("tensor of the data", name, data.train)
     if data.validation is None:
         raise InputError("data", expected="a validation part", got=f"none in {data.name!r}")
     (x_mean, x_scale), (y_mean, y_scale) = (_moments(data.train[name].flatten(1)) for name in (source, target))
@@ -129,7 +127,7 @@ def _mlp(
         optimiser = torch.optim.Adam(network.parameters(), lr)
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
         for step in range(1, steps + 1):
-            rows = torch.randint(len(x), (batch_size,))
+            rows = torch.randint(len(x), (batch_size,), device=x.device)
             optimiser.zero_grad()
             (network(x[rows]) - y[rows]).square().mean().backward()
             optimiser.step()

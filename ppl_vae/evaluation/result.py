@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ppl_vae.errors import InputError
+from ppl_vae.errors import InputError, shown
 from ppl_vae.evaluation.curve import KCurve
 
 #: Above this Pareto k an importance-weighted estimate, and its error bar, cannot be trusted (Vehtari et al. 2024).
@@ -271,7 +271,7 @@ class LogLikelihood:
 
     def to_json(self) -> dict[str, Any]:
         """Return a summary as plain values, for ``evaluation.json``."""
-        quantiles = torch.tensor([0.05, 0.5, 0.95], dtype=torch.float64)
+        quantiles = torch.tensor([0.05, 0.5, 0.95], dtype=torch.float64, device="cpu")
         told = {
             "quantity": self.quantity,
             "method": self.method,
@@ -300,5 +300,5 @@ class LogLikelihood:
 def _normal_quantile(level: float) -> float:
     """Return c for which a standard normal variable lies between -c and c with probability `level`."""
     if not 0 < level < 1:
-        raise InputError("level", expected="a number between 0 and 1", got=repr(level), hint="level=0.95")
+        raise InputError("level", expected="a number between 0 and 1", got=shown(level), hint="level=0.95")
     return NormalDist().inv_cdf((1 + level) / 2)

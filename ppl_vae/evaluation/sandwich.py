@@ -22,11 +22,11 @@ from typing import Any
 
 from torch import Tensor
 
+from ppl_vae.checks import check_bytes, check_mapping, check_seed, integer_at_least
 from ppl_vae.context import evaluating, isolated
 from ppl_vae.errors import InputError
 from ppl_vae.evaluation.annealed import AnnealedOptions, both_ways
 from ppl_vae.pair import as_pair
-from ppl_vae.shapes import integer_at_least
 
 
 @dataclass(frozen=True, eq=False)
@@ -169,14 +169,16 @@ def sandwich(
     """
     pair = as_pair(pair)
     num_particles = integer_at_least("num_particles", num_particles, 1, hint="num_particles=16")
-    options, given = AnnealedOptions.of(annealing), dict(conditions or {})
+    options, seed = AnnealedOptions.of(annealing), check_seed(seed)
+    given = check_mapping("conditions", {} if conditions is None else conditions, "a mapping of names to tensors")
+    memory = None if memory is None else check_bytes("memory", memory)
     if num_data is None and not given:
         num_data = 100
     started = time.perf_counter()
     with isolated(seed, device=pair.device), evaluating(pair):
         drawn = pair.generate(num_data, **given)
         data = {name: value for name, value in drawn.items() if pair.takes(name)}
-        batch = pair.arguments(given | data)
+        batch = pair.arguments({**given, **data})
         batch = {name: value.to(pair.device) for name, value in batch.items()}
         contract = pair.check(batch)
         contract.expect_densities(of_guide=False)

@@ -15,6 +15,7 @@ import pyro.infer
 import torch
 from torch import Tensor, nn
 
+from ppl_vae.capture import capturing
 from ppl_vae.context import random_state, set_random_state
 from ppl_vae.errors import InputError
 from ppl_vae.handlers import GlobalScale, KLWeight
@@ -89,9 +90,13 @@ class Gradient:
         self.recordings = 0
         self.seconds = 0.0
         self.disproved = ""
-        self.witness = Witness(self)
         self._seen: set[Any] = set()
         self._recorded: dict[Any, Recorded] = {}
+
+    @property
+    def witness(self) -> Witness:
+        """The programs' own step; not kept, so that what a fit holds is freed with its last reference."""
+        return Witness(self)
 
     def path(self, rows: int) -> str:
         """Return the path of batches of so many rows, chosen when the first of them comes."""
@@ -174,7 +179,7 @@ class Gradient:
         except torch.OutOfMemoryError:
             raise
         except RuntimeError as error:  # a graph that holds for other data alone
-            if self.pair.device.type == "cuda" and torch.cuda.is_current_stream_capturing():
+            if capturing(self.pair.device):
                 raise
             self.disproved = broken_off(error)
             self.give_up(f"{DIFFERED}: {self.disproved}")

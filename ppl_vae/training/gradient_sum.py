@@ -56,7 +56,7 @@ class GradientSum:
         self.stop.fill_(self.workers.stop is not None)
         settled = all(self.reached)
         if not settled:
-            self.having.copy_(torch.tensor(given))
+            self.having.copy_(torch.tensor(given, device=self.flat.device))
         self.workers.sum(self.flat[: -len(given)] if settled else self.flat)
         if not settled:
             self.reached = [was or now > 0 for was, now in zip(self.reached, self.having.tolist(), strict=True)]

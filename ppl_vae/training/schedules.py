@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
-from ppl_vae.errors import unknown_name
+from ppl_vae.checks import not_negative, one_of
 
 #: Factor on the learning rate as a function of the share of the fit that is done, in [0, 1).
 LEARNING_RATE: dict[str, Callable[[float], float]] = {
@@ -19,7 +19,6 @@ LEARNING_RATE: dict[str, Callable[[float], float]] = {
 def learning_rate(schedule: str | Callable[[float], float]) -> Callable[[float], float]:
     """Return the schedule of that name, or the function itself: share done in [0, 1) -> factor on the learning rate."""
     if callable(schedule):
-        return schedule
-    if schedule not in LEARNING_RATE:
-        raise unknown_name("learning-rate schedule", schedule, LEARNING_RATE)
+        return lambda done: not_negative("schedule", schedule(done), "a function whose values are numbers, 0 or more")
+    one_of("learning-rate schedule", schedule, LEARNING_RATE)
     return LEARNING_RATE[schedule]

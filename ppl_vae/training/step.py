@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+import weakref
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -10,7 +11,7 @@ import pyro.infer
 import torch
 from torch import Tensor
 
-from ppl_vae.capture import Captured, CaptureError
+from ppl_vae.capture import Captured, CaptureError, capturing
 from ppl_vae.data import Split
 from ppl_vae.errors import RunError
 from ppl_vae.kl_weights import KLRule
@@ -193,15 +194,18 @@ class TrainingStep:
             try:
                 return (self.gradient if self.pieces == 1 else self._loss_of_pieces)(arguments, shard)
             except torch.OutOfMemoryError as error:
+                if capturing(self.pair.device):  # which is given up first
+                    raise
                 self._cut(shard.size, error)
 
     def _step(self, draw: Callable[..., Batch], key: Any, inputs: list[Tensor], rows: int) -> Tensor:
         """Take one step on the batch that `draw` makes of `inputs`, by a replay where it is captured."""
+        step: Any = weakref.proxy(self)  # which keeps what is captured, and is not kept by it
 
         def take(*tensors: Tensor) -> Tensor:
-            loss = self.loss(draw(*tensors))
-            self.update()
-            self.total += loss.detach()
+            loss = step.loss(draw(*tensors))
+            step._update()
+            step.total += loss.detach()
             return loss
 
         if self._captures and self.gradient.path(rows) != "eager":
@@ -212,7 +216,24 @@ class TrainingStep:
             except CaptureError as reason:
                 self._stop_capturing()
                 warnings.warn(f"the step does not fit a CUDA graph and is launched op by op: {reason}", stacklevel=3)
+            except torch.OutOfMemoryError:  # of the capture, which has computed nothing
+                self._stop_capturing()
+                torch.cuda.empty_cache()
+                told = "there is no memory for a CUDA graph of the step, which is launched op by op"
+                warnings.warn(told, stacklevel=3)
         return take(*inputs)
+
+    def _update(self) -> None:
+        """Move the parameters; the first time, an optimiser makes room for what it keeps of each."""
+        try:
+            self.update()
+        except torch.OutOfMemoryError as error:
+            if capturing(self.pair.device):
+                raise
+            raise RunError(
+                "fit: expected memory for the optimiser's step; got a GPU that ran out of it; "
+                "try a smaller pair, optimizer='sgd', or device='cpu'"
+            ) from error
 
     def _loss_of_pieces(self, arguments: dict[str, Tensor], shard: Shard) -> Tensor:
         """Return the loss, and leave the gradient, of a shard taken piece by piece."""
