@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tarfile
 from importlib.metadata import packages_distributions
 from pathlib import Path
 
@@ -29,7 +30,12 @@ def names(requirements):
     return {canonicalize_name(requirement.name) for requirement in requirements}
 
 
-# --- the wheel --------------------------------------------------------------------------------------------------------
+# --- sdist and wheel --------------------------------------------------------------------------------------------------
+
+#: What is not the project's own, in a folder where somebody works.
+STRAYS = shutil.ignore_patterns(
+    "__pycache__", "*.egg-info", "*.log", ".git", ".venv", ".*_cache", "build", "dist", "runs"
+)
 
 
 def run(*command, cwd, **environment):
@@ -41,22 +47,59 @@ def run(*command, cwd, **environment):
 
 
 @pytest.fixture(scope="module")
-def installed(tmp_path_factory):
-    """Return a folder that the wheel, built from a copy of the sources, is installed in."""
+def source(tmp_path_factory):
+    """Return a copy of the sources, by nothing but their names."""
+    folder = tmp_path_factory.mktemp("project") / "source"
+    folder.mkdir()
+    for name in (PACKAGE, "models", "guides", "tests", "examples", ".ci"):
+        shutil.copytree(ROOT / name, folder / name, ignore=STRAYS)
+    for path in ROOT.iterdir():
+        if path.is_file() and not path.is_symlink() and path.name not in {".git", "PKG-INFO", "setup.cfg"}:
+            shutil.copy(path, folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def unpacked(source, tmp_path_factory):
+    """Return the folder that the sdist unpacks to."""
+    folder = tmp_path_factory.mktemp("sdist")
+    run("-c", "from setuptools import build_meta; build_meta.build_sdist('../built')", cwd=source)
+    (sdist,) = (source.parent / "built").glob("ppl_vae-*.tar.gz")
+    with tarfile.open(sdist) as archive:
+        archive.extractall(folder, filter="data")
+    (found,) = folder.iterdir()
+    return found
+
+
+@pytest.fixture(scope="module")
+def installed(unpacked, tmp_path_factory):
+    """Return a folder that the wheel, built from the sdist, is installed in."""
     folder = tmp_path_factory.mktemp("wheel")
-    source = folder / "source"
-    skip = shutil.ignore_patterns("__pycache__", "*.egg-info")
-    for name in (PACKAGE, "models", "guides"):
-        shutil.copytree(ROOT / name, source / name, ignore=skip)
-    for name in ("pyproject.toml", "README.md", "LICENSE"):
-        shutil.copy(ROOT / name, source)
     # --no-index: nothing may come from elsewhere, whatever pip takes an argument for
     pip = ("-m", "pip", "--disable-pip-version-check", "--quiet", "--no-input")
     offline = ("--no-index", "--no-deps")
-    run(*pip, "wheel", *offline, "--no-build-isolation", "--wheel-dir", "built", str(source), cwd=folder)
+    run(*pip, "wheel", *offline, "--no-build-isolation", "--wheel-dir", "built", str(unpacked), cwd=folder)
     (wheel,) = (folder / "built").glob("ppl_vae-*.whl")
     run(*pip, "install", *offline, "--target", "target", str(wheel), cwd=folder)
     return folder / "target"
+
+
+def files(folder):
+    return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_the_sdist_holds_all_that_the_project_does(source, unpacked):
+    made = {name for name in files(source) if ".egg-info/" in name}
+    wanted = files(source) - made
+    assert {"constraints.txt", "tests/conftest.py", "tests/pairs.py", "examples/demo.png", ".ci/run"} <= wanted
+    assert wanted - files(unpacked) == set(), "name them in MANIFEST.in"
+
+
+def test_tests_run_from_the_sdist(unpacked, installed):
+    # -P: the package is the installed one, not the folder beside the tests
+    tests = ("tests/test_gumbel_softmax.py", "tests/test_layers.py")
+    words = ("-P", "-m", "pytest", "-n", "0", "-p", "no:cacheprovider", *tests)
+    assert "passed" in run(*words, cwd=unpacked, PYTHONPATH=str(installed))
 
 
 WHERE = """
@@ -67,6 +110,7 @@ print(json.dumps([files, version("ppl-vae"), importlib.import_module("ppl_vae").
 """
 
 
+@pytest.mark.slow
 def test_every_module_imports_from_the_wheel(installed, tmp_path):
     wanted = [name for name in modules() if not name.endswith("__main__")]
     out = run("-c", WHERE, ",".join(wanted), cwd=tmp_path, PYTHONPATH=str(installed))
@@ -76,6 +120,7 @@ def test_every_module_imports_from_the_wheel(installed, tmp_path):
     assert versions == [PYPROJECT["project"]["version"]] * 2
 
 
+@pytest.mark.slow
 def test_the_wheel_holds_all_that_is_not_code(installed):
     assert (installed / PACKAGE / "py.typed").is_file()
     for path in (ROOT / PACKAGE).rglob("*"):
@@ -83,11 +128,13 @@ def test_the_wheel_holds_all_that_is_not_code(installed):
             assert (installed / PACKAGE / path.relative_to(ROOT / PACKAGE)).is_file(), path.name
 
 
+@pytest.mark.slow
 def test_the_wheel_puts_nothing_at_the_top_but_the_package(installed):
     found = {path.name for path in installed.iterdir() if not path.name.endswith(".dist-info")} - {"bin"}
     assert found == {PACKAGE}
 
 
+@pytest.mark.slow
 def test_the_wheel_carries_licence_and_command(installed):
     (info,) = installed.glob("*.dist-info")
     assert list(info.rglob("LICENSE"))
@@ -112,6 +159,11 @@ def test_every_dependency_has_one_tested_version_in_its_range(python):
         assert version in requirement.specifier, f"{requirement} does not allow the tested {version}"
 
 
+def test_every_range_has_a_lowest_version_which_its_command_tries():
+    for requirement in RUNTIME + OPTIONAL:
+        assert [bound.operator for bound in requirement.specifier] == [">="], requirement
+
+
 def undeclared(sources, declared, own):
     """Other people's packages that `sources`, a mapping of name to text, import and `declared` does not name."""
     providers = packages_distributions() | {"arviz_stats": ["arviz"]}  # ArviZ 1.x is a package of packages
@@ -132,6 +184,7 @@ def test_the_library_declares_all_that_it_imports():
     assert list(undeclared(texts(modules().values()), names(RUNTIME), {PACKAGE})) == []
 
 
+@pytest.mark.slow
 def test_tests_and_examples_declare_all_that_they_import():
     # Benchmarks are run by hand, beside whatever they compare with.
     paths = [*(ROOT / "tests").glob("*.py"), *(ROOT / "examples").rglob("*.py")]
