@@ -18,14 +18,15 @@ import pyro.distributions as dist
 from pyro.nn import PyroModule
 from torch import Tensor, nn
 
+from ppl_vae.checks import not_negative, one_of, positive
 from ppl_vae.conditions import Condition
 from ppl_vae.config import configurable
-from ppl_vae.errors import InputError, unknown_name
+from ppl_vae.errors import InputError
 from ppl_vae.guides.amortized_normal import AmortizedNormal
 from ppl_vae.gumbel_softmax import GumbelSoftmax
 from ppl_vae.networks import MLP
 from ppl_vae.partial_labels import PartialLabels
-from ppl_vae.shapes import as_shape, check_event, check_last_dimension, not_negative, positive
+from ppl_vae.shapes import as_shape, check_event, check_last_dimension
 
 CLASSES = ("enumerated", "sampled", "relaxed")
 
@@ -80,8 +81,7 @@ class AmortizedMixture(PyroModule):
         encoder: nn.Module | None = None,
     ) -> None:
         super().__init__()
-        if classes not in CLASSES:
-            raise unknown_name("classes", classes, CLASSES)
+        one_of("classes", classes, CLASSES)
         self.x_shape = as_shape("x_shape", x_shape)
         self.alpha, self.temperature = not_negative("alpha", alpha), positive("temperature", temperature)
         self.labels = PartialLabels(num_classes)

@@ -15,10 +15,11 @@ import torch
 from pyro.nn import PyroModule
 from torch import Tensor, nn
 
+from ppl_vae.checks import integer_at_least, one_of
 from ppl_vae.config import configurable
-from ppl_vae.errors import InputError, unknown_name
+from ppl_vae.errors import InputError
 from ppl_vae.networks import MLP
-from ppl_vae.shapes import as_shape, batch_size, check_event, check_last_dimension, integer_at_least
+from ppl_vae.shapes import as_shape, batch_size, check_event, check_last_dimension
 
 COVARIANCES = ("diagonal", "full", "isotropic")
 
@@ -70,8 +71,8 @@ class AmortizedNormal(PyroModule):
     @staticmethod
     def outputs(latent_dim: int, covariance: str = "diagonal") -> int:
         """Return how many numbers an encoder has to put out: the mean's and the covariance's."""
-        if covariance not in COVARIANCES:
-            raise unknown_name("covariance", covariance, COVARIANCES)
+        one_of("covariance", covariance, COVARIANCES)
+        latent_dim = integer_at_least("latent_dim", latent_dim, 1)
         spread = {"diagonal": latent_dim, "isotropic": 1, "full": latent_dim * (latent_dim + 1) // 2}
         return latent_dim + spread[covariance]
 

@@ -24,13 +24,14 @@ import torch
 from pyro.nn import PyroModule
 from torch import Tensor, nn
 
+from ppl_vae.checks import integer_at_least, one_of
 from ppl_vae.config import configurable
-from ppl_vae.errors import InputError, unknown_name
+from ppl_vae.errors import InputError
 from ppl_vae.fixed_mixture import FixedMixture
 from ppl_vae.guides.amortized_normal import lower_triangle
 from ppl_vae.modalities import Modalities, Shape
 from ppl_vae.networks import MLP
-from ppl_vae.shapes import check_last_dimension, integer_at_least
+from ppl_vae.shapes import check_last_dimension
 
 JOINS = ("product", "mixture", "mixture-of-products")
 COVARIANCES = ("diagonal", "full")
@@ -80,21 +81,18 @@ class Experts(PyroModule):
         encoders: Mapping[str, nn.Module] | None = None,
     ) -> None:
         super().__init__()
-        if join not in JOINS:
-            raise unknown_name("join", join, JOINS)
-        if covariance not in COVARIANCES:
-            raise unknown_name("covariance", covariance, COVARIANCES)
-        if location not in LOCATIONS:
-            raise unknown_name("location", location, LOCATIONS)
+        one_of("join", join, JOINS)
+        one_of("covariance", covariance, COVARIANCES)
+        one_of("location", location, LOCATIONS)
         self.modalities = Modalities(modalities)
         self.latent_dim = integer_at_least("latent_dim", latent_dim, 1)
         self.join, self.covariance, self.location = join, covariance, location
         spread = latent_dim if covariance == "diagonal" else latent_dim * (latent_dim + 1) // 2
         self.outputs = latent_dim + spread
         self.encoders = nn.ModuleDict()
-        self.modalities.check_names(encoders or {})
+        encoders = self.modalities.of_each("encoders", encoders)
         for name, shape in self.modalities.shapes.items():
-            own = (encoders or {}).get(name)
+            own = encoders.get(name)
             self.encoders[name] = MLP(math.prod(shape), self.outputs, hidden, activation) if own is None else own
 
     @property

@@ -20,6 +20,7 @@ import pyro.distributions as dist
 from pyro.nn import PyroModule
 from torch import Tensor, nn
 
+from ppl_vae.checks import check_like
 from ppl_vae.config import configurable
 from ppl_vae.errors import InputError
 from ppl_vae.layers import as_latent_dims, as_normal, hidden_of_layers, last_width
@@ -79,6 +80,8 @@ class Ladder(PyroModule):
         # A method, where the model itself would be a submodule: its parameters would be registered twice.
         self.conditional = model.conditional
         self.encoder = encoder
+        if encoder is not None:
+            check_like("encoder", encoder, ("out_features",), "a module with out_features")
         inputs: int = math.prod(self.x_shape) if encoder is None else encoder.out_features  # type: ignore[assignment]
         networks = []
         for size, widths in zip(self.latent_dims, hidden_of_layers(hidden, len(self.latent_dims)), strict=True):

@@ -10,6 +10,7 @@ import pyro
 from pyro.nn import PyroModule
 from torch import Tensor
 
+from ppl_vae.checks import check_like
 from ppl_vae.config import configurable
 from ppl_vae.errors import InputError
 from ppl_vae.guides.amortized_mixture import AmortizedMixture
@@ -35,6 +36,8 @@ class StackedMixture(PyroModule):
 
     def __init__(self, m1: AmortizedNormal, m2: AmortizedMixture) -> None:
         super().__init__()
+        check_like("m1", m1, ("x_shape", "latent_dim"), "an AmortizedNormal")
+        check_like("m2", m2, ("x_shape",), "an AmortizedMixture")
         if m2.x_shape != (m1.latent_dim,):
             raise InputError("m2", expected=f"data of shape ({m1.latent_dim},), the latents of m1", got=str(m2.x_shape))
         self.m1, self.m2 = m1, m2

@@ -17,11 +17,12 @@ from torch import Tensor, nn
 
 from ppl_vae import exposure as exposures
 from ppl_vae import likelihoods
+from ppl_vae.checks import integer_at_least
 from ppl_vae.config import configurable
 from ppl_vae.errors import InputError
 from ppl_vae.likelihoods import Likelihood, NegativeBinomial, Poisson
 from ppl_vae.networks import MLP
-from ppl_vae.shapes import as_shape, check_last_dimension, integer_at_least
+from ppl_vae.shapes import as_shape, check_last_dimension
 
 
 @configurable

@@ -19,11 +19,12 @@ from pyro.nn import PyroModule
 from torch import Tensor, nn
 
 from ppl_vae import likelihoods
+from ppl_vae.checks import integer_at_least, one_of
 from ppl_vae.config import configurable
 from ppl_vae.likelihoods import Likelihood
 from ppl_vae.modalities import Modalities, Shape
 from ppl_vae.networks import MLP
-from ppl_vae.shapes import check_last_dimension, integer_at_least
+from ppl_vae.shapes import check_last_dimension
 
 
 @configurable
@@ -65,13 +66,14 @@ class CrossModal(PyroModule):
         self.modalities = Modalities(modalities)
         self.latent_dim = integer_at_least("latent_dim", latent_dim, 1)
         chosen = likelihood if isinstance(likelihood, Mapping) else dict.fromkeys(self.modalities.shapes, likelihood)
-        self.modalities.check_names((*chosen, *(decoders or {})))
+        self.modalities.of_each("likelihood", chosen)
+        decoders = self.modalities.of_each("decoders", decoders)
         self.likelihoods = likelihoods.for_each(self.modalities.shapes, chosen)
         self.decoders = nn.ModuleDict()
         for name, shape in self.modalities.shapes.items():
             family: Any = self.likelihoods[name]
             outputs = family.parameters_per_dim * math.prod(shape)
-            own = (decoders or {}).get(name)
+            own = decoders.get(name)
             self.decoders[name] = MLP(self.latent_dim, outputs, hidden, activation) if own is None else own
         self.register_buffer("prior_loc", torch.zeros(self.latent_dim))
         self.register_buffer("prior_scale", torch.ones(self.latent_dim))
@@ -97,7 +99,7 @@ class CrossModal(PyroModule):
     def decode(self, z: Tensor, name: str) -> Any:
         """Return p(x_m|z) of the modality called `name`, for z (..., L): batch shape (...), event shape x_shape."""
         check_last_dimension("z", z, self.latent_dim)
-        self.modalities.check_names([name])
+        one_of("modality", name, self.modalities.shapes)
         chosen: Any = self.likelihoods[name]
         return chosen.of_network(self.decoders[name](z), self.modalities.shapes[name])
 

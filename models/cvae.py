@@ -17,12 +17,13 @@ from pyro.nn import PyroModule
 from torch import Tensor, nn
 
 from ppl_vae import likelihoods
+from ppl_vae.checks import integer_at_least, one_of
 from ppl_vae.conditions import Condition
 from ppl_vae.config import configurable
-from ppl_vae.errors import InputError, unknown_name
+from ppl_vae.errors import InputError
 from ppl_vae.likelihoods import Likelihood
 from ppl_vae.networks import MLP
-from ppl_vae.shapes import as_shape, check_last_dimension, integer_at_least
+from ppl_vae.shapes import as_shape, check_last_dimension
 
 PRIORS = ("standard", "conditional")
 
@@ -77,8 +78,7 @@ class CVAE(PyroModule):
         self.x_shape = as_shape("x_shape", x_shape)
         self.latent_dim = integer_at_least("latent_dim", latent_dim, 1)
         self.condition = Condition(c_shape, num_classes)
-        if prior not in PRIORS:
-            raise unknown_name("prior", prior, PRIORS)
+        one_of("prior", prior, PRIORS)
         self.prior_kind = prior
         self.likelihood = likelihoods.of(likelihood)
         outputs = self.likelihood.parameters_per_dim * math.prod(self.x_shape)

@@ -26,8 +26,8 @@ from pyro.nn import PyroModule
 from torch import Tensor, nn
 
 from ppl_vae import likelihoods
+from ppl_vae.checks import one_of
 from ppl_vae.config import configurable
-from ppl_vae.errors import unknown_name
 from ppl_vae.likelihoods import Likelihood
 from ppl_vae.modalities import Modalities, Shape, factor_latents
 from ppl_vae.networks import MLP
@@ -77,8 +77,7 @@ class Disentangled(PyroModule):
         self.modalities = Modalities({"x": x_shape, **factors}, masked=False)
         own = factor_likelihood if isinstance(factor_likelihood, Mapping) else dict.fromkeys(factors, factor_likelihood)
         for name in own:
-            if name not in factors:
-                raise unknown_name("factor", name, factors)
+            one_of("factor", name, factors)
         self.likelihoods = likelihoods.for_each(self.modalities.shapes, {"x": likelihood, **own})
         self.decoders = nn.ModuleDict()
         for name, shape in self.modalities.shapes.items():

@@ -10,6 +10,7 @@ import pyro
 from pyro.nn import PyroModule
 from torch import Tensor
 
+from ppl_vae.checks import check_like
 from ppl_vae.config import configurable
 from ppl_vae.errors import InputError
 from ppl_vae.models.m2 import M2
@@ -39,6 +40,8 @@ class M1M2(PyroModule):
 
     def __init__(self, m1: VAE, m2: M2) -> None:
         super().__init__()
+        check_like("m1", m1, ("x_shape", "latent_dim"), "a VAE")
+        check_like("m2", m2, ("x_shape",), "an M2")
         if m2.x_shape != (m1.latent_dim,):
             raise InputError("m2", expected=f"data of shape ({m1.latent_dim},), the latents of m1", got=str(m2.x_shape))
         self.m1, self.m2 = m1, m2

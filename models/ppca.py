@@ -15,9 +15,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ppl_vae import exact
+from ppl_vae.checks import integer_at_least, one_of
 from ppl_vae.config import configurable
-from ppl_vae.errors import InputError, unknown_name
-from ppl_vae.shapes import batch_size, check_last_dimension, integer_at_least
+from ppl_vae.errors import InputError
+from ppl_vae.shapes import batch_size, check_last_dimension
 
 NOISES = ("isotropic", "diagonal")
 
@@ -49,8 +50,7 @@ class PPCA(PyroModule):
         super().__init__()
         self.x_dim = integer_at_least("x_dim", x_dim, 1)
         self.latent_dim = integer_at_least("latent_dim", latent_dim, 1)
-        if noise not in NOISES:
-            raise unknown_name("noise", noise, NOISES)
+        one_of("noise", noise, NOISES)
         self.noise = noise
         self.weight = nn.Parameter(torch.randn(self.x_dim, self.latent_dim) / self.x_dim**0.5)
         self.bias = nn.Parameter(torch.zeros(self.x_dim))

@@ -17,7 +17,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ppl_vae.errors import InputError, unknown_name
+from ppl_vae.checks import one_of
+from ppl_vae.errors import InputError
 
 #: The groups of an inference data object, and how many leading dimensions (chain, draw) the variables of each have.
 GROUPS = {
@@ -134,8 +135,7 @@ def inference_data(
 
 def _check_dimensions(arrays: Mapping[str, Mapping[str, np.ndarray]], dims: Mapping[str, Sequence[str]]) -> None:
     for group, variables in arrays.items():
-        if group not in GROUPS:
-            raise unknown_name("inference data group", group, GROUPS)
+        one_of("inference data group", group, GROUPS)
         sample = ["chain", "draw"][: GROUPS[group]]
         for name, values in variables.items():
             named = [*sample, *dims.get(name, [])]

@@ -9,9 +9,10 @@ import torch
 from pyro import poutine
 from torch import Tensor, nn
 
-from ppl_vae.errors import InputError
+from ppl_vae.checks import integer_at_least
+from ppl_vae.errors import InputError, shown
 from ppl_vae.networks import MLP
-from ppl_vae.shapes import as_shape, batch_size, check_event, integer_at_least
+from ppl_vae.shapes import as_shape, batch_size, check_event
 
 
 class Condition(nn.Module):
@@ -93,7 +94,7 @@ class Condition(nn.Module):
         if x is not None and (wanted := batch_size(x, x_shape)) != rows:
             raise InputError(self.name, expected=f"{wanted} rows, as x has", got=str(rows))
         if size is not None and size != rows:
-            raise InputError("size", expected=f"{rows}, the rows of {self.name}", got=repr(size))
+            raise InputError("size", expected=f"{rows}, the rows of {self.name}", got=shown(size))
         return rows
 
     def check_values(self, c: Tensor | None) -> None:

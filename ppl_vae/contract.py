@@ -14,7 +14,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import pyro
 from pyro import poutine
@@ -32,6 +32,7 @@ from ppl_vae.types import Batch, Program
 if TYPE_CHECKING:
     from ppl_vae.pair import Pair
 
+_T = TypeVar("_T")
 _Runner = Callable[..., tuple[Sites, Sites]]
 
 
@@ -133,7 +134,7 @@ def check_values(pair: Pair, arguments: Mapping[str, Tensor], *, training: bool 
     """Raise for values that are not finite, of one length, or as the programs themselves require."""
     observations.check_values(arguments)
     for program in (pair.model, pair.guide):
-        for name in ("check_values", "check_training")[: 1 + training]:
+        for name in ("check_values", "check_training")[: 1 + bool(training)]:
             if callable(look := getattr(program, name, None)):
                 look(**arguments)
 
@@ -153,8 +154,13 @@ def _apart(model: Program, guide: Program, args: tuple[Any, ...], kwargs: dict[s
 
 
 def _run(run: _Runner, programs: tuple[Any, Any], few: dict[str, Tensor]) -> tuple[Sites, Sites]:
+    return on_batch(lambda: run(*programs, (), few), few)
+
+
+def on_batch(run: Callable[[], _T], few: Mapping[str, Tensor]) -> _T:
+    """Return ``run()``, which runs programs on a batch; raise `PairError` for whatever one of them raises."""
     try:
-        return run(*programs, (), few)
+        return run()
     except PplVaeError:
         raise
     except Exception as error:  # whatever a program may do; what it did is the cause

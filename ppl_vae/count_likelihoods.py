@@ -12,11 +12,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ppl_vae.checks import positive
 from ppl_vae.config import configurable
 from ppl_vae.counts import LEAST_DISPERSION, LogNegativeBinomial, LogPoisson
 from ppl_vae.errors import unknown_name
 from ppl_vae.likelihood import Likelihood
-from ppl_vae.shapes import positive
+from ppl_vae.shapes import as_widths
 
 
 @configurable
@@ -63,7 +64,7 @@ class NegativeBinomial(Likelihood):
         if dispersion == "decoder":
             self.parameters_per_dim = 2
         elif dispersion == "learned":
-            self.log_dispersion = nn.Parameter(torch.full(tuple(shape), initial_dispersion).log())
+            self.log_dispersion = nn.Parameter(torch.full(as_widths("shape", shape), initial_dispersion).log())
         else:
             self.register_buffer("log_dispersion", torch.tensor(self.dispersion).log(), persistent=False)
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.distributions import Categorical, constraints
 from torch.nn import functional as F
 
-from ppl_vae.shapes import integer_at_least
+from ppl_vae.checks import integer_at_least
 
 
 class Grid(constraints.Constraint):

@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ppl_vae.errors import InputError
+from ppl_vae.errors import InputError, shown
 from ppl_vae.shapes import batch_size
 
 
@@ -28,7 +28,7 @@ def rows(exposure: Tensor | None, x: Tensor | None, x_shape: tuple[int, ...], si
     if x is not None and (wanted := batch_size(x, x_shape, size)) != given:
         raise InputError("exposure", expected=f"{wanted} rows, as x has", got=str(given))
     if size is not None and size != given:
-        raise InputError("size", expected=f"{given}, the rows of exposure", got=repr(size))
+        raise InputError("size", expected=f"{given}, the rows of exposure", got=shown(size))
     return given
 
 

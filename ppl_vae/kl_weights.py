@@ -14,9 +14,9 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from ppl_vae.checks import not_negative, positive
 from ppl_vae.config import configurable
-from ppl_vae.errors import InputError
-from ppl_vae.shapes import not_negative, positive
+from ppl_vae.errors import InputError, shown
 
 #: Range of a learned multiplier. At an end of it the constraint has no solution, or does not bind.
 MULTIPLIERS = (1e-4, 1e4)
@@ -91,7 +91,9 @@ class Cyclical(KLRule):
     def __init__(self, period: float, rising: float = 0.5, beta: float = 1.0) -> None:
         self.period, self.rising = positive("period", period), positive("rising", rising)
         if self.rising > 1:
-            raise InputError("rising", expected="a share of the period, at most 1", got=repr(rising), hint="rising=0.5")
+            raise InputError(
+                "rising", expected="a share of the period, at most 1", got=shown(rising), hint="rising=0.5"
+            )
         self.beta = not_negative("beta", beta)
 
     def at(self, step: int, steps_per_epoch: int) -> float:
@@ -183,4 +185,9 @@ def as_rule(value: float | KLRule) -> KLRule:
     """
     if isinstance(value, KLRule):
         return value
-    return Constant(not_negative("kl_weight", value, "a number, 0 or more, or a rule of ppl_vae.kl_weights"))
+    return Constant(kl_number(value))
+
+
+def kl_number(value: float) -> float:
+    """Return a constant weight as a float, or raise `InputError` if it is none."""
+    return not_negative("kl_weight", value, "a number, 0 or more, or a rule of ppl_vae.kl_weights")

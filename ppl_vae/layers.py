@@ -9,8 +9,9 @@ import pyro.distributions as dist
 from torch import Tensor, nn
 from torch.nn.functional import softplus
 
-from ppl_vae.errors import InputError
-from ppl_vae.shapes import as_shape, check_last_dimension
+from ppl_vae.checks import check_kind
+from ppl_vae.errors import InputError, shown
+from ppl_vae.shapes import as_shape, as_widths, check_last_dimension
 
 #: What every layer's scale is at least, well above the rounding error of a mean of order one.
 MINIMUM_SCALE = 1e-4
@@ -24,7 +25,7 @@ def as_latent_dims(latent_dims: int | Sequence[int]) -> tuple[int, ...]:
     InputError
         If there is no layer, or a size below one.
     """
-    if isinstance(latent_dims, Sequence) and not latent_dims:
+    if isinstance(latent_dims, Sequence) and not len(latent_dims):
         raise InputError("latent_dims", expected="the size of at least one layer", got="none", hint="latent_dims=(32,)")
     return as_shape("latent_dims", latent_dims)
 
@@ -37,9 +38,10 @@ def hidden_of_layers(hidden: Sequence[int] | Sequence[Sequence[int]], count: int
     InputError
         If there are widths for another number of networks, or a width below one.
     """
-    each = list(hidden) if hidden and isinstance(hidden[0], Sequence) else [hidden] * count
+    of_each = isinstance(hidden, list | tuple) and any(isinstance(widths, list | tuple) for widths in hidden)
+    each = list(hidden) if of_each else [hidden] * count
     _check_count("hidden", each, count)
-    return [as_shape("hidden", widths) if len(widths) else () for widths in each]  # type: ignore[arg-type]
+    return [as_widths("hidden", widths) for widths in each]
 
 
 def normal_networks(
@@ -62,11 +64,13 @@ def normal_networks(
         sizes = zip(inputs, latent_dims, widths, strict=True)
         given = [build(before, 2 * size, inner) for before, size, inner in sizes]
     _check_count(what, given, len(latent_dims))
-    return nn.ModuleList(given)
+    return nn.ModuleList([check_kind(what, network, nn.Module, "a module for each layer") for network in given])
 
 
-def _check_count(what: str, given: Sequence[Any], count: int) -> None:
+def _check_count(what: str, given: Any, count: int) -> None:
     """Raise `InputError` unless there is one of `given` for each of `count` networks."""
+    if not isinstance(given, Sequence | nn.ModuleList):
+        raise InputError(what, expected=f"a sequence of {count}", got=shown(given))
     if len(given) != count:
         raise InputError(what, expected=f"{count}, as latent_dims asks for", got=str(len(given)))
 

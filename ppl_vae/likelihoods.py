@@ -12,13 +12,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ppl_vae.checks import integer_at_least, one_of, positive
 from ppl_vae.config import configurable
 from ppl_vae.count_likelihoods import NegativeBinomial, Poisson
 from ppl_vae.distributions import DiscretizedLogistic as DiscretizedLogisticDistribution
 from ppl_vae.distributions import GridCategorical
 from ppl_vae.errors import InputError, unknown_name
 from ppl_vae.likelihood import Likelihood
-from ppl_vae.shapes import integer_at_least, positive
+from ppl_vae.shapes import as_widths
 
 __all__ = [
     "COUNTS",
@@ -87,7 +88,7 @@ class Normal(Likelihood):
         if scale == "decoder":
             self.parameters_per_dim = 2
         elif scale == "learned":
-            self.log_scale = nn.Parameter(torch.full(tuple(shape), initial_scale).log())
+            self.log_scale = nn.Parameter(torch.full(as_widths("shape", shape), initial_scale).log())
 
     def distribution(self, parameters: Tensor) -> Any:
         """Return Normal for (..., *x_shape, P): the mean, then, where P = 2, the scale before softplus."""
@@ -249,8 +250,7 @@ def get(name: str, *, levels: int | None = None) -> Likelihood:
     InputError
         For an unknown name, or one that needs `levels` where there are none.
     """
-    if name not in NAMES:
-        raise unknown_name("likelihood", name, NAMES)
+    one_of("likelihood", name, NAMES)
     if name == "bernoulli":
         return Bernoulli()
     if name == "normal":

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from ppl_vae.errors import InputError, unknown_name
-from ppl_vae.shapes import as_shape, batch_size, integer_at_least
+from ppl_vae.checks import check_mapping, integer_at_least, one_of
+from ppl_vae.errors import InputError, shown, unknown_name
+from ppl_vae.shapes import as_shape, batch_size
 
 Shape = int | Sequence[int]
 
@@ -47,12 +49,13 @@ class Modalities:
 
     def __init__(self, shapes: Mapping[str, Shape], *, masked: bool = True) -> None:
         if not isinstance(shapes, Mapping) or not shapes:
-            raise InputError("modalities", expected="a mapping of names to shapes", got=repr(shapes)[:60])
+            raise InputError("modalities", expected="a mapping of names to shapes", got=shown(shapes, 60))
         for name in shapes:
             usable = isinstance(name, str) and name.isidentifier() and not name.endswith(mask_name(""))
             if not usable or name in TAKEN or hasattr(nn.ModuleDict, name):
                 expected = f"a name for an argument that is free, unlike {', '.join(TAKEN)}"
-                raise InputError("modality", expected=expected, got=repr(name), hint=repr(f"x_{name}"))
+                hint = repr(f"x_{name}") if isinstance(name, str) else ""
+                raise InputError("modality", expected=expected, got=shown(name), hint=hint)
         self.shapes = {name: as_shape(f"shape of {name}", shape) for name, shape in shapes.items()}
         self.masked = masked
 
@@ -61,11 +64,11 @@ class Modalities:
         """Everything that a program over these modalities takes from a batch."""
         return frozenset(self.shapes) | {mask_name(name) for name in self.shapes if self.masked}
 
-    def check_names(self, names: Iterable[str]) -> None:
-        """Raise `InputError` for a name that is no modality's, with the nearest suggested."""
-        for name in names:
-            if name not in self.shapes:
-                raise unknown_name("modality", name, self.shapes)
+    def of_each(self, what: str, given: Any) -> Mapping[str, Any]:
+        """Return what is `given` for modalities by name, nothing for None, or raise `InputError` for another name."""
+        for name in check_mapping(what, given or {}, "a mapping of modalities"):
+            one_of("modality", name, self.shapes)
+        return given or {}
 
     def given(self, arguments: Mapping[str, Tensor | None]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """Return modalities and masks that are there, each by the name of the modality.
@@ -102,7 +105,7 @@ class Modalities:
             raise InputError("model", expected=f"one of {', '.join(self.shapes)} to score, or size", got="neither")
         rows = next(iter(counts.values())) if counts else integer_at_least("size", size, 1)
         if size is not None and size != rows:
-            raise InputError("size", expected=f"{rows}, the rows of the modalities", got=repr(size))
+            raise InputError("size", expected=f"{rows}, the rows of the modalities", got=shown(size))
         return rows
 
     def check_values(self, arguments: Mapping[str, Tensor]) -> None:
@@ -125,10 +128,9 @@ def factor_latents(factors: Mapping[str, Shape], latent_dims: Mapping[str, int])
         If there are no factors, one is called x or rest, or has no latent, or a size is below one.
     """
     if not isinstance(factors, Mapping) or not factors or {"x", "rest"} & set(factors):
-        raise InputError("factors", expected="names, other than x and rest, and shapes", got=repr(factors)[:60])
-    for name in latent_dims:
-        if name not in (*factors, "rest"):
-            raise unknown_name("factor", name, (*factors, "rest"))
+        raise InputError("factors", expected="names, other than x and rest, and shapes", got=shown(factors, 60))
+    for name in check_mapping("latent_dims", latent_dims, "a mapping of factors to sizes", '{"pose": 4, "rest": 8}'):
+        one_of("factor", name, (*factors, "rest"))
     for name in factors:
         if name not in latent_dims:
             raise InputError(f"latent_dims of {name}", expected="a size", got="none")

@@ -13,9 +13,10 @@ from typing import Any
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ppl_vae.checks import integer_at_least, one_of
 from ppl_vae.config import configurable
-from ppl_vae.errors import InputError, unknown_name
-from ppl_vae.shapes import as_shape, check_last_dimension, integer_at_least
+from ppl_vae.errors import InputError
+from ppl_vae.shapes import as_shape, as_widths, check_last_dimension
 
 ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
     "elu": nn.ELU,
@@ -81,14 +82,12 @@ class MLP(nn.Module):
         init: str = "default",
     ) -> None:
         super().__init__()
-        if activation not in ACTIVATIONS:
-            raise unknown_name("activation", activation, ACTIVATIONS)
-        if init not in INITS:
-            raise unknown_name("init", init, INITS)
+        one_of("activation", activation, ACTIVATIONS)
+        one_of("init", init, INITS)
         self.in_features = integer_at_least("in_features", in_features, 1)
         self.out_features = integer_at_least("out_features", out_features, 1)
         self.batch_norm = batch_norm
-        widths = (self.in_features, *(() if hidden in ((), []) else as_shape("hidden", hidden)))
+        widths = (self.in_features, *as_widths("hidden", hidden))
         layers: list[nn.Module] = []
         for before, after in pairwise(widths):
             layers.append(nn.Linear(before, after, bias=not batch_norm))

@@ -20,7 +20,7 @@ from pyro.distributions import (
 from torch import Tensor
 from torch.distributions import constraints
 
-from ppl_vae.errors import InputError, PairError, unknown_name
+from ppl_vae.errors import InputError, PairError, shown, unknown_name
 from ppl_vae.modalities import mask_name
 from ppl_vae.traces import Site, Sites, trace_pair
 from ppl_vae.types import Batch, Program
@@ -76,7 +76,7 @@ def check_name(name: str, site: Site, few: dict[str, Tensor]) -> None:
             raise PairError(
                 f"site {name!r}",
                 expected=f"the name of the argument that it observes, {argument!r}",
-                got=repr(name),
+                got=shown(name),
                 hint=f"pyro.sample({argument!r}, …, obs={argument})",
             )
 
@@ -141,7 +141,7 @@ def _hidden(good: Tensor, masks: list[Any]) -> bool:
     for mask in masks:
         if mask is None or mask is True:
             continue
-        hidden = ~torch.as_tensor(mask)
+        hidden = ~torch.as_tensor(mask, device=good.device)
         while hidden.dim() < good.dim():
             hidden = hidden.unsqueeze(-1)
         if bool((good | hidden).all()):

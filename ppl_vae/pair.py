@@ -16,11 +16,12 @@ from pyro.distributions import Unit
 from torch import Tensor, nn
 
 from ppl_vae import contract, observations, traces
-from ppl_vae.context import evaluating
-from ppl_vae.errors import InputError, PairError, PplVaeError, unknown_name
+from ppl_vae.checks import check_mapping, integer_at_least, raise_memory
+from ppl_vae.context import alone, evaluating
+from ppl_vae.errors import InputError, PairError, PplVaeError, shown, unknown_name
 from ppl_vae.handlers import Frozen
 from ppl_vae.plates import DATA, DataPlate
-from ppl_vae.shapes import integer_at_least
+from ppl_vae.shapes import check_tensor
 from ppl_vae.signature import Signature
 from ppl_vae.traces import Sites
 from ppl_vae.types import Batch, Program
@@ -85,6 +86,9 @@ class Pair(nn.Module):
         if not isinstance(batch, Mapping) or not all(isinstance(value, Tensor) for value in batch.values()):
             got = type(batch).__name__ if not isinstance(batch, Mapping) else "values that are no tensors"
             raise InputError("batch", expected="a mapping of argument names to tensors", got=got, hint='{"x": x}')
+        check_mapping("batch", batch, "names of arguments as keys")
+        for name, value in batch.items():
+            check_tensor(name, value)
         for name in batch:
             for one, other, role in ((model, guide, "guide"), (guide, model, "model")):
                 if name in one.names and not other.takes(name):
@@ -127,11 +131,15 @@ class Pair(nn.Module):
         contract.check_values(self, arguments)
         return arguments
 
+    def _trace(self, program: Program, batch: Batch) -> poutine.Trace:
+        """Return the trace of a program on a batch whose values are found fit."""
+        arguments = self._checked(batch)
+        return contract.on_batch(lambda: poutine.trace(program).get_trace(**arguments), arguments)
+
     def _moved(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Return `tensors` on the pair's device and in its floating type."""
         for name, value in tensors.items():
-            if not isinstance(value, Tensor):
-                raise InputError(name, expected="a tensor", got=repr(value), hint=f"{name}=torch.tensor(…)")
+            check_tensor(name, value)
         device, dtype = self.device, self.dtype
         return {name: x.to(device, dtype if x.is_floating_point() else None) for name, x in tensors.items()}
 
@@ -175,7 +183,7 @@ class Pair(nn.Module):
         num_samples = integer_at_least("num_samples", num_samples, 1)
         _, guide = self.programs()
         with evaluating(self):
-            trace = poutine.trace(traces.particles(guide, num_samples)).get_trace(**self._checked(batch))
+            trace = self._trace(traces.particles(guide, num_samples), batch)
         sites = traces.latents(traces.sample_sites(trace))
         return {name: site["value"] for name, site in sites.items() if not traces.is_auxiliary(site)}
 
@@ -183,7 +191,7 @@ class Pair(nn.Module):
         """Return the mean of each latent under the guide, shape (B, …): exact for the first layer, one draw deep."""
         _, guide = self.programs()
         with evaluating(self):
-            trace = poutine.trace(guide).get_trace(**self._checked(batch))
+            trace = self._trace(guide, batch)
         return _means(traces.latents(traces.sample_sites(trace)))
 
     def generate(self, size: int | None = None, **conditions: Tensor) -> dict[str, Tensor]:
@@ -211,12 +219,9 @@ class Pair(nn.Module):
 
     def decode(self, latents: Mapping[str, Tensor], **conditions: Tensor) -> dict[str, Tensor]:
         """Return the mean of every site the model draws given `latents`, each of shape (n, …): E[x | z]."""
-        if not isinstance(latents, Mapping):
-            raise InputError(
-                "latents", expected="a mapping of sites to tensors", got=type(latents).__name__, hint='{"z": z}'
-            )
-        size = max((len(value) for value in latents.values() if value.dim()), default=1)  # shared latents have one row
-        model = poutine.condition(self.programs()[0], data=self._moved(latents))
+        given = self._moved(check_mapping("latents", latents, "a mapping of sites to tensors", '{"z": z}'))
+        size = max((len(value) for value in given.values() if value.dim()), default=1)  # shared latents have one row
+        model = poutine.condition(self.programs()[0], data=given)
         sites = self._run_model(size, self._moved(conditions), model)
         for name in latents.keys() - sites.keys():
             raise unknown_name("latent", name, traces.latents(sites))
@@ -321,15 +326,19 @@ def _as_module(program: Program, role: str) -> nn.Module:
     raise PairError(
         role,
         expected="a PyroModule or a function",
-        got=repr(program)[:60],
+        got=shown(program, 60),
         hint="an instance, as in Pair(Model(), Guide())",
     )
 
 
 def _scoped(program: nn.Module) -> Program:
     def run(*args: Any, **kwargs: Any) -> Any:
-        with pyro.get_param_store().scope(), Frozen():
-            return program(*args, **kwargs)
+        with alone(), pyro.get_param_store().scope(), Frozen():
+            try:
+                return program(*args, **kwargs)
+            except (MemoryError, RuntimeError) as error:
+                raise_memory(type(program).__name__, error)
+                raise
 
     return run
 

@@ -135,7 +135,7 @@ def check_batch_shapes(model_sites: Sites, guide_sites: Sites, size: int) -> Non
         for name, site in sites.items():
             log_prob, inside = _scored(name, site, program), observations.inside(site["fn"], site["value"])
             if isinstance(site["fn"], MaskedDistribution):  # what it masks may be anything
-                inside = inside | ~torch.as_tensor(site["fn"]._mask)
+                inside = inside | ~torch.as_tensor(site["fn"]._mask, device=inside.device)
             if not bool(inside.all()):
                 raise PairError(
                     f"site {name!r}",
@@ -171,7 +171,7 @@ def _is_point(fn: Any) -> bool:
 def is_masked(site: Site) -> bool:
     """Tell whether a site's density is left out, by a mask that is False, or False throughout."""
     masks = [site["mask"], site["fn"]._mask if isinstance(site["fn"], MaskedDistribution) else None]
-    return any(mask is not None and not bool(torch.as_tensor(mask).any()) for mask in masks)
+    return any(mask is not None and not bool(mask.any() if isinstance(mask, Tensor) else mask) for mask in masks)
 
 
 def _event_shape(site: Site) -> tuple[int, ...]:

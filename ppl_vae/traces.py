@@ -176,4 +176,4 @@ def log_weights(model_sites: Sites, guide_sites: Sites) -> Tensor:
 def add(terms: Iterable[Tensor]) -> Tensor:
     """Return the sum of tensors that broadcast; zero where there are none (a guide of a model without latents)."""
     listed = list(terms)
-    return functools.reduce(operator.add, listed) if listed else torch.zeros(())
+    return functools.reduce(operator.add, listed) if listed else torch.zeros((), device="cpu")

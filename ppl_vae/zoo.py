@@ -14,9 +14,10 @@ from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
 from ppl_vae import likelihoods
+from ppl_vae.checks import check_kind, one_of
 from ppl_vae.context import isolated
 from ppl_vae.data import Spec
-from ppl_vae.errors import InputError, unknown_name
+from ppl_vae.errors import InputError
 from ppl_vae.guides import (
     AmortizedDelta,
     AmortizedMixture,
@@ -32,7 +33,7 @@ from ppl_vae.guides import (
 from ppl_vae.models import CVAE, M1M2, M2, PPCA, VAE, Autoencoder, CountVAE, Hierarchical
 from ppl_vae.networks import MLP, ConvDecoder, ConvEncoder, LogInputs
 from ppl_vae.pair import Pair, as_pair
-from ppl_vae.shapes import as_shape
+from ppl_vae.shapes import as_widths
 
 Builder = Callable[..., Pair]
 
@@ -69,8 +70,7 @@ def vae(
     `activation`) or ``"conv"`` (for data with an image shape).
     """
     chosen = _likelihood(spec, likelihood)
-    if architecture not in ARCHITECTURES:
-        raise unknown_name("architecture", architecture, ARCHITECTURES)
+    one_of("architecture", architecture, ARCHITECTURES)
     counts, outputs = isinstance(chosen, COUNTS), AmortizedNormal.outputs(latent_dim, covariance)
     if architecture == "mlp":
         networks = _networks(hidden, activation)
@@ -216,8 +216,7 @@ def hierarchical(
     ``latent_dims`` has the sizes of the layers, that nearest the data first, and ``hidden`` the widths of each layer's
     networks, or those of all; ``guide`` is ``"ladder"``, ``"bottom-up"`` or ``"top-down"``.
     """
-    if guide not in HIERARCHICAL_GUIDES:
-        raise unknown_name("guide", guide, HIERARCHICAL_GUIDES)
+    one_of("guide", guide, HIERARCHICAL_GUIDES)
     networks: dict[str, Any] = {"hidden": hidden, "activation": activation, "batch_norm": batch_norm, "init": init}
     model = Hierarchical(spec.x_shape, latent_dims, likelihood=_likelihood(spec, likelihood), **networks)
     if guide == "ladder":
@@ -228,7 +227,7 @@ def hierarchical(
 
 def _networks(hidden: Sequence[int], activation: str) -> dict[str, Any]:
     """Return the arguments of an MLP; no hidden layers make it affine."""
-    return {"hidden": as_shape("hidden", hidden) if hidden != () else (), "activation": activation}
+    return {"hidden": as_widths("hidden", hidden), "activation": activation}
 
 
 def _num_classes(spec: Spec, pair: str) -> int:
@@ -302,25 +301,25 @@ def build(name: str, spec: Spec, *, seed: int = 0, **given: Any) -> Pair:
         For an unknown name or option, or one that does not fit the data.
     """
     builder = _builder(name)
+    check_kind("spec", spec, Spec, "the description of data", "data.spec")
     known = options(name)
     for option in given:
-        if option not in known:
-            raise unknown_name(f"option of {name}", option, known)
+        one_of(f"option of {name}", option, known)
     with isolated(seed):
         return as_pair(builder(spec, **given))
 
 
 def _builder(name: str) -> Builder:
-    if name in _BUILDERS:
+    if isinstance(name, str) and name in _BUILDERS:
         return _BUILDERS[name]
     entries = {entry.name: entry for entry in _entries()}
-    if name not in entries:
-        raise unknown_name("pair", name, [*_BUILDERS, *entries])
+    one_of("pair", name, _BUILDERS | entries)
+    entry = entries[name]
     try:
-        return entries[name].load()
+        return entry.load()
     except Exception as error:
         told = " ".join(str(error).split())
-        raise InputError(f"pair {name!r}", expected=f"{entries[name].value} to import", got=told) from error
+        raise InputError(f"pair {name!r}", expected=f"{entry.value} to import", got=told) from error
 
 
 def _entries() -> list[EntryPoint]:

@@ -3,12 +3,14 @@
 equal             the fits of `FITS`: FOLDER/NAME-RANK.pt
 trouble           what goes wrong in `TROUBLE`, and what then is as before: FOLDER/trouble-RANK.json
 killed RANK       a fit into FOLDER/run, whose worker RANK kills itself in the middle
+lost, busy        the same, whose worker 1, or both, are busy in the middle
 """
 
 import json
 import os
 import signal
 import sys
+import time
 import warnings
 from pathlib import Path
 
@@ -162,6 +164,25 @@ def joint(folder=None, given=None, mine=None, **options):
     return ppl_vae.fit(mine or pair(), given or batch(48), run_dir=folder, **options)
 
 
+class Stuck(ELBO):
+    """The bound, in whose 8th step some workers are busy for five minutes, all having said who they are."""
+
+    def __init__(self, folder, ranks):
+        super().__init__()
+        steps = iter(range(1, 1000))
+        self.count = lambda: next(steps) == 8 and self.stop(folder, ranks)
+
+    def stop(self, folder, ranks):
+        (folder / f"pid-{RANK}").write_text(str(os.getpid()))
+        if RANK in ranks:
+            time.sleep(300)
+
+    def differentiable_loss(self, model, guide, **kwargs):
+        if torch.is_grad_enabled():
+            self.count()
+        return super().differentiable_loss(model, guide, **kwargs)
+
+
 def bad_row():
     """Data whose last row is bad, and a batch that gives it to the second worker alone."""
     rows = batch(48)
@@ -233,6 +254,14 @@ def trouble(folder):
 
 def killed(folder, rank):
     joint(folder / "run", objective=Counting(8, signal.SIGKILL, int(rank)))
+
+
+def lost(folder):
+    joint(folder / "run", objective=Stuck(folder, [1]))
+
+
+def busy(folder):
+    joint(folder / "run", objective=Stuck(folder, [0, 1]))
 
 
 if __name__ == "__main__":

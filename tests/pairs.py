@@ -182,6 +182,14 @@ def _disentangled(likelihood: str, x_shape: tuple[int, ...] = (D,)) -> tuple[Dis
 
 _PIXELS = (IMAGE[0] * IMAGE[1] * IMAGE[2],)
 
+#: Enough of `PAIRS` for the fast tier of the tests: every model, guide and kind of batch, and most likelihoods.
+FEW = {
+    "ppca-linear", "ppca-amortized-full", "vae-bernoulli", "vae-normal-learned", "vae-categorical", "count-vae",
+    "autoencoder", "vae-conv-bernoulli", "cvae-labels-prior", "cvae-image-prior", "m2-labelled", "m2-mixed-2d",
+    "m2-relaxed-mixed", "m1m2-mixed", "bottom-up-2", "top-down-2", "ladder-3", "ladder-batch-norm", "cross-modal-some",
+    "cross-modal-mixture", "disentangled",
+}  # fmt: skip
+
 PAIRS: dict[str, Case] = {
     "ppca-linear": Case(lambda: (PPCA(D, L), LinearGaussian(D, L)), exact=True),
     "factor-analysis-linear": Case(lambda: (PPCA(D, L, noise="diagonal"), LinearGaussian(D, L)), exact=True),

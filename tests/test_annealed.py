@@ -78,6 +78,7 @@ def many_linear(models, each, D=3, L=2, seed=0):
     return {"W": W, "b": b, "s": s, "x": x}, exact.log_marginal(x.unsqueeze(-2), W, b, s).squeeze(-1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("start", ["prior", "guide"])
 def test_z_scores_over_two_hundred_random_models(start):
     data, log_p = many_linear(200, 2)
@@ -90,6 +91,7 @@ def test_z_scores_over_two_hundred_random_models(start):
     assert result["non_finite"] == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SCHEDULES)
 @pytest.mark.parametrize("start", ["prior", "guide"])
 def test_weights_are_unbiased(name, start):
@@ -115,6 +117,7 @@ def linear_pair(seed=0, D=6, L=3, N=30, scale=0.3):
     return Pair(model, guide), {"x": x}, (gain, -gain.sum(1), covariance)
 
 
+@pytest.mark.slow
 def test_an_exact_guide_gives_weights_that_are_all_alike():
     mine, data, _ = linear_pair()
     for K in (1, 20):
@@ -134,6 +137,7 @@ def test_one_distribution_is_importance_weighting():
     assert ais["details"]["acceptance"] is None
 
 
+@pytest.mark.slow
 def test_more_distributions_close_the_gap():
     mine, data, _ = linear_pair(N=5, scale=0.2)
     log_p = mine.model.log_marginal(**data).detach()
@@ -144,6 +148,7 @@ def test_more_distributions_close_the_gap():
     assert abs(gaps[-1]) < 0.2
 
 
+@pytest.mark.slow
 def test_beats_importance_weighting_where_the_guide_is_poor():
     """As many passes through the model: a gradient counts as three."""
     mine, data, (gain, offset, covariance) = linear_pair(D=30, L=10, scale=0.3)
@@ -158,6 +163,7 @@ def test_beats_importance_weighting_where_the_guide_is_poor():
 # -- other models -----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("guide", "start", "T"), [(BottomUp, "prior", 40), (BottomUp, "guide", 400), (TopDown, "guide", 100)]
 )
@@ -192,6 +198,7 @@ class RatesGuide(PyroModule):
             pyro.sample("r", dist.LogNormal(x.clamp_min(0.3).log(), 0.5).to_event(1))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("start", ["prior", "guide"])
 def test_positive_latents(start):
     x = torch.tensor([[-0.5], [0.4], [1.5], [4.0]])
@@ -224,6 +231,7 @@ class NestedGuide(PyroModule):
             pyro.sample("u", dist.Uniform(torch.zeros_like(t), t))
 
 
+@pytest.mark.slow
 def test_a_support_that_hangs_on_another_latent():
     """p(u) = log(2 / u) / 2 on (0, 2), so that one integral is left."""
     x = torch.tensor([[-0.3], [0.5], [1.9]])
@@ -252,6 +260,7 @@ class TopicsGuide(PyroModule):
             pyro.sample("p", dist.Dirichlet(0.5 * x + 1))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("start", ["prior", "guide"])
 def test_a_simplex(start):
     x = torch.tensor([[0.0, 0.0, 9.0], [3.0, 3.0, 3.0], [9.0, 0.0, 0.0], [1.0, 6.0, 2.0]])
@@ -289,6 +298,7 @@ def test_latents_go_there_and_back():
     torch.testing.assert_close(weight, dist.Normal(latents["r"][:, 0], latents["s"]).log_prob(x[:, 0])[None])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("start", ["prior", "guide"])
 @pytest.mark.parametrize(
     ("model", "guide", "x", "log_p"),
@@ -335,6 +345,7 @@ def test_schedules_by_hand():
 # -- how it runs ------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("start", ["prior", "guide"])
 def test_recorded_is_the_same_as_eager(start):
     mine, data = Pair(TwoLayers(), BottomUp()), batch(9)
@@ -346,6 +357,7 @@ def test_recorded_is_the_same_as_eager(start):
     torch.testing.assert_close(graph["variances"], eager["variances"], rtol=1e-3, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_one_recording_serves_every_chunk(monkeypatch):
     calls = []
     monkeypatch.setattr("ppl_vae.proof.record", lambda *a, **k: calls.append(a) or recorded(*a, **k))
@@ -360,6 +372,7 @@ def test_one_recording_serves_every_chunk(monkeypatch):
         torch.testing.assert_close(result["values"], log_p, rtol=1e-9, atol=1e-9)
 
 
+@pytest.mark.slow
 def test_chunks_hold_every_datum_and_particle_once(monkeypatch):
     """With an exact guide a value tells which datum it is of, and the effective size how many particles."""
     mine, data, _ = linear_pair(N=4)
@@ -381,6 +394,7 @@ def test_chunks_hold_every_datum_and_particle_once(monkeypatch):
     assert {(1, 1, 3), (3, 4, 3)} < seen
 
 
+@pytest.mark.slow
 def test_seed_settles_it_and_the_random_state_stays():
     mine, data = pair(), batch(5)
     state = torch.get_rng_state()
@@ -390,6 +404,7 @@ def test_seed_settles_it_and_the_random_state_stays():
     assert not torch.equal(first["values"], run(mine, data, 3, seed=2)["values"])
 
 
+@pytest.mark.slow
 def test_acceptance_is_told_and_near_its_target():
     mine, data, _ = linear_pair(D=30, L=10, N=5)
     for target in (0.5, 0.9):
@@ -493,6 +508,7 @@ def test_auxiliary_sites_are_refused_as_a_start_alone():
     assert Unconstrained(mine, data, "prior").size == 2
 
 
+@pytest.mark.slow
 def test_as_a_method_of_log_likelihood():
     mine, data, _ = linear_pair()
     ais = log_likelihood(mine, data, method="ais", num_particles=50, annealing=SHORT | {"start": "guide"})

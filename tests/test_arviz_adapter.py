@@ -97,6 +97,7 @@ def test_k_of_no_data_is_empty():
     assert pareto_k(np.empty((0, 200)), 1000).shape == (0,)
 
 
+@pytest.mark.slow
 def test_k_of_ten_thousand_data_takes_seconds():
     weights = largest(log_weights("normal", 1000, rows=100))
     start = time.process_time()

@@ -81,6 +81,7 @@ def test_there_is_no_rate_whatever_its_weight(batch):
     assert set(runs[2].config["step"]["paths"].values()) == {"graph"}
 
 
+@pytest.mark.slow
 def test_without_hidden_layers_it_is_pca():
     """The least squared error of a linear autoencoder is that of principal components (Baldi & Hornik 1989)."""
     generator = torch.Generator().manual_seed(0)
@@ -120,6 +121,7 @@ def test_nor_does_a_sandwich(pair):
         sandwich(pair, 3, num_particles=2)
 
 
+@pytest.mark.slow
 def test_the_command_line_and_the_report_say_so(tmp_path, capsys):
     folder = tmp_path / "run"
     tiny = ["--epochs", "1", "--latent-dim", "3", "--hidden", "8", "--device", "cpu", "--compile", "off"]
@@ -157,6 +159,7 @@ def test_one_latent_is_left_out_of_the_report(tmp_path):
 # -- points under a model that has a prior --------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_point_has_no_weights_but_the_prior_has(tmp_path):
     torch.manual_seed(0)
     model, x = VAE(D, L, hidden=(5,), likelihood="normal"), torch.randn(30, D)

@@ -96,6 +96,7 @@ def test_what_data_share_counts_for_its_part_of_the_data_set(data_size, path, kl
         torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-12)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", ["off", "graph"])
 @pytest.mark.parametrize("cuts", [(0, 7), (0, 3, 7), (0, 1, 3, 7)])
 def test_workers_rows_add_up_to_the_batch(cuts, path):

@@ -20,6 +20,7 @@ def balls(joints, bones, size, half_width, radius, count=4000):
     return torch.where(front < torch.inf, (half_width - front) / (2 * half_width), 0.0)
 
 
+@pytest.mark.slow
 def test_a_picture_is_that_of_many_balls():
     joints = torch.randn(6, 4, 3, dtype=torch.float64) * 40
     joints[5, 1, :2] = joints[5, 0, :2]  # a bone along the ray

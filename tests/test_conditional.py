@@ -36,6 +36,7 @@ def test_is_the_difference_of_two_independent_estimates(pair):
     assert "log p(a | b, c)" in str(found)
 
 
+@pytest.mark.slow
 def test_variance_is_that_of_repeats(pair):
     data = draws(pair, N)
     runs = [conditional_log_likelihood(pair, data, "a", "b", num_particles=300, seed=2 * seed) for seed in range(100)]

@@ -3,9 +3,11 @@
 import re
 
 import numpy as np
+import pytest
 from source_tree import ROOT
 
 
+@pytest.mark.slow
 def test_the_pair_of_the_guide_runs_and_is_evaluated(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8"), re.DOTALL)

@@ -212,6 +212,7 @@ def independent(train, test, e_train=None, e_test=None):
     return scipy.stats.poisson(mean).logpmf(test).sum(1).mean()
 
 
+@pytest.mark.slow
 def test_a_fit_beats_independent_poissons():
     x, e = simulated()
     data = ppl_vae.data.from_tensors({"x": x, "exposure": e})

@@ -51,12 +51,14 @@ class TestLinearGaussian:
         pair = exact_pair(join, names, trust=0.6)
         return pair, draws(pair, N), layers(pair)
 
+    @pytest.mark.slow
     def test_each_modality_and_the_joint(self, join, names):
         pair, data, affine = self.make(join, names)
         for given in (*((name,) for name in names), names):
             batch = only(data, given)
             close(ppl_vae.log_likelihood(pair, batch, num_particles=K), exact.log_marginal(batch, affine))
 
+    @pytest.mark.slow
     def test_a_conditional(self, join, names):
         pair, data, affine = self.make(join, names)
         target, given = names[0], names[1:]
@@ -65,6 +67,7 @@ class TestLinearGaussian:
         close(estimate, truth)
         assert estimate.quantity == f"log p({target} | {', '.join(given)})"
 
+    @pytest.mark.slow
     def test_data_that_miss_some(self, join, names):
         pair, data, affine = self.make(join, names)
         batch = data | some_missing(names, N)

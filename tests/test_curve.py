@@ -74,6 +74,7 @@ def test_weights_of_zero_stay_in_the_curve():
     assert torch.isfinite(groups.levels[5].variance()).all()
 
 
+@pytest.mark.slow
 def test_curve_rises_from_the_elbo_to_the_exact_value():
     mine, x = imperfect(3)
     data = {"x": x.repeat(300, 1)}

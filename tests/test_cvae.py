@@ -143,6 +143,7 @@ class TestAffine:
         assert (bound < exact_log_marginal(pair, kind, x, c) + SE * error).all()
 
 
+@pytest.mark.slow
 def test_annealing_agrees_with_the_exact_value():
     """Annealed importance sampling, and its bounds from both sides on data that the model drew."""
     kind = KINDS["labels"]
@@ -239,6 +240,7 @@ def test_networks_of_one_s_own():
     assert pair.check({"x": x, "c": c}).latent_dim == L
 
 
+@pytest.mark.slow
 def test_a_fit_tells_classes_apart():
     """Two classes that lie apart: what is generated for a label lies where its data do, and log p(x|c) knows it."""
     torch.manual_seed(0)
@@ -469,6 +471,7 @@ def test_bad_data(call, message):
 # -- from the shell -------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_command_line(tmp_path, capsys):
     folder = tmp_path / "run"
     tiny = ["--epochs", "1", "--latent-dim", "2", "--hidden", "8", "--device", "cpu", "--compile", "off"]

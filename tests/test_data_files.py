@@ -284,6 +284,7 @@ def mnist():
     return data.load("mnist", binarization="none")
 
 
+@pytest.mark.slow
 def test_mnist(mnist):
     assert [split.size for split in mnist.splits.values()] == [50_000, 10_000, 10_000]
     x = torch.cat([mnist.train["x"], mnist.validation["x"]])
@@ -301,6 +302,7 @@ def test_mnist_files_have_the_checksums_that_downloads_are_held_to():
         assert f"md5:{hashlib.md5((folder / remote.name).read_bytes()).hexdigest()}" == remote.checksum
 
 
+@pytest.mark.slow
 def test_dynamic_mnist_shows_a_draw_of_the_grey_values(mnist):
     dynamic = data.load("mnist")
     assert dynamic.spec.binarization == "dynamic"
@@ -313,6 +315,7 @@ def test_dynamic_mnist_shows_a_draw_of_the_grey_values(mnist):
     assert data.load("mnist", binarization="fixed").test.digest != dynamic.test.digest
 
 
+@pytest.mark.slow
 def test_binarized_mnist(tmp_path):
     path = real("binarized_mnist/binarized_mnist.npz")
     loaded = data.load("binarized-mnist")
@@ -336,6 +339,7 @@ def test_binarized_mnist(tmp_path):
     np.testing.assert_array_equal(images.read_amat(tmp_path / "test.amat", 10_000).numpy(), bits)
 
 
+@pytest.mark.slow
 def test_omniglot():
     path = real("omniglot/omniglot28.npz")
     grey = data.load("omniglot", binarization="none")

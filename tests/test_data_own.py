@@ -197,6 +197,36 @@ def bad(value, row=7):
         ({"x": X + 1j}, {}, "x: expected real numbers; got values of type torch.complex64"),
         ({1: X, "x": X}, {}, "data: expected names as keys; got 1"),
         (
+            np.ma.masked_equal(np.where(np.arange(20) == 3, -999.0, 1.0)[:, None], -999.0),
+            {},
+            "x: expected values that are all there; got a masked array, 1 of 20 values hidden; try leaving those rows",
+        ),
+        (X.to("meta"), {}, "x: expected a tensor with values; got one on the device 'meta', which has none"),
+        (
+            X.to(torch.float8_e4m3fn),
+            {},
+            "x: expected real numbers; got values of type torch.float8_e4m3fn; try x.float",
+        ),
+        (
+            torch.nested.nested_tensor([torch.zeros(2), torch.zeros(3)]),
+            {},
+            "x: expected a dense tensor; got a nested one; try",
+        ),
+        (
+            np.full((20, 2), 2**63, np.uint64),
+            {},
+            "x: expected whole numbers up to 9223372036854775807; got 9223372036854775808",
+        ),
+        (
+            {"x": X, "y": torch.full((20,), 10**12)},
+            {},
+            r"y: expected labels 0..C-1 below 1,000,000; got 1e\+12 in row 0 .*; try counting classes from 0",
+        ),
+        (X, {"dtype": torch.int64}, "dtype: expected a floating type of torch; got torch.int64; try torch.float32"),
+        (X, {"dtype": "float32"}, "dtype: expected a floating type of torch; got 'float32'; try torch.float32"),
+        (X, {"name": 3}, "name: expected a name; got 3"),
+        (X, {"seed": True}, "seed: expected a whole number >= 0; got True"),
+        (
             object(),
             {},
             "source: expected a mapping of tensors, a tensor, an array, a DataFrame, a path or a torch Dataset; "
@@ -213,6 +243,22 @@ def test_bad_data_get_one_line(source, options, message):
     with pytest.raises(InputError, match=message) as caught:
         data.from_tensors(source, **options)
     assert "\n" not in str(caught.value)
+
+
+def test_what_can_be_read_without_loss_is_read():
+    for source in (X.to_sparse(), X.to_sparse_csr(), np.ma.masked_array(X.numpy()), X.numpy().astype(np.longdouble)):
+        assert torch.equal(data.from_tensors(source, shuffle=False).train["x"], X[:16])
+    assert data.from_tensors({"x": X, "y": Y}, splits=(np.int64(16), 2, np.int64(2))).train.size == 16
+
+
+def test_only_a_whole_data_set_gets_few_labels():
+    for change in (
+        data.given_labels,
+        lambda given: data.with_few_labels(given, 3),
+        lambda g: data.binarize(g, "fixed"),
+    ):
+        with pytest.raises(InputError, match=r"data: expected a whole data set; got .*; try ppl_vae.data.from_tensors"):
+            change({"x": X, "y": Y})
 
 
 def test_a_data_set_is_not_made_twice():

@@ -131,6 +131,7 @@ def test_splits_do_not_overlap_and_cover_everything():
         assert (counts - share).abs().max() <= 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["digits", "sprites", "linear-gaussian"])
 def test_same_seed_same_numbers_and_the_global_generators_stay_untouched(name):
     before = torch.get_rng_state(), np.random.get_state()[1].tolist(), random.getstate()

@@ -34,6 +34,7 @@ def sprites():
     return data.load("sprites", num_rows=3000, size=64)
 
 
+@pytest.mark.slow
 def test_sprites_have_the_shape_that_the_spec_claims(sprites):
     small = data.load("sprites", num_rows=100)
     assert small.spec.x_shape == (1024,)
@@ -54,6 +55,7 @@ def test_factors_alone_determine_a_sprite(sprites):
     assert torch.equal(data.draw_sprites(train["factors"][rows], 64), train["x"][rows])
 
 
+@pytest.mark.slow
 def test_ink_has_the_area_of_the_shape():
     # positions uniform over whole pixels: the expected number of pixel centres inside is the area itself
     uniform = torch.rand(3000, 5, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
@@ -64,6 +66,7 @@ def test_ink_has_the_area_of_the_shape():
         assert ratio.std() < 0.05
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", [0, 1, 2])
 def test_sprites_agree_with_their_outlines_as_polygons(sprites, shape):
     train = sprites.train
@@ -100,6 +103,7 @@ def test_moving_a_sprite_moves_its_middle():
     torch.testing.assert_close(down, torch.tensor([16.0, 48, 16, 48]), atol=0.1, rtol=0)
 
 
+@pytest.mark.slow
 def test_sprites_agree_with_real_dsprites():
     path = Path(os.environ.get("PPL_VAE_DATA", "")) / "dsprites" / "dsprites_small.npz"
     if "PPL_VAE_DATA" not in os.environ or not path.is_file():

@@ -33,6 +33,7 @@ def quick(tmp_path_factory):
     return out, lines
 
 
+@pytest.mark.slow
 def test_it_writes_a_report_that_needs_nothing_else(quick):
     out, _ = quick
     html = (out / "report.html").read_text()
@@ -48,6 +49,7 @@ def test_it_writes_a_report_that_needs_nothing_else(quick):
     assert "do not compare" in html
 
 
+@pytest.mark.slow
 def test_it_tells_the_steps_and_sums_up(quick):
     out, lines = quick
     assert [line[:3] for line in lines[:4]] == ["1/4", "2/4", "3/4", "4/4"]
@@ -61,6 +63,7 @@ def test_it_tells_the_steps_and_sums_up(quick):
     assert lines[-1].startswith(f"report: {out / 'report.html'}")
 
 
+@pytest.mark.slow
 def test_its_runs_are_runs_like_any_other(quick, capsys):
     out, _ = quick
     for name in ("ppca", "vae"):
@@ -72,6 +75,7 @@ def test_its_runs_are_runs_like_any_other(quick, capsys):
         assert "the data are those of the fit" in said
 
 
+@pytest.mark.slow
 def test_a_folder_with_a_report_is_left_alone(quick, capsys):
     out, _ = quick
     before = (out / "report.html").read_bytes()
@@ -81,6 +85,7 @@ def test_a_folder_with_a_report_is_left_alone(quick, capsys):
     assert (out / "report.html").read_bytes() == before
 
 
+@pytest.mark.slow
 def test_a_folder_with_other_runs_is_left_alone(quick, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(module, "QUICK", Effort(ppca_epochs=1, vae_epochs=1, patience=1, hidden=(9,)))
     out = tmp_path / "out"
@@ -115,6 +120,7 @@ def comparison(tmp_path_factory):
     return PPCAComparison.of(*module._fit(source, folder, False, **module.PPCA_SETTINGS, epochs=Effort().ppca_epochs))
 
 
+@pytest.mark.slow
 def test_svi_reaches_the_closed_form(comparison):
     assert 0 < comparison.gap < 0.05
     assert comparison.kl < 0.01
@@ -122,6 +128,7 @@ def test_svi_reaches_the_closed_form(comparison):
     assert comparison.fitted["train"] < comparison.maximum["train"]
 
 
+@pytest.mark.slow
 def test_the_witness_is_scikit_learn(comparison):
     x = {name: split["x"].double().numpy() for name, split in comparison.data.splits.items()}
     expected = PCA(LATENTS, svd_solver="full").fit(x["train"]).score_samples(x["test"]).mean()
@@ -129,12 +136,14 @@ def test_the_witness_is_scikit_learn(comparison):
     assert np.isclose(comparison.maximum["test"], expected, atol=5e-3)
 
 
+@pytest.mark.slow
 def test_the_bound_lies_below_by_the_kl(comparison):
     lacking = comparison.fitted["train"] - comparison.bound
     assert lacking > -4 * comparison.bound_error
     assert abs(lacking - comparison.kl) < 4 * comparison.bound_error
 
 
+@pytest.mark.slow
 def test_the_posterior_means_agree_in_one_rotation(comparison):
     expected, means = comparison.posterior_means()
     assert expected.shape == means.shape == (comparison.data.test.size, LATENTS)
@@ -142,6 +151,7 @@ def test_the_posterior_means_agree_in_one_rotation(comparison):
     assert np.corrcoef(means.ravel(), expected.ravel())[0, 1] > 0.999
 
 
+@pytest.mark.slow
 def test_the_error_of_the_bound_is_a_standard_error(comparison):
     split = comparison.data.test
     bounds, errors = zip(*(monte_carlo_bound(comparison.run, split, seed=seed) for seed in range(40)), strict=True)

@@ -157,6 +157,7 @@ def expected_log_p(pair, name, moments, value):
     return fit - (variance @ weight.square().T).sum(1) / (2 * S**2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("source", ["x+pose+view", "x"])
 def test_both_bounds_are_those_of_the_paper(source):
     pair, data, weights, beta = make(), batch(), {"x": 2.0, "pose": 0.5, "view": 1.5}, 3.0

@@ -43,6 +43,7 @@ def mixture_information(centres, s):
     return entropy - 0.5 * math.log(2 * math.pi * math.e * s**2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("s", [0.2, 0.5, 2.0])
 def test_information_against_quadrature(s):
     factors = grid(2, 5)

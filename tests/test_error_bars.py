@@ -29,6 +29,7 @@ SE = 4.5
 # -- coverage ---------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("K", [100, 1000])
 @pytest.mark.parametrize("L", [1, 2, 5])
 @pytest.mark.parametrize("scale", [0.65, 0.8, 1.0, 1.25])
@@ -74,6 +75,7 @@ def test_a_hidden_tail_is_not_taken_for_spread_over_data():
 # -- bias -------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_bias_of_a_difference_of_logarithms():
     """By 20,000 repeats of one datum, against the closed form."""
     pair = exact_pair(trust=0.6)
@@ -119,6 +121,7 @@ def test_a_bias_larger_than_the_error_bar_says_so():
     assert lower <= truth <= upper
 
 
+@pytest.mark.slow
 def test_annealing_finds_what_importance_weights_miss():
     """A guide much too narrow: the closed form says by how much the estimate is too low."""
     mine, x, (gain, offset, covariance), _ = linear_gaussian(3, 12, 8, 10)

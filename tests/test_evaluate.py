@@ -110,6 +110,7 @@ def test_one_particle_is_the_bound():
     assert abs(one.mean - weights.mean()) < SE * error
 
 
+@pytest.mark.slow
 def test_more_particles_raise_the_estimate_to_the_exact_value():
     mine, x = imperfect(3)
     exact = log_likelihood(mine, {"x": x}, method="exact").mean
@@ -124,6 +125,7 @@ def test_more_particles_raise_the_estimate_to_the_exact_value():
 # -- error bars -------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_monte_carlo_error_over_seeds():
     mine, x = imperfect(5)
     results = [log_likelihood(mine, {"x": x}, num_particles=200, seed=seed) for seed in range(150)]
@@ -136,6 +138,7 @@ def test_monte_carlo_error_over_seeds():
     assert ((per_datum / told).log().abs() < SE * 0.12).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["exact", "importance"])
 def test_data_error_over_data_sets(method):
     """The spread of means over data sets of 30, and Monte Carlo noise taken out where there is some."""
@@ -237,6 +240,7 @@ def test_zero_weights_are_told_of():
     assert str(result).startswith("CAUTION: 60 log weights")
 
 
+@pytest.mark.slow
 def test_chunks_are_cut_to_the_memory():
     mine, x = imperfect(1)
     largest = []
@@ -442,6 +446,12 @@ def test_bad_arguments():
     for K in (0, -3, 1.5, "many"):
         with pytest.raises(InputError, match=rf"num_particles: expected an integer >= 1; got {K!r}; try"):
             log_likelihood(pair(), batch(), num_particles=K)
+    for seed in (True, None, -1, 0.5, "0", 2**63):
+        with pytest.raises(InputError, match=r"seed: expected a whole number, 0 or more.*; got "):
+            log_likelihood(pair(), batch(), num_particles=2, seed=seed)
+    for memory in (0, float("inf"), "64 MiB"):
+        with pytest.raises(InputError, match="memory: expected a number of bytes; got "):
+            log_likelihood(pair(), batch(), num_particles=2, memory=memory)
     line = r"method 'exact': expected a model with log_marginal\(\*\*batch\), such as PPCA; got Model; try method='imp"
     with pytest.raises(InputError, match=line):
         log_likelihood(pair(), batch(), method="exact")

@@ -43,6 +43,7 @@ def slopes(x, parameters):
     return torch.autograd.grad(value, (weight, bias, log_scale))
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings(OTHER_MAXIMA)
 @pytest.mark.parametrize("L", [1, 2, 3])
 def test_agrees_with_scikit_learn(L):
@@ -109,6 +110,7 @@ def test_heywood_case_ends_at_the_floor_with_the_slope_pointing_below():
     assert (scale_slope[held] < 0).all()
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings(OTHER_MAXIMA)
 def test_a_lower_floor_gives_a_higher_likelihood():
     x = heywood_sample()
@@ -144,6 +146,7 @@ def test_scaling_a_column_changes_only_its_scale():
     torch.testing.assert_close(difference, units.log().sum().expand(400), rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings(OTHER_MAXIMA)
 @pytest.mark.parametrize("seed", range(20))
 def test_converges_on_awkward_data(seed):
@@ -201,6 +204,7 @@ def climbed_by_scipy(x, L, starts, floor_share=1e-6):
     return best
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings(OTHER_MAXIMA)
 @pytest.mark.parametrize(
     ("seed", "short"), [(4, 1.5), (6, 0.5), (17, 0.1), (18, 1.0), (0, None), (9, None), (20, None), (24, None)]

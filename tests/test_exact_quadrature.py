@@ -69,6 +69,7 @@ def test_a_narrow_ridge_across_the_axes():
     assert max(asked) == 65**2  # a grid turned as the ridge is needs no more points than any other
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(4))
 def test_a_bernoulli_decoder_of_one_latent_agrees_with_scipys_quad(seed):
     logits = decoder(1, 8, seed, gain=2.0)
@@ -89,6 +90,7 @@ def test_a_bernoulli_decoder_of_one_latent_agrees_with_scipys_quad(seed):
         assert q.expectation[i].item() == pytest.approx(cube, abs=1e-7)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(2))
 def test_a_bernoulli_decoder_of_two_latents_agrees_with_scipys_dblquad(seed):
     logits = decoder(2, 6, seed)
@@ -153,6 +155,7 @@ def test_two_layers_of_one_latent_each():
     torch.testing.assert_close(q.mean, p.given(x=x).marginal("z1", "z2").mean, rtol=1e-7, atol=1e-8)
 
 
+@pytest.mark.slow
 def test_kinks_slow_it_down_and_the_error_is_of_the_right_size():
     """ReLU decoders, against 200,000 points, which are good to 1e-7 or so."""
     z = torch.linspace(-10, 10, 200_001, dtype=torch.float64)
@@ -206,6 +209,7 @@ def test_no_graph_is_kept():
     assert not q.log_marginal.requires_grad
 
 
+@pytest.mark.slow
 def test_many_data_in_blocks_of_their_own_keep_their_places():
     """So many that no grid holds all at once, some narrow and some wide, some far out: each finds its own rule."""
     generator = torch.Generator().manual_seed(0)

@@ -53,6 +53,7 @@ def bound_by_quadrature(p, mu, s, variance=1.0):
     return torch.trapezoid(Normal(mu, s).log_prob(x).exp() * inner, x).item()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("mu", "s"), DATA)
 @pytest.mark.parametrize("variance", [1.0, 0.5])
 def test_expected_bound_agrees_with_quadrature(example, mu, s, variance):
@@ -73,6 +74,7 @@ def test_misfit_and_gap_are_what_the_bound_lacks(example, mu, s):
         )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("mu", "s"), DATA)
 def test_optimum_is_what_a_numerical_optimiser_finds(example, mu, s):
     best = example.optimum(mu, s)
@@ -120,6 +122,7 @@ def test_sample_has_the_moments_of_the_data(example):
     assert x.var(correction=0).item() == pytest.approx(4, abs=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", [0, 1])
 def test_svi_finds_the_optimum(example, seed):
     mu, s = 3.0, 2.0
@@ -129,6 +132,7 @@ def test_svi_finds_the_optimum(example, seed):
     np.testing.assert_allclose(fitted, example.optimum(mu, s), atol=0.05)
 
 
+@pytest.mark.slow
 def test_script_prints_the_table_and_saves_the_figure(example, tmp_path, capsys):
     out = tmp_path / "new" / "figure.png"
     example.main(["--quick", "--out", str(out)])

@@ -154,6 +154,7 @@ def test_history_and_config():
     assert not run.pair.training
 
 
+@pytest.mark.slow
 def test_fit_improves_the_bound():
     run = fit(data=dataset(), epochs=150, lr=0.02)
     assert run.history["train_bound"][-1] > run.history["train_bound"][0] + 1
@@ -251,6 +252,7 @@ def overfitting():
     return Dataset(train, validation, validation)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("patience", [4, 1000])
 def test_early_stopping_returns_the_best_weights(tmp_path, patience):
     data, options = overfitting(), {"lr": 0.03, "batch_size": N}
@@ -302,6 +304,7 @@ def test_float64():
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("compile", ["off", "graph", "auto"])
 def test_recorded_steps_give_the_same_fit(compile):
     run = fit(data=dataset(), compile=compile, epochs=4, kl_warmup=2, clip_norm=1.0)
@@ -370,6 +373,7 @@ def test_shared_latents_carry_their_share_of_the_data_set():
     assert not torch.allclose(wrong, whole, rtol=1e-3)
 
 
+@pytest.mark.slow
 def test_fit_scales_shared_latents_to_the_map_estimate():
     """With a noise scale of one, the most probable weights solve (U'U + I) w = U'x, whatever the batch size."""
 
@@ -397,6 +401,7 @@ def test_fit_scales_shared_latents_to_the_map_estimate():
 # -- Pyro's own objectives --------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "theirs", [Trace_ELBO(), TraceMeanField_ELBO(), Trace_ELBO(num_particles=3, vectorize_particles=True)]
 )
@@ -414,6 +419,7 @@ def test_mean_field_bound_gives_our_numbers():
         assert theirs.history[name] == pytest.approx(ours.history[name], rel=1e-5)
 
 
+@pytest.mark.slow
 def test_enumerated_latents():
     torch.manual_seed(0)
     k = (torch.rand(200, 1) < 0.7).float()
@@ -430,6 +436,7 @@ def test_enumerated_latents():
     assert run.history["train_bound"][-1] > start + 0.05
 
 
+@pytest.mark.slow
 def test_enumerated_latents_beside_sampled_ones():
     class Both(Model):
         def forward(self, x=None, size=None):
@@ -446,6 +453,7 @@ def test_enumerated_latents_beside_sampled_ones():
     assert estimate.mean > run.history["train_bound"][-1] - 0.5
 
 
+@pytest.mark.slow
 def test_renyi_bound():
     run = fit(
         objective=RenyiELBO(alpha=0.5, num_particles=2, vectorize_particles=True), data=dataset(), epochs=100, lr=0.02
@@ -487,6 +495,7 @@ def bomb(done):
     return 1.0 if done < 2 / 5 else 1e30
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("compile", ["off", "graph"])
 def test_last_good_epoch_is_kept(tmp_path, compile):
     mine = pair()
@@ -535,16 +544,41 @@ BAD_OPTIONS = {
         ("adma", r"unknown optimizer: expected one of .*; got 'adma'; try 'adamax'"),
         ("lbfgs", r"unknown optimizer: expected one of .*; got 'lbfgs'"),
         (torch.optim.LBFGS, r"optimizer: expected one of first order; got LBFGS; try optimizer='adam'"),
+        (lambda parameters, lr: None, r"optimizer: expected a name, a class .*; got one that makes None"),
+        (3, r"optimizer: expected a name, a class of torch.optim, or callable.*; got an instance of int"),
     ],
     "optimizer_options": [
-        ({"momentun": 1}, r"optimizer_options: expected arguments of Adam; got \{'momentun': 1\} \(.*\)")
+        ({"momentun": 1}, r"optimizer_options: expected arguments of Adam; got \{'momentun': 1\} \(.*\)"),
+        (3, r"optimizer_options: expected a mapping of names to values; got int; try \{'weight_decay': 0.1\}"),
     ],
-    "schedule": [("cosin", r"unknown learning-rate schedule: expected one of .*; got 'cosin'; try 'cosine'")],
+    "schedule": [
+        (lambda done: -1.0, r"schedule: expected a function whose values are numbers, 0 or more; got -1.0"),
+        (lambda done: None, r"schedule: expected a function whose values are numbers, 0 or more; got None"),
+        ("cosin", r"unknown learning-rate schedule: expected one of .*; got 'cosin'; try 'cosine'"),
+    ],
     "dtype": [("float16", r"unknown dtype: expected one of float32, float64; got 'float16'; try")],
     "compile": [("graf", r"unknown compile: expected one of auto, graph, inductor, off; got 'graf'; try 'graph'")],
     "device": [
         ("gpu", r"device: expected one this machine has; got 'gpu'; try device='auto' or device='cpu'"),
         ("cuda:99", r"device: expected one this machine has; got 'cuda:99'; try device='auto' or device='cpu'"),
+        ("meta", r"device: expected one this machine has; got 'meta'; try device='auto' or device='cpu'"),
+        (torch.device("meta"), r"device: expected one this machine has; got device\(type='meta'\)"),
+        (None, r"device: expected the name of one this machine has; got None; try device='auto' or device='cpu'"),
+        (3.5, r"device: expected the name of one this machine has; got 3.5"),
+    ],
+    "checkpoint_seconds": [
+        (float("nan"), r"checkpoint_seconds: expected seconds, 0 or more; got nan"),
+        (-1, r"checkpoint_seconds: expected seconds, 0 or more; got -1"),
+        ("10", r"checkpoint_seconds: expected seconds, 0 or more; got '10'"),
+        (None, r"checkpoint_seconds: expected seconds, 0 or more; got None"),
+    ],
+    "run_dir": [
+        (2, r"run_dir: expected a path; got 2; try run_dir='runs/vae'"),
+        ("", r"run_dir: expected a path; got ''; try run_dir='runs/vae'"),
+    ],
+    "source": [
+        (3, r"source: expected a mapping of names to values; got int"),
+        ({"a": object}, r"source a: expected plain values.*; got <class 'object'>"),
     ],
     "objective": [
         ("elbo", r"objective: expected a pyro.infer.ELBO; got 'elbo'; try ppl_vae.objectives.ELBO\(\)"),

@@ -181,6 +181,7 @@ def test_every_part_leads_back_to_the_file(made_up):
     check_the_way_back(found, held)
 
 
+@pytest.mark.slow
 def test_parts_are_whole_videos_with_a_gap_before_the_validation_part(made_up):
     name, held = made_up
     found = data.load(f"hands-{name}")
@@ -206,6 +207,7 @@ def test_2d_joints_by_their_own_size_tell_neither_depth_nor_size(folder):
     assert torch.allclose(far["joints3d"], near["joints3d"], atol=1e-5)
 
 
+@pytest.mark.slow
 def test_2d_joints_by_depth_are_those_of_a_flat_hand(folder):
     """Moved along their rays to the depth of the root, joints lie at the 2D ones."""
     held = synthetic_hands.write(folder, "nyu")
@@ -280,6 +282,7 @@ def test_a_whole_hand_has_its_root(folder):
 # --- the real ones ----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SETS)
 def test_real_hands_lead_back_to_the_file(name):
     held = real(name)
@@ -292,6 +295,7 @@ def test_real_hands_lead_back_to_the_file(name):
         assert split["joints3d"].abs().max() < found.truth.half_width  # none is cut off
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SETS)
 def test_real_palms_have_a_plane(name):
     real(name)

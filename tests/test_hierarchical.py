@@ -176,6 +176,7 @@ def test_a_guide_set_to_the_posterior_gives_every_weight_the_value_log_p_x(kind,
         torch.testing.assert_close(pair.log_weights(batch, 5), wanted.expand(5, -1), rtol=1e-9, atol=1e-9)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["bottom-up", "top-down"])
 @pytest.mark.parametrize("latent_dims", SIZES)
 def test_importance_weighting_agrees_with_log_p_x(kind, latent_dims):
@@ -275,6 +276,7 @@ def tree(latent_dims, x_dim=6):
     return model
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("latent_dims", [(4, 2), (4, 2, 1)])
 def test_the_bound_of_a_ladder_reaches_the_exact_log_p_x_after_training(latent_dims):
     """By 0.02 nats or less, with model and guide trained together, the guide from scratch."""

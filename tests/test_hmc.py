@@ -88,6 +88,7 @@ def test_leapfrog_is_of_second_order():
     assert 3.7 < errors[1] / errors[2] < 4.3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("step", [0.3, 0.9])
 def test_a_transition_leaves_its_target_invariant(step):
     """Exact draws stay exact draws: mean and covariance within error, with a step so large that many are refused."""
@@ -117,6 +118,7 @@ def test_energy_errors_average_to_no_change_of_volume():
     assert abs(ratio.mean() - 1) < SE * ratio.std() / n**0.5
 
 
+@pytest.mark.slow
 def test_chains_from_afar_reach_their_target():
     torch.manual_seed(4)
     u = torch.full((4000, 2, 1), 6.0, dtype=F64)
@@ -143,6 +145,7 @@ def test_an_end_that_is_no_number_is_refused():
     assert (after < 2).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("target", [0.5, 0.65, 0.9])
 def test_adaptation_reaches_its_target(target):
     """For data of scales a hundred times apart, each by itself."""

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 
+import pytest
 from source_tree import PACKAGE, ROOT, imports, modules
 
 
@@ -18,10 +19,12 @@ def changed_by_importing(names, **environment):
     return json.loads(done.stdout.splitlines()[-1])
 
 
+@pytest.mark.slow
 def test_importing_the_library_changes_nothing():
     assert changed_by_importing([name for name in modules() if not name.endswith("__main__")]) == []
 
 
+@pytest.mark.slow
 def test_the_check_of_importing_finds_a_change(tmp_path):
     guilty = {
         "torch.default_dtype": "import torch; torch.set_default_dtype(torch.float64)",

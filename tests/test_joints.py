@@ -136,6 +136,7 @@ def test_ridge_is_scikit_learns_at_the_penalty_of_least_validation_error():
     np.testing.assert_allclose(predicted.flatten(1), errors[min(errors)], atol=1e-3)
 
 
+@pytest.mark.slow
 def test_the_mlp_learns_what_no_line_does():
     x = torch.linspace(-2, 2, 600)[:, None]
     y = torch.stack([x.sin(), x.square(), x], -1)
@@ -186,6 +187,7 @@ def test_a_validation_part_is_needed():
         regression(Dataset(found.train, None, found.test), "x", "y3d")
 
 
+@pytest.mark.slow
 def test_hands_are_told_from_2d_joints_and_pictures(tmp_path, monkeypatch):
     monkeypatch.setenv("PPL_VAE_DATA", str(tmp_path))
     synthetic_hands.write(tmp_path, "icvl", frames=(300, 900))

@@ -140,6 +140,7 @@ def kl_of(mine):
     return float(kl_divergence(q, Normal(0.0, 1.0)).sum(-1).mean().detach())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("objective", [ELBO(), IWELBO(3)], ids=["ELBO", "IWELBO"])
 @pytest.mark.parametrize("rule", [4.0, WarmUp(2, 4.0), Cyclical(2, 0.25, 4.0), Normalised(0.1)], ids=rule_name)
 def test_recorded_and_eager_fits_agree_and_nothing_is_recorded_anew(rule, objective, monkeypatch):
@@ -184,6 +185,7 @@ def test_capacity_has_the_gradient_of_the_distance():
     assert kl_of(below.pair) > kl_of(still.pair)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("delta", [0.5, 2.0])
 def test_the_constraint_holds_where_it_binds(delta):
     settings = {"epochs": 400, "batch_size": 60, "lr": 5e-2, "schedule": "exponential", "compile": "graph"}
@@ -198,6 +200,7 @@ def test_the_constraint_holds_where_it_binds(delta):
     assert float(-(distortion @ rate) / (rate @ rate)) == pytest.approx(run.history["kl_weight"][-1], rel=0.05)
 
 
+@pytest.mark.slow
 def test_capacity_reaches_c():
     run = fitted(Capacity(2.0, 60, 50.0), epochs=150, batch_size=60, lr=3e-2, compile="graph", schedule="exponential")
     assert kl_of(run.pair) == pytest.approx(2.0, rel=0.05)
@@ -205,6 +208,7 @@ def test_capacity_reaches_c():
     assert "kl_weight" not in run.history
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("compile", ["off", "graph"])
 @pytest.mark.parametrize("rule", [Constrained(1.5, 0.2), Cyclical(2), Capacity(2.0, 3, 20.0)], ids=lambda r: r.column)
 def test_a_resumed_fit_has_the_same_numbers(rule, compile, tmp_path):
@@ -304,6 +308,7 @@ def test_free_bits_are_refused_where_they_have_no_closed_form():
 # -- an objective with a module of its own ----------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("compile", ["off", "graph"])
 def test_the_classifier_of_factor_vae_is_trained_saved_and_resumed(compile, tmp_path):
     def run(epochs, **options):
@@ -319,6 +324,7 @@ def test_the_classifier_of_factor_vae_is_trained_saved_and_resumed(compile, tmp_
     assert torch.equal(run(4, run_dir=tmp_path / "run", resume=True), whole)
 
 
+@pytest.mark.slow
 def test_objectives_of_parts_are_recorded_to_the_same_numbers():
     for make in (lambda: BetaTCVAE(60, beta=4.0), lambda: FactorVAE(2, gamma=3.0, hidden=(8,))):
         runs = []

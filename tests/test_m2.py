@@ -178,6 +178,7 @@ def by_quadrature(pair, x):
 QUANTITIES = {"x only": "log p(x)", "all": "log p(x, y)", "some": "log p(x), or log p(x, y) for the 20 labelled"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["importance", "prior"])
 @pytest.mark.parametrize("classes", ["enumerated", "relaxed"])
 @pytest.mark.parametrize("given", GIVEN)
@@ -201,6 +202,7 @@ def test_log_likelihood_by_quadrature(given, classes, method):
     assert abs(ll.mean - float(other.mean())) > 20 * ll.standard_error
 
 
+@pytest.mark.slow
 def test_annealing_from_the_guide_has_no_part_of_the_classification_term():
     pair, x = wide_pair(5.0), pictures(20)
     y = torch.arange(20) % C
@@ -255,6 +257,7 @@ def test_masks_that_hide_nothing_or_everything(objective):
         torch.testing.assert_close(once(pair, objective, {"x": x, "y": Y, "labelled": mask}), wanted, **SAME)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("classes", ["enumerated", "sampled", "relaxed"])
 def test_what_a_mask_hides_changes_nothing(classes):
     pair, x = pair_of(classes=classes), pictures()
@@ -294,6 +297,7 @@ def test_a_known_label_is_the_class_of_what_is_generated_and_decoded(classes):
 # -- y drawn --------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("given", ["x only", "some"])
 @pytest.mark.parametrize("K", [1, 3])
 @pytest.mark.parametrize("kl", ["auto", "sampled"])
@@ -307,6 +311,7 @@ def test_the_score_function_has_the_mean_of_the_sum(K, given, kl):
     assert scores.var(0).sum() > grads.var(0).sum()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("given", ["x only", "some"])
 @pytest.mark.parametrize("kl", ["auto", "sampled"])
 def test_relaxed_classes_leave_the_bound_and_bend_its_gradient(given, kl):
@@ -372,6 +377,7 @@ def test_the_stack_is_the_sum_over_classes(K, given):
     torch.testing.assert_close(gradient, gradients(pair, -total), **SAME)
 
 
+@pytest.mark.slow
 def test_the_closed_form_and_the_score_function_of_the_stack():
     data = {"x": pictures()} | GIVEN["some"]
     losses, grads = estimates_of(stacked(), ELBO(kl="sampled"), data, 4000)
@@ -391,6 +397,7 @@ def test_a_sum_after_a_draw_has_no_weighted_bound():
         )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", ["off", "graph"])
 def test_a_frozen_m1_stays_as_it_is(path):
     pair = stacked()
@@ -439,6 +446,7 @@ def test_an_mlp_of_one_s_own_may_take_one_input():
     assert pair.check(PAIRS["m2-mixed"].batch() | {"x": pictures().float()}).observed == ("x",)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("likelihood", likelihoods.NAMES)
 @pytest.mark.parametrize("classes", [1, 2, 13])
 def test_every_likelihood_and_number_of_classes(likelihood, classes):
@@ -457,6 +465,7 @@ def test_every_likelihood_and_number_of_classes(likelihood, classes):
     assert pair.guide.classify(x).shape == (20, classes)
 
 
+@pytest.mark.slow
 def test_a_fit_learns_from_few_labels():
     """Two bars of pixels tell the class; ten labels say which is which, the rest where they lie."""
     torch.manual_seed(0)

@@ -115,6 +115,7 @@ def test_rebuilt_from_its_description(case):
     assert torch.equal(log_density(twin.eval(), batch, z), log_density(model.eval(), batch, z))
 
 
+@pytest.mark.slow
 def test_step_can_be_recorded(case):
     """No value is read back and no branch depends on data: the whole bound traces to one graph that gives the same."""
     model, guide = case.build()

@@ -150,6 +150,7 @@ def test_every_value_is_that_of_the_formula():
 # -- against closed forms ---------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_bounds_rise_with_the_particles_to_the_exact_value():
     mine, data = linear()
     exact = mine.model.log_marginal(data["x"]).sum().detach()
@@ -192,6 +193,7 @@ def divergence(alpha, m, s):
     return 0.5 * alpha * m**2 / mixed + (torch.log(1 / s) + torch.log(1 / mixed) / (2 * (alpha - 1)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("alpha", "s"), [(0.5, 0.7), (0.9, 0.6), (2.0, 1.2), (-0.5, 0.9)])
 def test_renyi_against_the_closed_form(alpha, s):
     mine, data = Pair(Normal1(), Off1(0.6, s)), {"x": torch.zeros(1, 1, dtype=F64)}
@@ -311,6 +313,7 @@ def test_a_mask_leaves_data_out(name):
     torch.testing.assert_close(tuple(a + b for a, b in zip(*halves, strict=True)), whole, **SAME)
 
 
+@pytest.mark.slow
 def test_bounds_of_a_small_batch_and_of_one_twice_its_size():
     """Particles and data do not mix: the bound of two batches at once is the sum of theirs."""
     mine, data = layers()

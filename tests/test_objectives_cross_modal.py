@@ -165,6 +165,7 @@ def test_the_weight_of_the_kl():
     torch.testing.assert_close(halves[0.25]["distortion"], halves[1.0]["distortion"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("join", JOINS)
 def test_a_fit_validates_by_the_halves(join):
     values = draws(exact_pair(), 60)
@@ -181,6 +182,7 @@ def test_a_fit_validates_by_the_halves(join):
     assert history["validation_bound"] == pytest.approx([-sum(both) for both in halves])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("join", JOINS)
 def test_recorded_equals_eager(join):
     batches = [draws(exact_pair(), N, seed) | some_missing(tuple(SHAPES), N, seed) for seed in range(4)]
@@ -271,6 +273,7 @@ def test_a_pair_of_one_s_own():
     assert all(torch.isfinite(torch.tensor(run.history["train_bound"])))
 
 
+@pytest.mark.slow
 def test_a_latent_without_a_reparameterised_sampler():
     """The score function's gradient of a bound, against that of the same law drawn through its parameters."""
 

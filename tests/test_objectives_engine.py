@@ -29,6 +29,7 @@ from pyro import poutine
 from pyro.infer import SVI
 from pyro.nn import PyroModule
 from test_objectives import Operations
+from tiers import fast_in
 from torch import nn
 
 import ppl_vae
@@ -100,6 +101,12 @@ def cases():
         yield pytest.param(OBJECTIVES[name], lambda: Pair(Switch(), SwitchGuide()), scalars, id=f"{name}-drawn")
 
 
+def fast_cases(few):
+    """Return the cases, those marked as slow whose names are not in `few`."""
+    for case in cases():
+        yield case if case.id in few else pytest.param(*case.values, id=case.id, marks=pytest.mark.slow)
+
+
 def steps(objective, make, data, path, weighted):
     torch.manual_seed(0)
     mine = make()
@@ -113,8 +120,21 @@ def steps(objective, make, data, path, weighted):
     return step, torch.stack(losses), torch.cat([p.detach().flatten() for p in mine.parameters()])
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("error")
-@pytest.mark.parametrize(("objective", "make", "data"), list(cases()))
+@pytest.mark.parametrize(
+    ("objective", "make", "data"),
+    fast_cases(
+        {
+            "elbo",
+            "iwelbo-dreg",
+            "wake-sleep",
+            "elbo-summed by the guide",
+            "iwelbo-vimco-summed by the model",
+            "elbo-drawn",
+        }
+    ),
+)
 def test_recorded_and_eager_are_equal(objective, make, data):
     weighted = not isinstance(objective, ReweightedWakeSleep) and make is not SUMMED_BY_MODEL[0]
     _, wanted, there = steps(objective, make, data, "off", weighted)
@@ -150,7 +170,8 @@ def test_new_tensors_are_on_the_device_of_the_pair(name):
             assert loss.device.type == "meta"
 
 
-@pytest.mark.parametrize("name", OBJECTIVES)
+@pytest.mark.slow
+@pytest.mark.parametrize("name", fast_in({"elbo", "iwelbo-dreg", "wake-sleep"}, OBJECTIVES))
 def test_fits(name):
     """Fits, tells its own bound of the validation data, and comes back from its description."""
     objective = OBJECTIVES[name]
@@ -167,7 +188,8 @@ def test_fits(name):
         assert vars(again) == vars(objective)
 
 
-@pytest.mark.parametrize("name", OBJECTIVES)
+@pytest.mark.slow
+@pytest.mark.parametrize("name", fast_in({"elbo", "iwelbo-dreg", "wake-sleep"}, OBJECTIVES))
 def test_plain_svi_script(name):
     class Script(Guide):
         """The guide, its parameters under names that the model does not have."""

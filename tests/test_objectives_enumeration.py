@@ -110,6 +110,7 @@ def test_summed_out_by_the_guide(objective, K, bound, blind):
     torch.testing.assert_close(gradient, gradients(mine, truth), **SAME)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("blind", [False, True])
 @pytest.mark.parametrize(
     ("objective", "plain"),
@@ -153,6 +154,7 @@ def test_a_weight_on_the_kl(K):
         torch.testing.assert_close(once(mine, ELBO(kl="sampled"), data, seed=2, programs=programs), got, **SAME)
 
 
+@pytest.mark.slow
 def test_agrees_with_pyro():
     mine, data = classes()
     theirs = TraceEnum_ELBO(max_plate_nesting=1)
@@ -322,6 +324,7 @@ def test_a_prior_that_the_model_sums_out(objective, K, bound, beta):
     torch.testing.assert_close(got, (truth.detach(), gradients(mine, truth)), **SAME)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("objective", [ELBO(), IWELBO(3, "dreg"), IWELBO(3, "stl")])
 def test_halves_and_estimators_of_a_summed_prior(objective):
     torch.manual_seed(0)

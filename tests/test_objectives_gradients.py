@@ -71,6 +71,7 @@ def make(name, size=3):
 # -- one mean ---------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", MAKES)
 @pytest.mark.parametrize(
     ("plain", "others"),
@@ -95,6 +96,7 @@ def test_estimators_of_one_bound_share_their_mean(name, plain, others):
         torch.testing.assert_close(once(mine, plain, data)[1][model], once(mine, other, data)[1][model])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "family",
     [
@@ -138,6 +140,7 @@ class NoPathOfLaterDraws(IWELBO):
         return Forgetful()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("wrong", [WholeDirectPartLeftOut, NoPathOfLaterDraws])
 def test_a_biased_estimator_would_be_seen(wrong):
     mine, data = make("bottom-up")
@@ -146,6 +149,7 @@ def test_a_biased_estimator_would_be_seen(wrong):
         alike(wanted, drawn(mine, wrong(4, "stl"), data, 4000)[1])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("objective", [ELBO(1, "sampled", "stl"), IWELBO(4, "stl"), IWELBO(4, "dreg")])
 def test_a_weight_on_the_kl_keeps_the_mean(objective):
     mine, data = make("bottom-up")
@@ -155,6 +159,7 @@ def test_a_weight_on_the_kl_keeps_the_mean(objective):
     alike(drawn(mine, plain, data, R, weight)[1], drawn(mine, objective, data, R, weight)[1])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("gradient", ["stl", "dreg"])
 def test_a_mask_on_the_latents_alone_keeps_the_mean(gradient):
     """With z masked in both programs the bound is log mean p(x | z_k), z from the guide."""
@@ -179,6 +184,7 @@ def test_a_mask_on_the_latents_alone_keeps_the_mean(gradient):
     alike(wanted, drawn(mine, IWELBO(4, gradient), data, R)[1])
 
 
+@pytest.mark.slow
 def test_shared_parameters_follow_every_occurrence():
     """One matrix in model and guide: its gradient is the sum of both parts."""
     mine, data = make("bottom-up")
@@ -242,6 +248,7 @@ def test_no_noise_where_the_guide_is_the_posterior(objective):
 # -- signal and noise -------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_signal_of_the_guides_gradient_falls_with_the_particles_unless_dreg():
     """Rainforth et al. (2018): the guide's ratio falls as 1 / sqrt(K); with DReG it rises as sqrt(K)."""
     torch.manual_seed(0)
@@ -344,6 +351,7 @@ class MixedGuide(PyroModule):
             pyro.sample("k", dist.Bernoulli(logits=self.logit[0] + self.logit[1] * z))
 
 
+@pytest.mark.slow
 def test_vimco_beside_a_reparameterised_latent():
     """K = 2, its four pairs of k written out for given z: an average over z alone is left to chance."""
     torch.manual_seed(0)
@@ -367,6 +375,7 @@ def test_vimco_beside_a_reparameterised_latent():
     alike(torch.stack(grads), got)
 
 
+@pytest.mark.slow
 def test_wake_sleeps_estimators_share_their_mean():
     mine, data = make("bottom-up")
     R = 4000

@@ -30,6 +30,7 @@ def at_the_posterior():
     return Pair(model, guide), {"x": x}
 
 
+@pytest.mark.slow
 def test_figures_are_those_of_draws_by_hand():
     mine, data = pair().to(F64), {"x": batch(6)["x"].double()}
     R = 200
@@ -61,6 +62,7 @@ def test_recorded_and_eager_give_the_same_figures(monkeypatch):
         assert first["a", name].variance == pytest.approx(second["a", name].variance, rel=1e-4)
 
 
+@pytest.mark.slow
 def test_no_noise_is_told_as_such():
     mine, data = at_the_posterior()
     report = gradient_report(mine, data, {"plain": IWELBO(4), "DReG": IWELBO(4, "dreg")}, draws=50)
@@ -131,6 +133,7 @@ def test_a_pair_without_parameters():
 # -- the plot ---------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_plot_shows_every_row_of_every_panel():
     mine, data = at_the_posterior()
     objectives = {"plain": IWELBO(4), "DReG": IWELBO(4, "dreg"), "wake": ReweightedWakeSleep(4)}

@@ -54,6 +54,7 @@ def test_the_models_gradient_is_that_of_the_importance_weighted_bound():
         torch.testing.assert_close(got[model], once(mine, IWELBO(5, "vimco"), data)[1][model], **SAME)
 
 
+@pytest.mark.slow
 def test_wake_phase_tends_to_the_divergence_from_the_posterior():
     """-sum_k p(k | x) dlog q(k | x)/dphi, to which the estimate comes near as K grows."""
     mine, data = switch()

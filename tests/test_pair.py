@@ -108,6 +108,7 @@ def test_conditions_reach_both_programs():
     assert mine.generate(u=data["u"])["x"].shape == data["x"].shape
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("auto", [AutoNormal, AutoMultivariateNormal, AutoDelta])
 def test_autoguides_fit_shared_latents(auto):
     model = Regression()

@@ -319,6 +319,7 @@ def test_by_name(name, classes):
         assert pair.log_weights({"x": data.test["x"]} | given, 2).shape == (2, data.test.size)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["m2", "m1m2"])
 def test_the_command_line(name, tmp_path, capsys):
     folder = tmp_path / "run"

@@ -318,6 +318,7 @@ class Unseen(PyroModule):
             pyro.sample("z", dist.Normal(mean + shift, s.exp()).to_event(1))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("batch_size", [1, 10])
 def test_values_that_leave_unseen_are_caught_however_few_the_rows(batch_size):
     data = {"x": torch.randn(40, 6, generator=torch.Generator().manual_seed(0))}
@@ -358,6 +359,7 @@ def test_dropout_under_a_checkpoint_has_the_programs_gradient(pictures):
 # -- estimates --------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["importance", "ais"])
 def test_an_estimate_by_a_recording_that_became_wrong_is_made_again(method, monkeypatch, pictures):
     monkeypatch.setattr(chunks, "WORTH_PROVING_AGAIN", 2)

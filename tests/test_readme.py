@@ -3,6 +3,7 @@
 import re
 from pathlib import Path
 
+import pytest
 import synthetic_hands
 import torch
 
@@ -13,6 +14,7 @@ TEXT = (ROOT / "README.md").read_text()
 BLOCKS = re.findall(r"```python\n(.*?)```", TEXT, flags=re.DOTALL)
 
 
+@pytest.mark.slow
 def test_the_twenty_lines_run(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     names = {}
@@ -46,6 +48,7 @@ def test_own_data_run(capsys):
     assert names["pair"].check(names["counts"].test).observed == ("x",)
 
 
+@pytest.mark.slow
 def test_several_modalities_run(tmp_path, monkeypatch, capsys):
     synthetic_hands.write(tmp_path, "nyu")
     monkeypatch.setenv("PPL_VAE_DATA", str(tmp_path))

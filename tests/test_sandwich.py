@@ -29,6 +29,7 @@ def exact_values(found):
     return exact.log_marginal(batch["x"].unsqueeze(-2), batch["W"], batch["b"], batch["s"]).squeeze(-1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("start", ["prior", "guide"])
 @pytest.mark.parametrize("T", [3, 40])
 def test_the_exact_value_lies_inside(start, T):
@@ -44,6 +45,7 @@ def test_the_exact_value_lies_inside(start, T):
     assert found.non_finite == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("K", [1, 3])
 def test_the_way_back_is_unbiased_too(K):
     """E[1/w'] = 1/p(x): also for the mean of chains that share the one exact draw that they start from.
@@ -72,6 +74,7 @@ def test_one_distribution_by_hand():
     assert found.gap > 1
 
 
+@pytest.mark.slow
 def test_the_gap_closes():
     mine, *_ = linear_pair()
     many = {"leapfrog_steps": 8, "rungs": 100}
@@ -85,6 +88,7 @@ def test_the_gap_closes():
     assert gaps[2].standard_error < 0.2
 
 
+@pytest.mark.slow
 def test_an_exact_guide_leaves_no_gap():
     mine, *_ = linear_pair()
     found = sandwich(mine, 10, num_particles=2, annealing=SHORT | {"start": "guide"})
@@ -94,6 +98,7 @@ def test_an_exact_guide_leaves_no_gap():
     assert found.gap_variances.max() < 1e-12
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("build", [lambda: Pair(TwoLayers(), BottomUp()), lambda: Pair(Rates(), RatesGuide())])
 def test_more_layers_and_positive_latents(build):
     torch.manual_seed(0)
@@ -102,6 +107,7 @@ def test_more_layers_and_positive_latents(build):
     assert found.standard_error < 0.1
 
 
+@pytest.mark.slow
 def test_a_start_that_is_no_exact_draw_shows(monkeypatch):
     """Chains that go back from another datum's z give no bound, and a short way back tells so."""
     mine, *_ = linear_pair()
@@ -117,6 +123,7 @@ def test_a_start_that_is_no_exact_draw_shows(monkeypatch):
     assert "the upper bound lies below the lower" in str(found)
 
 
+@pytest.mark.slow
 def test_recorded_is_the_same_as_eager():
     eager, graph = (sandwich(pair(), 6, num_particles=3, annealing=SHORT, compile=path) for path in ("off", "graph"))
     torch.testing.assert_close(graph.lower, eager.lower, rtol=1e-5, atol=1e-5)
@@ -124,6 +131,7 @@ def test_recorded_is_the_same_as_eager():
     assert graph.details["path"] == "graph"
 
 
+@pytest.mark.slow
 def test_seed_settles_it_and_the_random_state_stays():
     state = torch.get_rng_state()
     first, again, other = (sandwich(pair(), 4, num_particles=2, annealing=SHORT, seed=seed) for seed in (1, 1, 2))
@@ -133,6 +141,7 @@ def test_seed_settles_it_and_the_random_state_stays():
     assert not torch.equal(first.batch["x"], other.batch["x"])
 
 
+@pytest.mark.slow
 def test_chunks_keep_data_and_draws_together():
     """With an exact guide each bound is that of its own datum, in chunks of one row as in one chunk."""
     mine, *_ = linear_pair()
@@ -190,6 +199,7 @@ def test_cautions():
     assert "the upper bound lies below the lower" in crossed.caution()
 
 
+@pytest.mark.slow
 def test_one_particle():
     found = sandwich(pair(), 5, num_particles=1, annealing=SHORT)
     assert torch.isfinite(found.gaps).all()

@@ -6,6 +6,7 @@ import pytest
 import torch
 from pairs import PAIRS
 from pyro.nn import PyroModule
+from tiers import fast_in
 from torch import nn
 
 import ppl_vae
@@ -43,7 +44,8 @@ def batches_of(name, sizes=(6,) * STEPS):
     return [PAIRS[name].batch(size, seed=i) for i, size in enumerate(sizes)]
 
 
-@pytest.mark.parametrize("name", PAIRS)
+@pytest.mark.slow
+@pytest.mark.parametrize("name", fast_in({"ppca-linear", "vae-conv-bernoulli", "m2-mixed-2d", "ladder-2"}, PAIRS))
 def test_recorded_and_eager_are_equal(name):
     eager, recorded = pair_of(name), pair_of(name)
     _, wanted = steps(eager, batches_of(name), "off", ELBO(num_particles=2), weighted=True)
@@ -77,6 +79,7 @@ def test_without_a_compiler_the_graph_runs_and_says_so(monkeypatch):
     assert step.paths == {6: "graph"}
 
 
+@pytest.mark.slow
 def test_recorded_once_per_batch_shape():
     step, _ = steps(pair_of("vae-bernoulli"), batches_of("vae-bernoulli", (6, 6, 4, 6, 4)), "graph")
     assert step.recordings == 2

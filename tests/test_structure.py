@@ -75,6 +75,7 @@ STRANGERS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("compile", ["off", "graph"])
 @pytest.mark.parametrize("name", STRANGERS)
 def test_a_strangers_bound_is_that_of_the_same_program_in_our_words(name, compile):

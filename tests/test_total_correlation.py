@@ -53,6 +53,7 @@ def drawn(mine, data, objective, repeats=1500):
     return torch.stack([torch.stack([row[name] for name in PARTS]) for row in rows]) / len(data["x"])
 
 
+@pytest.mark.slow
 def test_the_parts_of_the_whole_data_against_quadrature():
     mine, data = linear()
     mean, scale = (t.detach().double().numpy() for t in (mine.guide.net(data["x"]), mine.guide.scale))
@@ -70,6 +71,7 @@ def test_weighted_sampling_of_the_whole_data_is_off_by_log_n_per_factor():
     torch.testing.assert_close(other, right + shift.expand_as(right), rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_stratified_batches_have_the_mean_of_the_whole():
     # Over all batches of three the estimate of q(z_i) has the mean q(z_i) exactly.
     mine, data = linear()
@@ -152,6 +154,7 @@ class Quadratic(nn.Module):
         return self.linear(torch.cat([z, z.square(), z.prod(-1, keepdim=True)], -1))
 
 
+@pytest.mark.slow
 def test_the_density_ratio_finds_a_known_total_correlation():
     rho = 0.8
     truth = torch.tensor(-0.5 * math.log(1 - rho**2))  # of a Normal with correlation rho

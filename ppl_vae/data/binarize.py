@@ -6,10 +6,11 @@ from dataclasses import replace
 
 import torch
 
+from ppl_vae.checks import one_of
 from ppl_vae.data.seeding import generator
-from ppl_vae.data.spec import BINARIZATIONS
-from ppl_vae.data.split import Dataset, Split
-from ppl_vae.errors import InputError, unknown_name
+from ppl_vae.data.spec import BINARIZATIONS, Binarization
+from ppl_vae.data.split import Dataset, Split, whole
+from ppl_vae.errors import InputError
 
 
 def binarize(data: Dataset, binarization: str, seed: int = 0) -> Dataset:
@@ -24,8 +25,8 @@ def binarize(data: Dataset, binarization: str, seed: int = 0) -> Dataset:
     InputError
         If the name of the binarisation is unknown, or x does not lie in [0, 1], or is binarised already.
     """
-    if binarization not in BINARIZATIONS:
-        raise unknown_name("binarization", binarization, BINARIZATIONS)
+    whole(data)
+    how: Binarization = one_of("binarization", binarization, BINARIZATIONS)
     if binarization == "none":
         return data
     if data.spec.support in ("real", "count"):
@@ -33,7 +34,7 @@ def binarize(data: Dataset, binarization: str, seed: int = 0) -> Dataset:
         raise InputError(f"binarization of {data.name}", expected="grey values in [0, 1]", got=got)
     if data.spec.binarization != "none":
         raise InputError(f"binarization of {data.name}", expected="grey values", got="x that is binarised already")
-    spec = replace(data.spec, support="binary", binarization=binarization, levels=2)
+    spec = replace(data.spec, support="binary", binarization=how, levels=2)
 
     def drawn(split: Split) -> Split:
         grey = split["x"]

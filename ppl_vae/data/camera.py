@@ -14,7 +14,7 @@ from dataclasses import dataclass, fields
 import torch
 from torch import Tensor
 
-from ppl_vae.errors import InputError
+from ppl_vae.errors import InputError, shown
 from ppl_vae.shapes import check_last_dimension
 
 
@@ -45,7 +45,7 @@ class Camera:
             value = getattr(self, field.name)
             if not math.isfinite(value) or (value == 0 and field.name.startswith("f")):
                 expected = "a finite number" + ", not 0" * field.name.startswith("f")
-                raise InputError(f"camera's {field.name}", expected=expected, got=repr(value))
+                raise InputError(f"camera's {field.name}", expected=expected, got=shown(value))
 
     @property
     def y_up(self) -> bool:

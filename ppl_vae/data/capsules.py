@@ -17,8 +17,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from ppl_vae.errors import InputError
-from ppl_vae.shapes import integer_at_least, positive
+from ppl_vae.checks import integer_at_least, positive
+from ppl_vae.errors import InputError, shown
 
 _ROWS_AT_ONCE = 256  # bounds the memory of drawing
 _LEAST = 1e-9  # of D^2, in mm^2: a bone along the ray has no direction in the picture
@@ -65,7 +65,7 @@ def draw_capsules(
         raise InputError("joints", expected="finite values", got="NaN or an infinity")
     ends = torch.as_tensor(bones, dtype=torch.long, device=joints.device)
     if ends.dim() != 2 or ends.shape[1] != 2 or not bool(((ends >= 0) & (ends < joints.shape[1])).all()):
-        raise InputError("bones", expected=f"pairs of joints 0..{joints.shape[1] - 1}", got=repr(bones))
+        raise InputError("bones", expected=f"pairs of joints 0..{joints.shape[1] - 1}", got=shown(bones))
     size = integer_at_least("size", size, 1)
     half_width, radius = positive("half_width", half_width), positive("radius", radius)
     centres = ((torch.arange(size, device=joints.device) + 0.5) * (2 / size) - 1).to(joints) * half_width

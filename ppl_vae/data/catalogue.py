@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ppl_vae.checks import one_of
 from ppl_vae.data.binarize import binarize
 from ppl_vae.data.dsprites import dsprites
 from ppl_vae.data.hands import hands_icvl, hands_nyu
@@ -18,7 +19,7 @@ from ppl_vae.data.spec import BINARIZATIONS, Binarization
 from ppl_vae.data.split import Dataset
 from ppl_vae.data.sprites import sprites
 from ppl_vae.data.synthetic import digits, linear_gaussian
-from ppl_vae.errors import InputError, unknown_name
+from ppl_vae.errors import InputError, shown, unknown_name
 
 
 @dataclass(frozen=True)
@@ -59,13 +60,7 @@ def binarizations(name: str) -> tuple[Binarization, ...]:
     InputError
         If the name is unknown.
     """
-    if name not in _ENTRIES and (os.sep in str(name) or Path(str(name)).suffix):
-        raise InputError(
-            "data set", expected=f"one of {', '.join(_ENTRIES)}", got=repr(name), hint=f"data.from_tensors({name!r})"
-        )
-    if name not in _ENTRIES:
-        raise unknown_name("data set", name, _ENTRIES)
-    return _ENTRIES[name].binarizations
+    return _entry(name).binarizations
 
 
 def load(name: str = "digits", *, binarization: str | None = None, seed: int = 0, **options: Any) -> Dataset:
@@ -91,23 +86,25 @@ def load(name: str = "digits", *, binarization: str | None = None, seed: int = 0
         If the name, the binarisation or an option is unknown or does not go with the data set, or a file is missing,
         damaged or refused.
     """
-    if name not in _ENTRIES and (os.sep in str(name) or Path(str(name)).suffix):
-        raise InputError(
-            "data set", expected=f"one of {', '.join(_ENTRIES)}", got=repr(name), hint=f"data.from_tensors({name!r})"
-        )
-    if name not in _ENTRIES:
-        raise unknown_name("data set", name, _ENTRIES)
-    entry = _ENTRIES[name]
+    entry = _entry(name)
     how = entry.binarizations[0] if binarization is None else binarization
-    if how not in BINARIZATIONS:
-        raise unknown_name("binarization", how, BINARIZATIONS)
+    one_of("binarization", how, BINARIZATIONS)
     if how not in entry.binarizations:
         possible = " or ".join(map(repr, entry.binarizations))
-        raise InputError(f"binarization of {name}", expected=possible, got=repr(how))
+        raise InputError(f"binarization of {name}", expected=possible, got=shown(how))
     known = [option for option in inspect.signature(entry.read).parameters if option != "seed"]
     for option in options.keys() - set(known):
         if not known:
-            raise InputError(f"options of {name}", expected="none", got=repr(option))
+            raise InputError(f"options of {name}", expected="none", got=shown(option))
         raise unknown_name(f"option of {name}", option, known)
     data = entry.read(seed, **options)
     return data if data.spec.binarization == how else binarize(data, how, seed)
+
+
+def _entry(name: Any) -> _Entry:
+    """Return the data set of that name; for what looks like a path, raise with what reads one."""
+    path = str(name) if isinstance(name, str | os.PathLike) and name not in _ENTRIES else ""
+    if os.sep in path or Path(path).suffix:
+        hint = f"data.from_tensors({shown(path)})"
+        raise InputError("data set", expected=f"one of {', '.join(_ENTRIES)}", got=shown(name), hint=hint)
+    return _ENTRIES[one_of("data set", name, _ENTRIES)]

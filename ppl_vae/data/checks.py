@@ -9,7 +9,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ppl_vae.errors import InputError
+from ppl_vae.checks import LARGEST_INTEGER
+from ppl_vae.errors import InputError, shown
+from ppl_vae.shapes import check_tensor
+
+#: More classes than any data set has: a larger label is a name or a time, and each class costs memory.
+MOST_CLASSES = 1_000_000
 
 
 def as_tensors(source: Mapping[str, Any], dtype: torch.dtype | None = None) -> dict[str, Tensor]:
@@ -29,7 +34,7 @@ def as_tensors(source: Mapping[str, Any], dtype: torch.dtype | None = None) -> d
     tensors: dict[str, Tensor] = {}
     for name, value in source.items():
         if not isinstance(name, str):
-            raise InputError("data", expected="names as keys", got=repr(name))
+            raise InputError("data", expected="names as keys", got=shown(name))
         tensor = numbers(name, value)
         if tensor.dim() == 0 or tensor.numel() == 0:
             raise InputError(name, expected="at least one row", got=f"shape {tuple(tensor.shape)}")
@@ -104,22 +109,40 @@ def numbers(name: str, value: Any, *, keep_bytes: bool = False) -> Tensor:
         If it is none: rows of unequal length, text, complex numbers.
     """
     if isinstance(value, Tensor):
-        tensor = value.detach() if value.layout is torch.strided else value.detach().to_dense()
+        sparse = not (value.is_meta or value.is_nested or value.layout is torch.strided)
+        tensor = value.detach().to_dense() if sparse else value.detach()
+        # Kept for what is large: torch itself has no operations on unsigned integers but bytes.
+        tensor = tensor.long() if tensor.dtype in (torch.uint16, torch.uint32) else tensor
     else:
+        _refuse_masked(name, value)
         try:
             array = np.asarray(value)
-        except ValueError as error:  # rows of unequal length
+        except (ValueError, TypeError, RuntimeError) as error:  # rows of unequal length, or tensors without values
             raise InputError(name, expected="a rectangular array of numbers", got="rows of unequal length") from error
         if array.dtype.kind not in "fiub":
             raise InputError(name, expected="an array of numbers", got=f"values of type {array.dtype}")
-        kind = {"f": array.dtype.newbyteorder("="), "b": np.dtype(bool)}.get(array.dtype.kind, np.dtype(np.int64))
+        if array.dtype.kind == "u" and array.size and int(array.max()) > LARGEST_INTEGER:
+            raise InputError(name, expected=f"whole numbers up to {LARGEST_INTEGER}", got=f"{array.max()}")
+        floating = np.dtype(np.float64) if array.dtype.itemsize > 8 else array.dtype.newbyteorder("=")
+        kind = {"f": floating, "b": np.dtype(bool)}.get(array.dtype.kind, np.dtype(np.int64))
         kind = np.dtype(np.uint8) if array.dtype == np.uint8 else kind
         array = np.ascontiguousarray(array, dtype=kind)
         tensor = torch.from_numpy(array if array.flags.writeable else array.copy())
-    if tensor.is_complex():
-        raise InputError(name, expected="real numbers", got=f"values of type {tensor.dtype}")
+    check_tensor(name, tensor)
     kept = tensor.is_floating_point() or tensor.dtype == torch.bool or (keep_bytes and tensor.dtype == torch.uint8)
     return tensor if kept else tensor.long()
+
+
+def _refuse_masked(name: str, value: Any) -> None:
+    """Raise for a masked array that hides values: they would come out as whatever stands under the mask."""
+    if np.ma.is_masked(value):
+        hidden = np.ma.getmaskarray(value)
+        raise InputError(
+            name,
+            expected="values that are all there",
+            got=f"a masked array, {int(hidden.sum())} of {hidden.size} values hidden",
+            hint="leaving those rows out, or imputing them",
+        )
 
 
 def _labels(y: Tensor, known: Tensor) -> Tensor:
@@ -128,6 +151,8 @@ def _labels(y: Tensor, known: Tensor) -> Tensor:
     if y.is_floating_point() and bool((y != y.round()).any()):
         return y
     y = y.long()
+    if bool(((y >= MOST_CLASSES) & known).any()):
+        _refuse("y", y, (y >= MOST_CLASSES) & known, f"labels 0..C-1 below {MOST_CLASSES:,}", "counting classes from 0")
     if bool(((y < 0) & known).any()):
         _refuse("y", y, (y < 0) & known, "labels 0..C-1", "a boolean mask 'labelled', or leaving those rows out")
     return y

@@ -13,8 +13,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ppl_vae.checks import integer_at_least
 from ppl_vae.data.spec import Spec
-from ppl_vae.data.split import Dataset, Split
+from ppl_vae.data.split import Dataset, Split, whole
 from ppl_vae.errors import InputError
 from ppl_vae.shapes import as_shape
 
@@ -30,6 +31,7 @@ def given_labels(data: Dataset) -> Dataset:
     InputError
         If the data have no labels.
     """
+    whole(data)
     if data.spec.num_classes is None or "y" not in data.train:
         raise InputError(f"labels of {data.name}", expected="a whole-numbered y", got="none", hint='{"x": x, "y": y}')
     return _changed(data, data.spec, lambda split: {**split, "c": split["y"]})
@@ -56,6 +58,7 @@ def given_quadrants(data: Dataset, given: int) -> Dataset:
         For another number of quadrants, data that are no pictures, and dynamic binarisation, whose fresh draws of x
         would not be those of c.
     """
+    whole(data)
     spec = data.spec
     if spec.image_shape is None:
         raise InputError("quadrants", expected="data with an image shape", got=spec.name, hint="image_shape=(1, H, W)")
@@ -86,12 +89,11 @@ def given_quadrants(data: Dataset, given: int) -> Dataset:
 
 def hidden_pixels(image_shape: Sequence[int], given: int) -> Tensor:
     """Return which pixels one does not see where so many quadrants are given: boolean, (D,); see `given_quadrants`."""
-    if isinstance(given, bool) or given not in (1, 2, 3):
-        raise InputError("given", expected="1, 2 or 3 quadrants", got=repr(given))
+    given = integer_at_least("given", given, 1, expected="1, 2 or 3 quadrants", maximum=3)
     shape = as_shape("image_shape", image_shape)
     if len(shape) != 3:
         raise InputError("image_shape", expected="(channels, height, width)", got=str(shape))
-    lower, right = (torch.arange(size) >= size // 2 for size in shape[1:])
+    lower, right = (torch.arange(size, device="cpu") >= size // 2 for size in shape[1:])
     lower = lower[:, None]
     seen = (lower & ~right, ~lower & ~right, ~lower & right)[:given]
     return (~torch.stack(seen).any(0)).expand(shape).flatten()

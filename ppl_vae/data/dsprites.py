@@ -46,13 +46,13 @@ def dsprites(seed: int = 0, *, num_rows: int = 10_000) -> Dataset:
     (path,) = found
     with reading(path, "dSprites file"):
         images, index = _small(path) if path.name == SMALL else _full(path)
-        check_count("num_rows", num_rows, 10, len(index))
-        chosen = torch.randperm(len(index), generator=generator(seed, "dsprites"))[:num_rows].numpy()
+        num_rows = check_count("num_rows", num_rows, 10, len(index))
+        chosen = torch.randperm(len(index), generator=generator(seed, "dsprites"), device="cpu")[:num_rows].numpy()
         x, index = images[chosen], index[chosen]
         x = x.reshape(num_rows, -1) if x[0].size == 64 * 64 else np.unpackbits(x, axis=1)
     counts = [len(values) for values in FACTORS.values()]
     columns = zip(FACTORS.values(), torch.unravel_index(torch.from_numpy(index), counts), strict=True)
-    factors = torch.stack([torch.tensor(values)[column] for values, column in columns], dim=1)
+    factors = torch.stack([torch.tensor(values, device="cpu")[column] for values, column in columns], dim=1)
     tensors = {"x": torch.from_numpy(x).float(), "y": factors[:, 0].long(), "factors": factors}
     spec = Spec("dsprites", (64 * 64,), "binary", image_shape=(1, 64, 64), num_classes=3, levels=2)
     return eighty_ten_ten(tensors, spec)

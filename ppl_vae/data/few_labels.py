@@ -5,10 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from ppl_vae.checks import integer_at_least
 from ppl_vae.data.seeding import generator
-from ppl_vae.data.split import Dataset, Split
+from ppl_vae.data.split import Dataset, Split, whole
 from ppl_vae.errors import InputError
-from ppl_vae.shapes import integer_at_least
 
 
 def with_few_labels(data: Dataset, labels: int, *, seed: int = 0, repeats: int = 1) -> Dataset:
@@ -33,10 +33,12 @@ def with_few_labels(data: Dataset, labels: int, *, seed: int = 0, repeats: int =
     InputError
         If the data have no labels, or fewer of a class than are to be drawn.
     """
+    whole(data)
     if data.spec.num_classes is None or "y" not in data.train:
         raise InputError(f"labels of {data.name}", expected="a whole-numbered y", got="none", hint='{"x": x, "y": y}')
     y, size = data.train["y"], data.train.size
-    if integer_at_least("labels", labels, 0) > size:
+    labels = integer_at_least("labels", labels, 0)
+    if labels > size:
         raise InputError("labels", expected=f"0 to {size:,}, the training data", got=str(labels))
     chosen = _balanced(y, labels, data.spec.num_classes, seed)
     mask = torch.zeros(size, dtype=torch.bool, device=y.device).index_fill(0, chosen, True)
@@ -53,9 +55,9 @@ def _balanced(y: Tensor, labels: int, num_classes: int, seed: int) -> Tensor:
     if labels == len(y):
         return torch.arange(labels, device=y.device)
     random = generator(seed, "labels")
-    counts = torch.full((num_classes,), labels // num_classes)
-    counts[torch.randperm(num_classes, generator=random)[: labels % num_classes]] += 1
-    order = torch.randperm(len(y), generator=random).to(y.device)
+    counts = torch.full((num_classes,), labels // num_classes, device="cpu")
+    counts[torch.randperm(num_classes, generator=random, device="cpu")[: labels % num_classes]] += 1
+    order = torch.randperm(len(y), generator=random, device="cpu").to(y.device)
     rows = [order[y[order] == k][: int(counts[k])] for k in range(num_classes)]
     for k, row in enumerate(rows):
         if len(row) < counts[k]:

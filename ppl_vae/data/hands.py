@@ -22,6 +22,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ppl_vae.checks import one_of
 from ppl_vae.data.camera import Camera
 from ppl_vae.data.capsules import draw_capsules
 from ppl_vae.data.readers import read_npz, reading
@@ -29,7 +30,7 @@ from ppl_vae.data.spec import Spec
 from ppl_vae.data.split import Dataset, Role, Split
 from ppl_vae.data.store import VARIABLE, locate
 from ppl_vae.data.synthetic import check_count
-from ppl_vae.errors import InputError, unknown_name
+from ppl_vae.errors import InputError
 
 SCALES = ("own", "depth")
 SIZES = ("known", "unknown")
@@ -169,9 +170,8 @@ def read_hands(name: str, *, image_size: int = 32, scale_2d: str = "own", hand_s
         few frames; if an option is out of range.
     """
     for option, value, known in (("scale_2d", scale_2d, SCALES), ("hand_size", hand_size, SIZES)):
-        if value not in known:
-            raise unknown_name(option, value, known)
-    check_count("image_size", image_size, 4)
+        one_of(option, value, known)
+    image_size = check_count("image_size", image_size, 4)
     source = _SOURCES[name]
     found = locate("hands", [source.file])
     if found is None:
@@ -206,7 +206,7 @@ def read_hands(name: str, *, image_size: int = 32, scale_2d: str = "own", hand_s
         "root": xyz[:, root].float(),
         "unit": unit.float(),
         "scale": scale.float(),
-        "frame": torch.arange(len(uvd)),
+        "frame": torch.arange(len(uvd), device="cpu"),
     }
     spec = Spec(f"hands-{name}", (len(moving), 3))
     train, validation, test = (

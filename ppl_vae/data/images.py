@@ -59,7 +59,7 @@ def mnist(seed: int = 0) -> Dataset:
     shapes = ((60_000, 28, 28), (60_000,), (10_000, 28, 28), (10_000,))
     x, y, x_test, y_test = (read_idx(path, shape) for path, shape in zip(paths, shapes, strict=True))
     spec = Spec("mnist", (784,), "unit", image_shape=(1, 28, 28), num_classes=10, levels=256)
-    order = torch.randperm(len(x), generator=generator(seed, "split"))
+    order = torch.randperm(len(x), generator=generator(seed, "split"), device="cpu")
     parts = cut({"x": grey(x), "y": torch.from_numpy(y).long()}, [50_000, 10_000], order, spec)
     test = Split({"x": grey(x_test), "y": torch.from_numpy(y_test).long()}, spec, role="test")
     return Dataset(parts["train"], parts["validation"], test)
@@ -98,7 +98,7 @@ def binarized_mnist(seed: int = 0) -> Dataset:
         tensors = {role: {"x": read_amat(path, n)} for role, path, n in zip(_ROLES, paths, rows, strict=True)}
     classes = 10 if "y" in tensors["train"] else None
     spec = Spec("binarized-mnist", (784,), "binary", "fixed", (1, 28, 28), classes, levels=2)
-    order = torch.randperm(len(tensors["test"]["x"]), generator=generator(0, "sorted test split"))
+    order = torch.randperm(len(tensors["test"]["x"]), generator=generator(0, "sorted test split"), device="cpu")
     tensors["test"] = {name: tensor[order] for name, tensor in tensors["test"].items()}
     train, validation, test = (Split(tensors[role], spec, role=role) for role in _ROLES)
     return Dataset(train, validation, test)
@@ -142,7 +142,7 @@ def frey(seed: int = 0) -> Dataset:
     found = locate("freyfaces", ["freyfaces.npz"]) or fetch("freyfaces", FREY)
     images = read_frey(found[0])
     spec = Spec("frey", (560,), "unit", image_shape=(1, 28, 20), levels=256)
-    order = torch.randperm(len(images), generator=generator(seed, "split"))
+    order = torch.randperm(len(images), generator=generator(seed, "split"), device="cpu")
     parts = cut({"x": grey(images)}, [len(images) - 400, 200, 200], order, spec)
     return Dataset(parts["train"], parts["validation"], parts["test"])
 

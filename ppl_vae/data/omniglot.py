@@ -55,8 +55,8 @@ def omniglot(seed: int = 0) -> Dataset:
     y = torch.from_numpy(alphabet.astype(np.int64))
     spec = Spec("omniglot", (784,), "unit", image_shape=(1, 28, 28), num_classes=50, levels=levels)
     train, test = (torch.from_numpy(np.flatnonzero(part == number)) for number in (0, 1))
-    test = test[torch.randperm(len(test), generator=generator(0, "sorted test split"))]
-    order = train[torch.randperm(len(train), generator=generator(seed, "split"))]
+    test = test[torch.randperm(len(test), generator=generator(0, "sorted test split"), device="cpu")]
+    order = train[torch.randperm(len(train), generator=generator(seed, "split"), device="cpu")]
     parts = cut({"x": x, "y": y}, [len(train) - _VALIDATION, _VALIDATION], order, spec)
     return Dataset(parts["train"], parts["validation"], Split({"x": x[test], "y": y[test]}, spec, role="test"))
 

@@ -12,6 +12,8 @@ import torch
 import torch.utils.data
 from torch import Tensor
 
+from ppl_vae.checks import check_kind, integer_at_least, number, one_of
+from ppl_vae.checks import plain as plain_number
 from ppl_vae.data import pictures, units
 from ppl_vae.data.binarize import binarize
 from ppl_vae.data.checks import are_counts, as_tensors, known, numbers, require_counts, require_grid, require_unit
@@ -20,7 +22,8 @@ from ppl_vae.data.seeding import generator
 from ppl_vae.data.spec import BINARIZATIONS, Spec, Support
 from ppl_vae.data.split import Dataset, Role, Split
 from ppl_vae.data.tables import Table, is_table, plain, read_table
-from ppl_vae.errors import InputError, unknown_name
+from ppl_vae.errors import InputError, shown
+from ppl_vae.shapes import NUMBERS, as_shape
 
 _SUPPORTS = ("real", "unit", "binary", "count")
 
@@ -84,8 +87,11 @@ def from_tensors(
     UserWarning
         Where pictures of bytes are divided by 255, and where real x is of large scale and not standardised.
     """
-    if binarization not in BINARIZATIONS:
-        raise unknown_name("binarization", binarization, BINARIZATIONS)
+    one_of("binarization", binarization, BINARIZATIONS)
+    check_kind("name", name, str, "a name")
+    check_kind("dtype", dtype, torch.dtype, "a floating type of torch", "torch.float32")
+    if dtype not in NUMBERS or not dtype.is_floating_point:
+        raise InputError("dtype", expected="a floating type of torch", got=str(dtype), hint="torch.float32")
     given = _mapping(source)
     if "x" not in given:
         raise InputError("data", expected="a tensor named 'x'", got=", ".join(map(repr, given)) or "nothing")
@@ -97,6 +103,7 @@ def from_tensors(
         _check_standardise(standardise, support, levels, binarization)
         x, support = x.double(), "real"
     elif levels is not None:
+        levels = integer_at_least("levels", levels, 2, expected="a whole number >= 2")
         x = pictures.grey_levels(x, levels)
     elif support is None:
         x, levels = pictures.told_apart(x, image_shape is not None)
@@ -107,7 +114,11 @@ def from_tensors(
 
     size = len(tensors["x"])
     counts = _counts(splits, size)
-    order = torch.randperm(size, generator=generator(seed, "split")) if shuffle else torch.arange(size)
+    order = (
+        torch.randperm(size, generator=generator(seed, "split"), device="cpu")
+        if shuffle
+        else torch.arange(size, device="cpu")
+    )
     rows: dict[Role, Tensor] = dict(
         zip(("train", "validation", "test"), order[: sum(counts)].split([*counts]), strict=True)
     )
@@ -154,7 +165,7 @@ def _mapping(source: Any) -> Mapping[str, Any]:
     """Return the named arrays of any kind of source."""
     if isinstance(source, Split | Dataset):
         raise InputError(
-            "source", expected="the user's own numbers", got=repr(source.spec.name), hint="using it as it is"
+            "source", expected="the user's own numbers", got=shown(source.spec.name), hint="using it as it is"
         )
     if isinstance(source, Mapping):
         return source
@@ -192,14 +203,14 @@ def _without_columns(given: Mapping[str, Any]) -> tuple[dict[str, Any], tuple[st
 
 def _checked_shape(image_shape: Any) -> pictures.ImageShape | None:
     if image_shape is not None and not isinstance(image_shape, list | tuple):
-        raise InputError("image_shape", expected="(channels, height, width)", got=repr(image_shape))
-    return None if image_shape is None else tuple(image_shape)  # type: ignore[return-value]
+        raise InputError("image_shape", expected="(channels, height, width)", got=shown(image_shape))
+    return None if image_shape is None else as_shape("image_shape", image_shape)  # type: ignore[return-value]
 
 
 def _check_standardise(standardise: Any, support: str | None, levels: int | None, binarization: str) -> None:
     """Raise unless it is an answer, and of real data."""
     if not isinstance(standardise, bool | Spec):
-        raise InputError("standardise", expected="True, False or the spec of standardised data", got=repr(standardise))
+        raise InputError("standardise", expected="True, False or the spec of standardised data", got=shown(standardise))
     for option, value in (("support", support), ("levels", levels), ("binarization", binarization)):
         if value not in (None, "real", "none"):
             raise InputError("standardise", expected="real data", got=f"{option}={value!r}", hint="standardise=False")
@@ -222,9 +233,7 @@ def _infer(
         support = "binary" if bool(((x == 0) | (x == 1)).all()) else "real"
         support = "unit" if support == "real" and bool(((x >= 0) & (x <= 1)).all()) else support
         support = "count" if support == "real" and are_counts(x) else support
-    elif support not in _SUPPORTS:
-        raise unknown_name("support", support, _SUPPORTS)
-    elif support == "count":
+    elif one_of("support", support, _SUPPORTS) == "count":
         require_counts("x", x)
     elif support != "real":
         require_unit("x", x, f"for support {support!r}")
@@ -256,17 +265,18 @@ def _counts(splits: tuple[float, float, float], size: int) -> tuple[int, int, in
     """Return the rows of train, validation and test; every share above 0 gets at least one."""
     expected = "three shares (train, validation, test) that sum to 1, or three numbers of rows; train and test above 0"
     try:
-        train, validation, test = (float(part) for part in splits)
+        parts = [plain_number(part) for part in splits]
+        train, validation, test = (number("splits", part) for part in parts)
     except (TypeError, ValueError) as error:
-        raise InputError("splits", expected=expected, got=repr(splits)) from error
+        raise InputError("splits", expected=expected, got=shown(splits)) from error
     if not (train > 0 and validation >= 0 and test > 0):
-        raise InputError("splits", expected=expected, got=repr(splits))
-    if all(isinstance(part, int) for part in splits):
-        if sum(splits) > size:
-            raise InputError("splits", expected=f"at most the {size} rows of the data", got=repr(splits))
+        raise InputError("splits", expected=expected, got=shown(splits))
+    if all(isinstance(part, int) for part in parts):
+        if sum(parts) > size:
+            raise InputError("splits", expected=f"at most the {size} rows of the data", got=shown(splits))
         return int(train), int(validation), int(test)
     if not math.isclose(train + validation + test, 1.0, abs_tol=1e-6):
-        raise InputError("splits", expected=expected, got=repr(splits))
+        raise InputError("splits", expected=expected, got=shown(splits))
     held_out = [max(1, round(share * size)) if share else 0 for share in (validation, test)]
     if sum(held_out) >= size:
         raise InputError("x", expected=f"more rows than {sum(held_out)} to split", got=f"{size}", hint="fewer splits")

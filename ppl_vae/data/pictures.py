@@ -80,15 +80,7 @@ def channels_first(x: Tensor, image_shape: ImageShape | None, channels: str | No
 
 
 def grey_levels(x: Tensor, levels: int) -> Tensor:
-    """Return whole numbers 0..levels-1 as multiples of 1/(levels-1), and numbers that are such already as they are.
-
-    Raises
-    ------
-    InputError
-        If `levels` is no whole number of at least 2.
-    """
-    if not isinstance(levels, int) or isinstance(levels, bool) or levels < 2:
-        raise InputError("levels", expected="a whole number >= 2", got=repr(levels))
+    """Return whole numbers 0..levels-1 as multiples of 1/(levels-1), and numbers that are such already as they are."""
     whole = not x.is_floating_point() or (bool((x > 1).any()) and are_counts(x))
     return x / (levels - 1) if whole else x
 

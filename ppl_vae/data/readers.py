@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.utils.data import Dataset, TensorDataset
 
 from ppl_vae.data.tables import Table
-from ppl_vae.errors import InputError
+from ppl_vae.errors import InputError, shown
 
 #: What reads a file of another kind, for the user to call.
 _ELSEWHERE = {
@@ -75,7 +75,7 @@ def read_file(source: str | PathLike[str]) -> Mapping[str, Any]:
     reader = known.get(path.suffix.lower())
     if reader is None:
         expected, hint = f"a file ending in {', '.join(known)}", _ELSEWHERE.get(path.suffix.lower(), "")
-        raise InputError(str(path), expected=expected, got=repr(path.suffix), hint=hint)
+        raise InputError(str(path), expected=expected, got=shown(path.suffix), hint=hint)
     with reading(path, f"{path.suffix.lower()} file"):
         return reader(path)
 
@@ -141,7 +141,7 @@ def _explain_csv(path: Path, names: list[str], header: bool) -> None:
                 raise InputError(where, expected=f"{len(names)} cells", got=f"{len(cells)}")
             for name, cell in zip(names, cells, strict=True):
                 if not _is_number(cell):
-                    raise InputError(f"{where}, column {name}", expected="a number", got=repr(cell))
+                    raise InputError(f"{where}, column {name}", expected="a number", got=shown(cell))
 
 
 def _is_number(cell: str) -> bool:
@@ -170,7 +170,7 @@ def read_torch(source: Dataset[Any]) -> Mapping[str, Any]:
             raise InputError(f"item {row}", expected=f"{', '.join(columns)}, as in item 0", got=", ".join(named))
         for name, value in named.items():
             try:
-                tensor = torch.as_tensor(value)
+                tensor = value if isinstance(value, Tensor) else torch.as_tensor(value, device="cpu")
             except (TypeError, ValueError, RuntimeError) as error:
                 got = type(value).__name__
                 raise InputError(

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import operator
 import zlib
 
 import numpy as np
 import torch
 
-from ppl_vae.errors import InputError
+from ppl_vae.checks import check_seed
 
 
 def generator(seed: int, stream: str) -> torch.Generator:
@@ -21,11 +20,6 @@ def generator(seed: int, stream: str) -> torch.Generator:
     InputError
         If `seed` is not a whole number >= 0.
     """
-    try:
-        number = operator.index(seed)
-    except TypeError:
-        number = -1
-    if number < 0:
-        raise InputError("seed", expected="a whole number >= 0", got=repr(seed))
+    number = check_seed(seed, "a whole number >= 0")
     entropy = np.random.SeedSequence([number, zlib.crc32(stream.encode())])
     return torch.Generator().manual_seed(int(entropy.generate_state(1, np.uint64)[0] >> 1))

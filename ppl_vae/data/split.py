@@ -10,6 +10,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from ppl_vae.checks import check_kind, integer_at_least
 from ppl_vae.data.seeding import generator as seeded
 from ppl_vae.data.spec import Spec
 from ppl_vae.errors import InputError
@@ -104,11 +105,10 @@ class Split(Mapping[str, Tensor]):
         InputError
             If there are fewer than `n` rows, or `n` < 1.
         """
-        if not 1 <= n <= self.size:
-            raise InputError("n", expected=f"1 to {self.size}, the rows of this split", got=str(n))
+        n = integer_at_least("n", n, 1, expected=f"1 to {self.size}, the rows of this split", maximum=self.size)
         if seed is None:
             return self._with(lambda tensor: tensor[:n])
-        index = torch.randperm(self.size, generator=seeded(seed, "take"))[:n]
+        index = torch.randperm(self.size, generator=seeded(seed, "take"), device="cpu")[:n]
         return self._with(lambda tensor: tensor[index.to(tensor.device)])
 
     def _with(self, change: Any) -> Split:
@@ -166,3 +166,8 @@ class Dataset:
     def splits(self) -> dict[Role, Split]:
         """The parts there are, by role."""
         return {split.role: split for split in (self.train, self.validation, self.test) if split is not None}
+
+
+def whole(data: Any) -> Dataset:
+    """Return `data`, or raise `InputError` if it is not a whole data set."""
+    return check_kind("data", data, Dataset, "a whole data set", "ppl_vae.data.from_tensors(…)")

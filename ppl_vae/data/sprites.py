@@ -55,11 +55,10 @@ def sprites(seed: int = 0, *, num_rows: int = 10_000, size: int = 32) -> Dataset
         If an option is out of range.
     """
     counts = [len(values) for values in FACTORS.values()]
-    check_count("num_rows", num_rows, 10, math.prod(counts))
-    check_count("size", size, 8)
-    chosen = torch.randperm(math.prod(counts), generator=generator(seed, "sprites"))[:num_rows]
+    num_rows, size = check_count("num_rows", num_rows, 10, math.prod(counts)), check_count("size", size, 8)
+    chosen = torch.randperm(math.prod(counts), generator=generator(seed, "sprites"), device="cpu")[:num_rows]
     columns = zip(FACTORS.values(), torch.unravel_index(chosen, counts), strict=True)
-    factors = torch.stack([torch.tensor(values)[index] for values, index in columns], dim=1)
+    factors = torch.stack([torch.tensor(values, device="cpu")[index] for values, index in columns], dim=1)
     tensors = {"x": draw_sprites(factors, size), "y": factors[:, 0].long(), "factors": factors}
     spec = Spec("sprites", (size * size,), "binary", image_shape=(1, size, size), num_classes=3, levels=2)
     return eighty_ten_ten(tensors, spec)
@@ -78,20 +77,20 @@ def draw_sprites(factors: Tensor, size: int = 32) -> Tensor:
         raise InputError("factors", expected=expected, got=f"{tuple(factors.shape)}")
     bad = (
         ~torch.isfinite(factors).all(1)
-        | ~torch.isin(factors[:, 0], torch.arange(3.0).to(factors))
+        | ~torch.isin(factors[:, 0], torch.arange(3.0, device="cpu").to(factors))
         | (factors[:, 1] <= 0)
     )
     if bool(bad.any()):
         row = int(bad.nonzero()[0])
         got = f"{[round(value, 6) for value in factors[row].tolist()]} in row {row}"
         raise InputError("factors", expected="shape 0, 1 or 2, scale above 0, finite values", got=got)
-    check_count("size", size, 1)
+    size = check_count("size", size, 1)
     return torch.cat([_draw(rows, size) for rows in factors.double().split(_ROWS_AT_ONCE)])
 
 
 def _draw(factors: Tensor, size: int) -> Tensor:
     shape, scale, turn, pos_x, pos_y = factors[:, :, None, None].unbind(dim=1)  # each (N, 1, 1)
-    centres = (torch.arange(size, dtype=torch.float64) + 0.5) * (64 / size)
+    centres = (torch.arange(size, dtype=torch.float64, device="cpu") + 0.5) * (64 / size)
     dx = (centres - (16 + 32 * pos_x)) / scale  # (N, 1, size)
     dy = (centres[:, None] - (16 + 32 * pos_y)) / scale  # (N, size, 1)
     u = turn.cos() * dx - turn.sin() * dy  # (N, size, size)

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.distributions import MultivariateNormal
 
+from ppl_vae.checks import LARGEST, integer_at_least, positive
 from ppl_vae.data.seeding import generator
 from ppl_vae.data.spec import Spec
 from ppl_vae.data.split import Dataset, Role, Split
-from ppl_vae.errors import InputError
 
 
 def digits(seed: int = 0) -> Dataset:
@@ -25,7 +26,7 @@ def digits(seed: int = 0) -> Dataset:
     from sklearn.model_selection import train_test_split
 
     images, labels = load_digits(return_X_y=True)
-    state = int(torch.randint(2**32, (), generator=generator(seed, "split")))
+    state = int(torch.randint(2**32, (), generator=generator(seed, "split"), device="cpu"))
     rest, test = train_test_split(np.arange(len(labels)), test_size=180, stratify=labels, random_state=state)
     train, validation = train_test_split(rest, test_size=180, stratify=labels[rest], random_state=state)
     x, y = torch.from_numpy(images / 16).float(), torch.from_numpy(labels).long()
@@ -54,14 +55,14 @@ class LinearGaussian:
 
     def log_prob(self, x: Tensor) -> Tensor:
         """Return the exact log p(x) (N,) in nats of rows x (N, D)."""
-        covariance = self.W @ self.W.T + self.s**2 * torch.eye(len(self.b), dtype=self.W.dtype)
+        covariance = self.W @ self.W.T + self.s**2 * torch.eye(len(self.b), dtype=self.W.dtype, device="cpu")
         return MultivariateNormal(self.b, covariance).log_prob(x.to(self.W))
 
     def sample(self, size: int, generator: torch.Generator | None = None) -> Tensor:
         """Return `size` rows (size, D) of x."""
         D, L = self.W.shape
-        z = torch.randn(size, L, generator=generator, dtype=self.W.dtype)
-        noise = torch.randn(size, D, generator=generator, dtype=self.W.dtype)
+        z = torch.randn(size, L, generator=generator, dtype=self.W.dtype, device="cpu")
+        noise = torch.randn(size, D, generator=generator, dtype=self.W.dtype, device="cpu")
         return z @ self.W.T + self.b + self.s * noise
 
 
@@ -88,15 +89,12 @@ def linear_gaussian(
     InputError
         If an option is out of range.
     """
-    check_count("num_rows", num_rows, 10)
-    check_count("x_dim", x_dim, 1)
-    check_count("latent_dim", latent_dim, 1, x_dim)
-    if not (isinstance(scale, int | float) and 0 < scale < math.inf):
-        raise InputError("scale", expected="a number above 0", got=repr(scale))
+    num_rows, x_dim = check_count("num_rows", num_rows, 10), check_count("x_dim", x_dim, 1)
+    latent_dim, scale = check_count("latent_dim", latent_dim, 1, x_dim), positive("scale", scale, "a number above 0")
     random = generator(seed, "linear-gaussian")
-    W = torch.randn(x_dim, latent_dim, generator=random, dtype=torch.float64) / math.sqrt(latent_dim)
-    b = torch.randn(x_dim, generator=random, dtype=torch.float64)
-    truth = LinearGaussian(W, b, float(scale))
+    W = torch.randn(x_dim, latent_dim, generator=random, dtype=torch.float64, device="cpu") / math.sqrt(latent_dim)
+    b = torch.randn(x_dim, generator=random, dtype=torch.float64, device="cpu")
+    truth = LinearGaussian(W, b, scale)
     x = truth.sample(num_rows, random).float()
     return eighty_ten_ten({"x": x}, Spec("linear-gaussian", (x_dim,)), truth)
 
@@ -118,9 +116,7 @@ def eighty_ten_ten(tensors: dict[str, Tensor], spec: Spec, truth: object = None)
     return Dataset(train, validation, test, truth)
 
 
-def check_count(name: str, value: object, least: int, most: int | None = None) -> None:
-    """Raise unless `value` is a whole number in its range."""
-    whole = isinstance(value, int) and not isinstance(value, bool)
-    if not (whole and least <= value and (most is None or value <= most)):  # type: ignore[operator]
-        expected = f"a whole number >= {least}" if most is None else f"a whole number from {least} to {most}"
-        raise InputError(name, expected=expected, got=repr(value))
+def check_count(name: str, value: Any, least: int, most: int = LARGEST) -> int:
+    """Return `value` as an int; raise unless it is a whole number in its range."""
+    expected = f"a whole number >= {least}" if most == LARGEST else f"a whole number from {least} to {most}"
+    return integer_at_least(name, value, least, expected=expected, maximum=most)

@@ -14,12 +14,12 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from ppl_vae.checks import integer_at_least, not_negative
 from ppl_vae.data.hands import Hands
 from ppl_vae.data.seeding import generator
-from ppl_vae.data.split import Dataset, Split
+from ppl_vae.data.split import Dataset, Split, whole
 from ppl_vae.data.viewpoint import join_viewpoint, rotation_matrix
-from ppl_vae.errors import InputError
-from ppl_vae.shapes import integer_at_least, not_negative
+from ppl_vae.errors import InputError, shown
 
 
 def with_varied_hands(
@@ -45,17 +45,18 @@ def with_varied_hands(
     InputError
         For other data than hands, or a number that is negative.
     """
+    whole(data)
     hands = data.truth
     if not isinstance(hands, Hands):
-        raise InputError("data", expected="hands", got=repr(data.name), hint="data.load('hands-nyu')")
+        raise InputError("data", expected="hands", got=shown(data.name), hint="data.load('hands-nyu')")
     copies = integer_at_least("copies", copies, 0)
     degrees, stretch = not_negative("degrees", degrees), not_negative("stretch", stretch)
     if copies == 0:
         return data
     train = {name: tensor.repeat(copies, *[1] * (tensor.dim() - 1)) for name, tensor in data.train.items()}
     joints, random = train["joints3d"], generator(seed, "varied hands")
-    turns = torch.randn(len(joints), 3, generator=random) * math.radians(degrees)
-    noise = torch.randn(len(joints), len(hands.bones), generator=random) * stretch
+    turns = torch.randn(len(joints), 3, generator=random, device="cpu") * math.radians(degrees)
+    noise = torch.randn(len(joints), len(hands.bones), generator=random, device="cpu") * stretch
     stretched = stretch_bones(hands.whole(joints), hands.bones, hands.root, noise.exp())
     moving = [joint for joint in range(len(hands.joint_names)) if joint != hands.root]
     turned = join_viewpoint(stretched[:, moving], rotation_matrix(turns))
@@ -82,7 +83,7 @@ def stretch_bones(joints: Tensor, bones: Sequence[tuple[int, int]], root: int, f
 
 def _paths(count: int, bones: Sequence[tuple[int, int]], root: int) -> Tensor:
     """Return (J, E): 1 where a bone (i, j) is passed from i to j on the way from the root to a joint, -1 backwards."""
-    paths = {root: torch.zeros(len(bones))}
+    paths = {root: torch.zeros(len(bones), device="cpu")}
     for _ in bones:
         for e, (i, j) in enumerate(bones):
             for start, end, sign in ((i, j, 1.0), (j, i, -1.0)):

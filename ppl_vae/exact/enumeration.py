@@ -55,7 +55,7 @@ class Enumeration:
         """
         if not sizes or any(size < 1 for size in sizes):
             raise InputError("sizes", expected="the number of classes of each latent, all above 0", got=str(sizes))
-        grid = torch.cartesian_prod(*(torch.arange(size) for size in sizes)).reshape(-1, len(sizes))
+        grid = torch.cartesian_prod(*(torch.arange(size, device="cpu") for size in sizes)).reshape(-1, len(sizes))
         table = log_joint(*grid.unsqueeze(1).unbind(-1))
         if table.dim() != 2 or len(table) != len(grid):
             raise InputError("log_joint", expected=f"shape ({len(grid)}, B)", got=str(tuple(table.shape)))

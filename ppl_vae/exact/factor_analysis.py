@@ -139,10 +139,10 @@ def _search(
 
     left = num_starts - len(ends)
     for count in range(min(left, RANDOM)):
-        u = torch.rand(D, generator=generator, dtype=variances.dtype).to(variances.device)
+        u = torch.rand(D, generator=generator, dtype=variances.dtype, device="cpu").to(variances.device)
         start = variances * (10 ** (-6 * u) if count % 3 == 0 else u)
         if count % 3 == 1:
-            start[torch.randperm(D, generator=generator)[: 1 + count // 3 % L]] = floor
+            start[torch.randperm(D, generator=generator, device="cpu")[: 1 + count // 3 % L]] = floor
         lead(start)
     best, column, tried = max(ends, key=_value), 0, 0
     for _ in range(left - RANDOM):

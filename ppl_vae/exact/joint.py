@@ -25,7 +25,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ppl_vae.errors import InputError, unknown_name
+from ppl_vae.checks import one_of
+from ppl_vae.errors import InputError
 from ppl_vae.exact.checks import check_finite, check_positive, cholesky
 from ppl_vae.exact.gaussian import gaussian_kl
 
@@ -75,7 +76,7 @@ class JointGaussian:
         """Return N(mean, diag(scale^2)) over one variable: mean (..., n), scale (..., n) or a number."""
         if not mean.dim():
             raise InputError("mean", expected="shape (..., n)", got="a scalar", hint="mean[None]")
-        return cls({name: mean.shape[-1]}, mean, _noise(scale, mean.shape[-1]))
+        return cls({name: mean.shape[-1]}, mean, _noise(scale, mean))
 
     def child(
         self, name: str, weights: Mapping[str, Tensor], bias: Tensor, scale: Tensor | float = 1.0
@@ -106,7 +107,7 @@ class JointGaussian:
                     what, expected=f"shape (..., {expected[0]}, {expected[1]})", got=str(tuple(weight.shape))
                 )
         check_finite(bias=bias, **{f"weight of {name!r} on {parent!r}": weight for parent, weight in weights.items()})
-        noise = _noise(scale, D)
+        noise = _noise(scale, bias)
         batch = torch.broadcast_shapes(*(weight.shape[:-2] for weight in weights.values()))
         whole = torch.zeros(*batch, D, n, dtype=torch.float64, device=self.mean.device)
         for parent, weight in weights.items():
@@ -185,8 +186,7 @@ class JointGaussian:
             starts[name], n = n, n + size
         names = list(names)
         for name in names:
-            if name not in starts:
-                raise unknown_name("variable", name, starts)
+            one_of("variable", name, starts)
         if not names or len(set(names)) < len(names):
             raise InputError("variables", expected="at least one, each once", got=", ".join(names) or "none")
         return [row for name in names for row in range(starts[name], starts[name] + self.sizes[name])]
@@ -200,9 +200,9 @@ class JointGaussian:
         return torch.cat(_broadcast([value.double() for value in values.values()], 1), -1)
 
 
-def _noise(scale: Tensor | float, size: int) -> Tensor:
-    """Return diag(scale^2) (..., size, size)."""
-    scale = torch.as_tensor(scale, dtype=torch.float64)
+def _noise(scale: Tensor | float, mean: Tensor) -> Tensor:
+    """Return diag(scale^2) (..., size, size), for a mean (..., size)."""
+    size, scale = mean.shape[-1], torch.as_tensor(scale, dtype=torch.float64, device=mean.device)
     check_finite(scale=scale)
     check_positive(scale=scale)
     if scale.dim() and scale.shape[-1] not in (1, size):

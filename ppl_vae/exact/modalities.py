@@ -21,7 +21,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ppl_vae.errors import InputError, unknown_name
+from ppl_vae.checks import one_of
+from ppl_vae.errors import InputError
 from ppl_vae.exact.checks import check_finite, check_positive
 from ppl_vae.exact.hierarchy import Layer
 from ppl_vae.exact.joint import JointGaussian
@@ -39,7 +40,8 @@ def joint(modalities: Mapping[str, Layer]) -> JointGaussian:
 
     Then ``p.given(depth=x).log_prob(joints=t)`` is log p(t|x), and ``p.given(depth=x).marginal("z")`` the posterior.
     """
-    network = JointGaussian.root("z", torch.zeros(_latent_dim(modalities), dtype=torch.float64))
+    L, (first, *_) = _latent_dim(modalities), next(iter(modalities.values()))
+    network = JointGaussian.root("z", torch.zeros(L, dtype=torch.float64, device=first.device))
     for name, (weight, bias, scale) in modalities.items():
         network = network.child(name, {"z": weight}, bias, scale)
     return network
@@ -121,12 +123,13 @@ def _whiten(
     if not values:
         raise InputError("values", expected="at least one modality", got="none")
     for name in [*values, *masks]:
-        if name not in modalities:
-            raise unknown_name("modality", name, modalities)
+        one_of("modality", name, modalities)
     B = len(next(iter(values.values())))
     parts = {}
     for name, x in values.items():
-        weight, bias, scale = (torch.as_tensor(parameter, dtype=torch.float64) for parameter in modalities[name])
+        weight, bias, scale = (
+            torch.as_tensor(parameter, dtype=torch.float64, device=x.device) for parameter in modalities[name]
+        )
         D = weight.shape[0]
         for what, tensor, shape in (("weight", weight, (D, L)), ("bias", bias, (D,)), ("value", x, (B, D))):
             if tensor.shape != shape:

@@ -11,9 +11,9 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from ppl_vae.checks import share
 from ppl_vae.config import configurable
 from ppl_vae.objectives.weighted import WeightedBound
-from ppl_vae.shapes import share
 
 
 @configurable

@@ -16,12 +16,12 @@ from torch import Tensor
 from torch.func import functional_call
 from torch.nn.functional import softplus
 
+from ppl_vae.checks import integer_at_least, not_negative
 from ppl_vae.config import configurable
 from ppl_vae.networks import MLP
 from ppl_vae.objectives.base import with_value
 from ppl_vae.objectives.elbo import ELBO
 from ppl_vae.objectives.total_correlation import only_code
-from ppl_vae.shapes import integer_at_least, not_negative
 from ppl_vae.traces import add
 from ppl_vae.types import Program
 

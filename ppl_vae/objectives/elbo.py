@@ -14,14 +14,14 @@ import torch
 from pyro.distributions.util import scale_and_mask
 from torch import Tensor
 
+from ppl_vae.checks import not_negative, one_of
 from ppl_vae.config import configurable
-from ppl_vae.errors import InputError, PairError, unknown_name
+from ppl_vae.errors import InputError, PairError
 from ppl_vae.objectives.base import Objective, check_sites, factors, unreparameterised, with_value
 from ppl_vae.objectives.enumeration import average, check_enumerated_first, enumerated, marginal, probability
 from ppl_vae.objectives.kl import analytic_kl, conditions_match, freed, weights_match
 from ppl_vae.objectives.leaves import Leaves
 from ppl_vae.plates import in_data_plate
-from ppl_vae.shapes import not_negative
 from ppl_vae.traces import Site, Sites, add, is_auxiliary, is_enumerated, latents, log_prob, trace_pair
 from ppl_vae.types import Program
 
@@ -76,10 +76,8 @@ class ELBO(Objective):
         free_bits: float | Mapping[str, float] = 0.0,
     ) -> None:
         super().__init__(num_particles)
-        if kl not in KLS:
-            raise unknown_name("kl", kl, KLS)
-        if gradient not in GRADIENTS:
-            raise unknown_name("gradient", gradient, GRADIENTS)
+        one_of("kl", kl, KLS)
+        one_of("gradient", gradient, GRADIENTS)
         if gradient == "stl" and kl != "sampled":
             raise InputError(
                 "gradient 'stl'",
@@ -106,8 +104,7 @@ class ELBO(Objective):
         if self.free_bits:
             free = self.free_bits if isinstance(self.free_bits, dict) else dict.fromkeys(rate, self.free_bits)
             for name, nats in free.items():
-                if name not in rate:
-                    raise unknown_name("latent of free_bits", name, rate)
+                one_of("latent of free_bits", name, rate)
                 rate[name] = freed(name, model_sites, guide_sites, nats)
         terms = [*distortion.values(), *rate.values()]
         own = factors(guide_sites, self._plates)

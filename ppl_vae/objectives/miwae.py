@@ -14,12 +14,12 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from ppl_vae.checks import integer_at_least
 from ppl_vae.config import configurable
 from ppl_vae.objectives.base import with_value
 from ppl_vae.objectives.leaves import Leaves
 from ppl_vae.objectives.weighing import Weighed
 from ppl_vae.objectives.weighted import Coefficients, WeightedBound
-from ppl_vae.shapes import integer_at_least
 from ppl_vae.traces import Sites
 
 Gradient = Literal["reparameterised", "stl", "dreg"]

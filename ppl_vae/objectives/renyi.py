@@ -15,6 +15,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from ppl_vae.checks import number
 from ppl_vae.config import configurable
 from ppl_vae.errors import InputError
 from ppl_vae.objectives.weighted import WeightedBound
@@ -51,8 +52,7 @@ class Renyi(WeightedBound):
         gradient: Literal["reparameterised", "stl", "dreg"] = "reparameterised",
     ) -> None:
         super().__init__(num_particles, gradient)
-        if isinstance(alpha, bool) or not isinstance(alpha, int | float) or math.isnan(alpha):
-            raise InputError("alpha", expected="a number", got=repr(alpha), hint="alpha=0.5")
+        alpha = number("alpha", alpha, "a number", finite=False, hint="alpha=0.5")
         if math.isinf(alpha) and gradient == "dreg":
             raise InputError(
                 "gradient 'dreg'",
@@ -60,7 +60,7 @@ class Renyi(WeightedBound):
                 got=f"alpha={alpha}",
                 hint="gradient='stl'",
             )
-        self.alpha = float(alpha)
+        self.alpha = alpha
 
     def bound(self, log_w: Tensor) -> Tensor:
         """Return 1/(1 - alpha) log 1/K sum_k w_k^(1 - alpha), (…, B)."""

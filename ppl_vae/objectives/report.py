@@ -18,12 +18,12 @@ import pyro.infer
 import torch
 from torch import Tensor
 
+from ppl_vae.checks import integer_at_least
 from ppl_vae.context import isolated
 from ppl_vae.data import Split, as_split
-from ppl_vae.errors import InputError
+from ppl_vae.errors import InputError, shown
 from ppl_vae.pair import Pair, as_pair
 from ppl_vae.proof import Proved
-from ppl_vae.shapes import integer_at_least
 from ppl_vae.substitution import substituted
 from ppl_vae.types import Batch
 
@@ -143,10 +143,10 @@ def gradient_report(
     pair = as_pair(pair)
     draws = integer_at_least("draws", draws, 2)
     if not isinstance(objectives, Mapping) or not objectives:
-        raise InputError("objectives", expected="a mapping of names to objectives", got=repr(objectives)[:60])
+        raise InputError("objectives", expected="a mapping of names to objectives", got=shown(objectives, 60))
     for name, objective in objectives.items():
         if not isinstance(objective, pyro.infer.ELBO):
-            raise InputError(f"objective {name!r}", expected="a pyro.infer.ELBO", got=repr(objective)[:60])
+            raise InputError(f"objective {name!r}", expected="a pyro.infer.ELBO", got=shown(objective, 60))
     if not any(parameter.requires_grad for parameter in pair.parameters()):
         raise InputError("pair", expected="parameters with a gradient", got="none")
     here = as_split(batch).to(pair.device, pair.dtype)

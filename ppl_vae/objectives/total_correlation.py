@@ -21,12 +21,12 @@ import torch
 from torch import Tensor
 from torch.distributions import Independent
 
+from ppl_vae.checks import integer_at_least, not_negative, one_of
 from ppl_vae.config import configurable
-from ppl_vae.errors import InputError, PairError, unknown_name
+from ppl_vae.errors import InputError, PairError
 from ppl_vae.objectives.base import check_sites
 from ppl_vae.objectives.elbo import ELBO
 from ppl_vae.plates import in_data_plate
-from ppl_vae.shapes import integer_at_least, not_negative
 from ppl_vae.traces import Site, Sites, add, alike, is_auxiliary, latents, log_prob
 from ppl_vae.types import Program
 
@@ -76,8 +76,7 @@ class BetaTCVAE(ELBO):
     ) -> None:
         super().__init__()
         self.data_size = integer_at_least("data_size", data_size, 2)
-        if sampling not in SAMPLINGS:
-            raise unknown_name("sampling", sampling, SAMPLINGS)
+        one_of("sampling", sampling, SAMPLINGS)
         self.alpha, self.beta = not_negative("alpha", alpha), not_negative("beta", beta)
         self.gamma, self.sampling = not_negative("gamma", gamma), sampling
 

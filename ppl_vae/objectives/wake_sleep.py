@@ -18,6 +18,7 @@ import torch
 from pyro import poutine
 from torch import Tensor
 
+from ppl_vae.checks import share
 from ppl_vae.config import configurable
 from ppl_vae.errors import PairError
 from ppl_vae.objectives.base import with_value
@@ -25,7 +26,6 @@ from ppl_vae.objectives.enumeration import enumerated
 from ppl_vae.objectives.leaves import Leaves
 from ppl_vae.objectives.weighing import Weighed, common_scale
 from ppl_vae.objectives.weighted import Coefficients, WeightedBound, surrogate, weight_of_log_q
-from ppl_vae.shapes import share
 from ppl_vae.traces import Sites, add, alike, latents, log_prob, sample_sites
 from ppl_vae.types import Program
 

@@ -25,7 +25,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from ppl_vae.errors import PairError, unknown_name
+from ppl_vae.checks import one_of
+from ppl_vae.errors import PairError
 from ppl_vae.objectives.base import Objective, factors, unreparameterised, with_value
 from ppl_vae.objectives.enumeration import enumerated
 from ppl_vae.objectives.leaves import Leaves
@@ -71,8 +72,7 @@ class WeightedBound(Objective):
 
     def __init__(self, num_particles: int, gradient: str) -> None:
         super().__init__(num_particles)
-        if gradient not in self.GRADIENTS:
-            raise unknown_name("gradient", gradient, self.GRADIENTS)
+        one_of("gradient", gradient, self.GRADIENTS)
         self.gradient = gradient
 
     @abstractmethod

@@ -12,7 +12,8 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ppl_vae.errors import InputError, unknown_name
+from ppl_vae.checks import one_of
+from ppl_vae.errors import InputError
 from ppl_vae.plots import canvas
 from ppl_vae.plots.canvas import PALETTE, WIDTH, Floats, Values, styled
 
@@ -26,8 +27,7 @@ def embed(z: Values, *, method: str = "pca", seed: int = 0) -> Floats:
 
     Rows that are not finite come back as NaN, so that `embedding` counts them.
     """
-    if method not in METHODS:
-        raise unknown_name("embedding method", method, METHODS)
+    one_of("embedding method", method, METHODS)
     points = canvas.as_matrix(z, "z")
     if points.shape[1] < 2:
         raise InputError("z", expected="at least 2 latent dimensions", got="1", hint="plots.marginals")

@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from numpy.typing import NDArray
 
-from ppl_vae.errors import InputError
+from ppl_vae.errors import InputError, shown
 from ppl_vae.plots import canvas
 from ppl_vae.plots.canvas import PALETTE, Floats, Values, styled
 
@@ -160,7 +160,7 @@ def _checked(joints: Values, bones: Bones, name: str) -> tuple[Floats, NDArray[n
         raise InputError(name, expected="shape (n, J, 3) or (n, J, 2)", got=str(hands.shape))
     edges = np.asarray(bones, dtype=np.int64)
     if edges.ndim != 2 or edges.shape[1] != 2 or edges.min() < 0 or edges.max() >= hands.shape[1]:
-        raise InputError("bones", expected=f"pairs of joints 0..{hands.shape[1] - 1}", got=repr(bones))
+        raise InputError("bones", expected=f"pairs of joints 0..{hands.shape[1] - 1}", got=shown(bones))
     return hands, edges
 
 

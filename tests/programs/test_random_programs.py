@@ -8,6 +8,7 @@ import pytest
 import torch
 from held_against_pyro import by_objective, by_pair, by_recording
 from random_programs import build, draw_spec
+from tiers import fast_in
 
 SEEDS = range(300)
 #: What each program came to, by way and seed; filled as the tests run.
@@ -37,17 +38,19 @@ def outcome(way: str, seed: int) -> tuple[str, str]:
     return OUTCOMES[way, seed]
 
 
-@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize("seed", fast_in(SEEDS[:30], SEEDS))
 @pytest.mark.parametrize("way", WAYS)
 def test_bound_and_gradient_are_pyros_or_it_is_refused(way, seed):
     outcome(way, seed)
 
 
-@pytest.mark.parametrize("seed", RECORDED)
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", fast_in(RECORDED[:3], RECORDED))
 def test_recorded_steps_are_the_eager_ones(seed):
     OUTCOMES["recorded", seed] = by_recording(build(draw_spec(seed)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("way", "least"), [("one particle", 200), ("three particles", 150), ("pair", 150)])
 def test_most_are_compared_by_value(way, least):
     counts = Counter(outcome(way, seed) for seed in SEEDS)
