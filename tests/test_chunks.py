@@ -136,6 +136,7 @@ def test_an_estimate_goes_on_when_memory_runs_out(compile, monkeypatch):
     assert abs(result.mean - exact) < SE * result.standard_error
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("compile", ["off", "graph"])
 def test_annealing_goes_on_when_memory_runs_out(compile):
     mine, x = imperfect(1)

@@ -95,6 +95,7 @@ def test_the_sdist_holds_all_that_the_project_does(source, unpacked):
     assert wanted - files(unpacked) == set(), "name them in MANIFEST.in"
 
 
+@pytest.mark.slow
 def test_tests_run_from_the_sdist(unpacked, installed):
     # -P: the package is the installed one, not the folder beside the tests
     tests = ("tests/test_gumbel_softmax.py", "tests/test_layers.py")

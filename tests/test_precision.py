@@ -117,6 +117,7 @@ for name, matmul, other in (("float32", "highest", "ieee"), ("tf32", "high", "tf
 """
 
 
+@pytest.mark.slow
 @newer
 def test_settings_by_either_interface_are_put_back():
     untouched = settings_around("")
@@ -127,6 +128,7 @@ def test_settings_by_either_interface_are_put_back():
         assert [*later[1][:4], *later[1][6:]] == [*untouched[line][2][1][:4], *untouched[line][2][1][6:]], line
 
 
+@pytest.mark.slow
 @newer
 def test_a_program_of_the_newer_interface_fits():
     code = """

@@ -263,6 +263,7 @@ def fit_with_a_switch(pictures, compile, **options):
     return pair, run
 
 
+@pytest.mark.slow
 def test_epochs_by_a_recording_that_became_wrong_are_fitted_again(pictures, monkeypatch, tmp_path):
     monkeypatch.setattr("ppl_vae.training.trainer.PROVING", 12)  # every third epoch
     wanted, eager = fit_with_a_switch(pictures, "off")
@@ -278,6 +279,7 @@ def test_epochs_by_a_recording_that_became_wrong_are_fitted_again(pictures, monk
     assert ppl_vae.load(tmp_path / "run", pair=switched_pair()[0]).history["train_bound"] == run.history["train_bound"]
 
 
+@pytest.mark.slow
 def test_the_end_of_a_fit_is_a_moment(pictures, monkeypatch):
     monkeypatch.setattr("ppl_vae.training.trainer.PROVING", 47)  # of 48 steps
     wanted, _ = fit_with_a_switch(pictures, "off")

@@ -51,6 +51,7 @@ def test_after_a_fit_nothing_is_left(released, path, name):
     assert released() == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", [{}, {"method": "ais", "annealing": {"num_distributions": 4, "rungs": 2}}])
 def test_after_an_estimate_nothing_is_left(released, options):
     estimate(**options)
