@@ -187,7 +187,8 @@ def stop(process: Process, until: Callable[[], bool], seconds: float, number: in
     if code is None:
         code = wait(process, seconds)
     if code is None:
-        os.kill(process.pid or 0, number)
+        with contextlib.suppress(ProcessLookupError):  # it has just ended
+            os.kill(process.pid or 0, number)
         code = wait(process)
     return code
 

@@ -170,6 +170,8 @@ def test_interrupted_from_the_keyboard(tmp_path, data, undisturbed):
         target = max(epochs, saved(folder) + 1)  # a process that has not begun its work knows no Ctrl-C
         process = start(fit.from_python, folder)
         codes.append(stop(process, lambda target=target: saved(folder) >= target, part * AN_EPOCH, signal.SIGINT))
+        if codes[-1] == 0:  # a machine that stalls lets a fit end before its moment, and there is none after it
+            break
         assert reached(folder, seen) >= target
     assert INTERRUPTED in codes
     assert set(codes) <= {INTERRUPTED, 0}
