@@ -14,8 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
+from ppl_vae.checks import plain
 from ppl_vae.errors import RunError, one_line
 
 try:
@@ -54,10 +53,14 @@ def write_bytes(path: Path, content: bytes) -> None:
         if temporary is not None:
             with contextlib.suppress(OSError):
                 os.unlink(temporary)
-        raise RunError(
-            f"writing {path}: expected room and permission to write; got {error.strerror or error}; "
-            "try freeing space or another folder (what was saved before is unharmed)"
-        ) from error
+        raise _unwritable(path, error) from error
+
+
+def _unwritable(path: Path, error: OSError) -> RunError:
+    return RunError(
+        f"writing {path}: expected room and permission to write; got {error.strerror or error}; "
+        "try freeing space or another folder (what was saved before is unharmed)"
+    )
 
 
 def _temporary(path: Path) -> tuple[int, str]:
@@ -100,9 +103,7 @@ def make_folder(path: Path) -> None:
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise RunError(
-            f"writing {path}: expected room and permission to write; got {error.strerror or error}; try another folder"
-        ) from error
+        raise _unwritable(path, error) from error
 
 
 def remove(path: Path) -> None:
@@ -151,13 +152,11 @@ def locked(folder: Path) -> Iterator[None]:
     if fcntl is None:
         yield
         return
+    make_folder(folder)
     try:
-        folder.mkdir(parents=True, exist_ok=True)
         handle = os.open(path, os.O_RDWR | os.O_CREAT | _NOT_WAITING | os.O_NOFOLLOW, 0o644)
     except OSError as error:
-        raise RunError(
-            f"writing {path}: expected permission to write; got {error.strerror or error}; try another folder"
-        ) from error
+        raise _unwritable(path, error) from error
     try:
         _wait(handle, path)
         yield
@@ -282,8 +281,7 @@ def _items(content: dict[str, Any] | list[Any]) -> list[Any]:
 
 def _strict(content: Any) -> Any:
     """Return `content` without the numbers that JSON has no form for."""
-    if isinstance(content, np.generic):
-        content = content.item()
+    content = plain(content)
     if isinstance(content, float) and not math.isfinite(content):
         return None
     if isinstance(content, dict):

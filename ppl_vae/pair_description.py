@@ -63,9 +63,9 @@ def of_sizes(sizes: Mapping[str, list[int]], build: Callable[[], Pair], folder: 
             if shapes != sizes:
                 raise ValueError("parameters of other sizes")
             return build()
+        except PplVaeError:
+            raise
         except (RuntimeError, MemoryError, OverflowError, RecursionError, ValueError, TypeError) as error:
-            if isinstance(error, PplVaeError):
-                raise
             raise RunError(
                 f"{folder / 'config.json'}: expected a pair of the sizes in 'pair.state'; got {one_line(error)}; "
                 "try the version that wrote it"

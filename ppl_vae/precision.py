@@ -38,8 +38,7 @@ _OPERATIONS = [
 
 def check_precision(name: str) -> str:
     """Return `name`, or raise an InputError if it is none of `PRECISIONS`."""
-    one_of("precision", name, PRECISIONS)
-    return name
+    return str(one_of("precision", name, PRECISIONS))
 
 
 @contextmanager

@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, TypeAdapter, ValidationError
 from torch import Tensor
 
+from ppl_vae.data.spec import Binarization, Support
 from ppl_vae.errors import RunError
 
 T = TypeVar("T")
@@ -64,8 +65,8 @@ class SpecSection(_Section):
 
     name: str
     x_shape: Sizes
-    support: Literal["real", "unit", "binary", "count"] = "real"
-    binarization: Literal["none", "fixed", "dynamic"] = "none"
+    support: Support = "real"
+    binarization: Binarization = "none"
     image_shape: Annotated[list[Positive], Field(min_length=3, max_length=3)] | None = None
     num_classes: Positive | None = None
     levels: Positive | None = None
@@ -149,7 +150,7 @@ class EvaluatedData(_Section):
     name: str
     role: str
     size: Positive
-    binarization: Literal["none", "fixed", "dynamic"]
+    binarization: Binarization
     digest: str
     units: str = ""
 

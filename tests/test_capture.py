@@ -46,6 +46,13 @@ def captured_step(pair, **options):
     return step
 
 
+def some_steps(step, case):
+    """Take as many steps as it takes to be past the capture."""
+    with isolated(0):
+        for i in range(WARM_UP + 3):
+            step(case.batch(6, seed=i))
+
+
 def test_inputs_are_copied_and_results_are_kept(cpu_graphs):
     calls = Captured(lambda a, b: (a * b).sum(), [torch.zeros(3), torch.zeros(3)])
     pairs = [(torch.full((3,), float(i)), torch.arange(3.0)) for i in range(WARM_UP + 4)]
@@ -91,14 +98,9 @@ def test_what_cannot_be_captured_is_launched_and_said_once(cpu_graphs, monkeypat
     step, other = captured_step(pair), captured_step(plain)
     other._captures = False
 
-    def run(one):
-        with isolated(0):
-            for i in range(WARM_UP + 3):
-                one(case.batch(6, seed=i))
-
     with pytest.warns(UserWarning, match="does not fit a CUDA graph .* not permitted") as warned:
-        run(step)
-    run(other)
+        some_steps(step, case)
+    some_steps(other, case)
     assert len(warned) == 1
     for mine, wanted in zip(pair.parameters(), plain.parameters(), strict=True):
         assert torch.equal(mine, wanted)
@@ -129,14 +131,9 @@ def test_a_capture_without_memory_is_given_up_and_its_step_taken(cpu_graphs, mon
 
     gradient.__class__ = Short
 
-    def run(one):
-        with isolated(0):
-            for i in range(WARM_UP + 3):
-                one(case.batch(6, seed=i))
-
     with pytest.warns(UserWarning, match="no memory for a CUDA graph of the step, which is launched op") as warned:
-        run(step)
-    run(other)
+        some_steps(step, case)
+    some_steps(other, case)
     assert len(warned) == 1
     assert step.pieces == 1
     for mine, wanted in zip(pair.parameters(), plain.parameters(), strict=True):

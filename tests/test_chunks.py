@@ -114,18 +114,24 @@ def test_one_row_that_does_not_fit_is_an_error_of_one_line():
         work.fill(torch.empty(4, 3, dtype=torch.float64), values, silent)
 
 
-@pytest.mark.parametrize("compile", ["off", "graph"])
-def test_an_estimate_goes_on_when_memory_runs_out(compile, monkeypatch):
-    mine, x = imperfect(1)
-    decode, largest = mine.model.decode, []
+def short_of_memory(model):
+    """Have the decoder run out of memory beyond 100 rows; return the list of the numbers of rows that it decodes."""
+    decode, largest = model.decode, []
 
-    def short_of_memory(z):
+    def decode_few(z):
         if z.shape[:-1].numel() > 100:
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
         largest.append(z.shape[:-1].numel())
         return decode(z)
 
-    mine.model.decode = short_of_memory
+    model.decode = decode_few
+    return largest
+
+
+@pytest.mark.parametrize("compile", ["off", "graph"])
+def test_an_estimate_goes_on_when_memory_runs_out(compile, monkeypatch):
+    mine, x = imperfect(1)
+    largest = short_of_memory(mine.model)
     with pytest.warns(UserWarning, match="300 particles of 4 data to 19 particles of 4 data") as caught:
         result = log_likelihood.log_likelihood(mine, {"x": x}, num_particles=300, memory=2**28, compile=compile)
     assert len([w for w in caught if "out of memory" in str(w.message)]) == 1
@@ -141,15 +147,7 @@ def test_an_estimate_goes_on_when_memory_runs_out(compile, monkeypatch):
 def test_annealing_goes_on_when_memory_runs_out(compile):
     mine, x = imperfect(1)
     annealing = {"num_distributions": 5, "rungs": 3}
-    decode, largest = mine.model.decode, []
-
-    def short_of_memory(z):
-        if z.shape[:-1].numel() > 100:
-            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
-        largest.append(z.shape[:-1].numel())
-        return decode(z)
-
-    mine.model.decode = short_of_memory
+    largest = short_of_memory(mine.model)
     told = r"^log p\(x\) ran out of memory: the chunk went from 60 particles of 4 data to 15 particles of 4 data$"
     with pytest.warns(UserWarning, match=told) as caught:
         result = log_likelihood.log_likelihood(

@@ -77,10 +77,11 @@ class RunFolder:
             if resume:
                 state, old = self._read_state(), read_config(self.path)
                 difference = _difference(old, config)
-                if state is not None and difference is None:
-                    self.seconds = float((old.get("step") or {}).get("seconds", 0.0))
-                    return state
-                if state is not None and difference is not None and state["history"]:
+                if difference is None:
+                    if state is not None:
+                        self.seconds = float((old.get("step") or {}).get("seconds", 0.0))
+                        return state
+                elif state is not None and state["history"]:
                     where, was, now = difference
                     raise InputError(
                         f"run_dir {self.path}",

@@ -8,6 +8,7 @@ import pytest
 import torch
 from fake_gpu import FakeGPU
 from pairs import PAIRS
+from tiers import fast_in
 
 import ppl_vae
 from ppl_vae import kl_weights
@@ -64,9 +65,7 @@ def test_an_eager_step_stays_on_its_device(gpu, name):
     take_steps(gpu, PAIRS[name], ELBO(), "off")
 
 
-@pytest.mark.parametrize(
-    "name", [name if name in FEW else pytest.param(name, marks=pytest.mark.slow) for name in sorted(PAIRS)]
-)
+@pytest.mark.parametrize("name", fast_in(FEW, sorted(PAIRS)))
 def test_a_recorded_step_stays_on_its_device(gpu, name):
     """Its first step runs the programs as well, and a program that reads values back would not be recorded."""
     take_steps(gpu, PAIRS[name], ELBO(), "graph")
