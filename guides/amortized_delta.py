@@ -14,11 +14,11 @@ import pyro.distributions as dist
 from pyro.nn import PyroModule
 from torch import Tensor, nn
 
-from ppl_vae.checks import integer_at_least
-from ppl_vae.config import configurable
-from ppl_vae.errors import InputError
-from ppl_vae.networks import MLP
-from ppl_vae.shapes import as_shape, batch_size, check_event, check_last_dimension
+from ppl_vae.core.checks import integer_at_least
+from ppl_vae.core.config import configurable
+from ppl_vae.core.errors import InputError
+from ppl_vae.core.shapes import as_shape, batch_size, check_event, check_last_dimension
+from ppl_vae.nn.mlp import MLP
 
 
 @configurable

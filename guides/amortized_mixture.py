@@ -18,15 +18,15 @@ import pyro.distributions as dist
 from pyro.nn import PyroModule
 from torch import Tensor, nn
 
-from ppl_vae.checks import not_negative, one_of, positive
-from ppl_vae.conditions import Condition
-from ppl_vae.config import configurable
-from ppl_vae.errors import InputError
+from ppl_vae.core.checks import not_negative, one_of, positive
+from ppl_vae.core.config import configurable
+from ppl_vae.core.errors import InputError
+from ppl_vae.core.shapes import as_shape, check_event, check_last_dimension
 from ppl_vae.guides.amortized_normal import AmortizedNormal
-from ppl_vae.gumbel_softmax import GumbelSoftmax
-from ppl_vae.networks import MLP
-from ppl_vae.partial_labels import PartialLabels
-from ppl_vae.shapes import as_shape, check_event, check_last_dimension
+from ppl_vae.nn.conditioning import Condition
+from ppl_vae.nn.distributions.gumbel_softmax import GumbelSoftmax
+from ppl_vae.nn.labels import PartialLabels
+from ppl_vae.nn.mlp import MLP
 
 CLASSES = ("enumerated", "sampled", "relaxed")
 

@@ -17,11 +17,11 @@ import pyro
 from pyro.nn import PyroModule
 from torch import Tensor, nn
 
-from ppl_vae.config import configurable
-from ppl_vae.errors import InputError
-from ppl_vae.layers import as_latent_dims, as_normal, normal_networks
-from ppl_vae.networks import MLP
-from ppl_vae.shapes import as_shape, batch_size
+from ppl_vae.core.config import configurable
+from ppl_vae.core.errors import InputError
+from ppl_vae.core.shapes import as_shape, batch_size
+from ppl_vae.nn.layers import as_latent_dims, as_normal, normal_networks
+from ppl_vae.nn.mlp import MLP
 
 
 @configurable

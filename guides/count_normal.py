@@ -14,11 +14,11 @@ import torch
 from pyro.nn import PyroModule
 from torch import Tensor, nn
 
-from ppl_vae import exposure as exposures
-from ppl_vae.config import configurable
-from ppl_vae.errors import InputError
+from ppl_vae.core.config import configurable
+from ppl_vae.core.errors import InputError
+from ppl_vae.core.shapes import as_shape, check_event
 from ppl_vae.guides.amortized_normal import AmortizedNormal
-from ppl_vae.shapes import as_shape, check_event
+from ppl_vae.nn import exposure as exposures
 
 
 @configurable

@@ -24,14 +24,14 @@ import torch
 from pyro.nn import PyroModule
 from torch import Tensor, nn
 
-from ppl_vae.checks import integer_at_least, one_of
-from ppl_vae.config import configurable
-from ppl_vae.errors import InputError
-from ppl_vae.fixed_mixture import FixedMixture
+from ppl_vae.core.checks import integer_at_least, one_of
+from ppl_vae.core.config import configurable
+from ppl_vae.core.errors import InputError
+from ppl_vae.core.shapes import check_last_dimension
 from ppl_vae.guides.amortized_normal import lower_triangle
-from ppl_vae.modalities import Modalities, Shape
-from ppl_vae.networks import MLP
-from ppl_vae.shapes import check_last_dimension
+from ppl_vae.nn.distributions.fixed_mixture import FixedMixture
+from ppl_vae.nn.mlp import MLP
+from ppl_vae.nn.modalities import Modalities, Shape
 
 JOINS = ("product", "mixture", "mixture-of-products")
 COVARIANCES = ("diagonal", "full")

@@ -16,10 +16,10 @@ import torch
 from pyro.nn import PyroModule
 from torch import Tensor, nn
 
-from ppl_vae.config import configurable
-from ppl_vae.errors import InputError
+from ppl_vae.core.config import configurable
+from ppl_vae.core.errors import InputError
 from ppl_vae.guides.amortized_normal import AmortizedNormal
-from ppl_vae.modalities import Modalities, Shape, factor_latents
+from ppl_vae.nn.modalities import Modalities, Shape, factor_latents
 
 
 @configurable

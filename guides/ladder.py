@@ -20,12 +20,12 @@ import pyro.distributions as dist
 from pyro.nn import PyroModule
 from torch import Tensor, nn
 
-from ppl_vae.checks import check_like
-from ppl_vae.config import configurable
-from ppl_vae.errors import InputError
-from ppl_vae.layers import as_latent_dims, as_normal, hidden_of_layers, last_width
-from ppl_vae.networks import MLP
-from ppl_vae.shapes import as_shape, batch_size
+from ppl_vae.core.checks import check_like
+from ppl_vae.core.config import configurable
+from ppl_vae.core.errors import InputError
+from ppl_vae.core.shapes import as_shape, batch_size
+from ppl_vae.nn.layers import as_latent_dims, as_normal, hidden_of_layers, last_width
+from ppl_vae.nn.mlp import MLP
 
 
 @configurable

@@ -14,10 +14,10 @@ from pyro.nn import PyroModule
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ppl_vae.checks import integer_at_least
-from ppl_vae.config import configurable
-from ppl_vae.errors import InputError
-from ppl_vae.shapes import batch_size, check_last_dimension
+from ppl_vae.core.checks import integer_at_least
+from ppl_vae.core.config import configurable
+from ppl_vae.core.errors import InputError
+from ppl_vae.core.shapes import batch_size, check_last_dimension
 
 
 @configurable

@@ -25,13 +25,13 @@ import torch
 from pyro.nn import PyroModule
 from torch import Tensor, nn
 
-from ppl_vae import likelihoods
-from ppl_vae.checks import one_of
-from ppl_vae.config import configurable
-from ppl_vae.likelihoods import Likelihood
-from ppl_vae.modalities import Modalities, Shape, factor_latents
-from ppl_vae.networks import MLP
-from ppl_vae.shapes import check_last_dimension
+from ppl_vae.core.checks import one_of
+from ppl_vae.core.config import configurable
+from ppl_vae.core.shapes import check_last_dimension
+from ppl_vae.nn import likelihoods
+from ppl_vae.nn.likelihoods import Likelihood
+from ppl_vae.nn.mlp import MLP
+from ppl_vae.nn.modalities import Modalities, Shape, factor_latents
 
 
 @configurable

@@ -10,9 +10,9 @@ import pyro
 from pyro.nn import PyroModule
 from torch import Tensor
 
-from ppl_vae.checks import check_like
-from ppl_vae.config import configurable
-from ppl_vae.errors import InputError
+from ppl_vae.core.checks import check_like
+from ppl_vae.core.config import configurable
+from ppl_vae.core.errors import InputError
 from ppl_vae.models.m2 import M2
 from ppl_vae.models.vae import VAE
 

@@ -15,10 +15,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ppl_vae import exact
-from ppl_vae.checks import integer_at_least, one_of
-from ppl_vae.config import configurable
-from ppl_vae.errors import InputError
-from ppl_vae.shapes import batch_size, check_last_dimension
+from ppl_vae.core.checks import integer_at_least, one_of
+from ppl_vae.core.config import configurable
+from ppl_vae.core.errors import InputError
+from ppl_vae.core.shapes import batch_size, check_last_dimension
 
 NOISES = ("isotropic", "diagonal")
 

@@ -4,32 +4,22 @@ A public name is imported when it is first used, so that ``ppl-vae --help`` need
 """
 
 import importlib
+import sys
 from typing import TYPE_CHECKING, Any
 
+from ppl_vae.core.moved import keep_old_names
+
 if TYPE_CHECKING:
-    from ppl_vae import (
-        config,
-        data,
-        evaluation,
-        exact,
-        guides,
-        kl_weights,
-        likelihoods,
-        models,
-        networks,
-        objectives,
-        plots,
-        report,
-        zoo,
-    )
-    from ppl_vae.errors import InputError, NonFiniteError, PairError, PplVaeError, RunError
-    from ppl_vae.evaluation.inference_data import to_arviz
-    from ppl_vae.evaluation.log_likelihood import log_likelihood
-    from ppl_vae.evaluation.result import LogLikelihood
-    from ppl_vae.evaluation.sandwich import Sandwich, sandwich
-    from ppl_vae.pair import Pair
-    from ppl_vae.runs import Run, load
+    from ppl_vae import data, evaluation, exact, guides, models, nn, objectives, plots, report, zoo
+    from ppl_vae.core import config
+    from ppl_vae.core.errors import InputError, NonFiniteError, PairError, PplVaeError, RunError
+    from ppl_vae.evaluation import LogLikelihood, Sandwich, log_likelihood, sandwich, to_arviz
+    from ppl_vae.nn import likelihoods
+    from ppl_vae.nn import mlp as networks
+    from ppl_vae.pairs.pair import Pair
+    from ppl_vae.training import kl_weights
     from ppl_vae.training.fit import fit
+    from ppl_vae.training.run_folder.run import Run, load
     from ppl_vae.training.step import TrainingStep
 
 __version__ = "0.1.0"
@@ -57,6 +47,7 @@ __all__ = [
     "log_likelihood",
     "models",
     "networks",
+    "nn",
     "objectives",
     "plots",
     "report",
@@ -65,28 +56,29 @@ __all__ = [
     "zoo",
 ]
 
-#: The module that each public name stands in; the others are modules themselves.
+#: The module that each public name stands in; the others are modules themselves, some under their old names.
 _HOME = {
-    **dict.fromkeys(("InputError", "NonFiniteError", "PairError", "PplVaeError", "RunError"), "errors"),
-    **dict.fromkeys(("Run", "load"), "runs"),
-    "LogLikelihood": "evaluation.result",
-    "Pair": "pair",
-    "Sandwich": "evaluation.sandwich",
+    **dict.fromkeys(("InputError", "NonFiniteError", "PairError", "PplVaeError", "RunError"), "core.errors"),
+    **dict.fromkeys(("LogLikelihood", "Sandwich", "log_likelihood", "sandwich", "to_arviz"), "evaluation"),
+    **dict.fromkeys(("Run", "load"), "training.run_folder.run"),
+    "Pair": "pairs.pair",
     "TrainingStep": "training.step",
     "fit": "training.fit",
-    "log_likelihood": "evaluation.log_likelihood",
-    "sandwich": "evaluation.sandwich",
-    "to_arviz": "evaluation.inference_data",
 }
+
+keep_old_names(__name__)
 
 
 if not TYPE_CHECKING:  # a type checker reads the imports above, and would let any name pass if it saw this
 
     def __getattr__(name: str) -> Any:
-        if name not in __all__:
+        if name in _HOME:
+            value = getattr(importlib.import_module(f"{__name__}.{_HOME[name]}"), name)
+        elif name in __all__ or f"{__name__}.{name}" in sys.modules:
+            value = importlib.import_module(f"{__name__}.{name}")
+        else:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        module = importlib.import_module(f"{__name__}.{_HOME.get(name, name)}")
-        value = globals()[name] = getattr(module, name) if name in _HOME else module
+        globals()[name] = value
         return value
 
 

@@ -13,11 +13,11 @@ from collections.abc import Callable, Sequence
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
-from ppl_vae import likelihoods
-from ppl_vae.checks import check_kind, one_of
-from ppl_vae.context import isolated
+from ppl_vae.core.checks import check_kind, one_of
+from ppl_vae.core.errors import InputError
+from ppl_vae.core.process import isolated
+from ppl_vae.core.shapes import as_widths
 from ppl_vae.data import Spec
-from ppl_vae.errors import InputError
 from ppl_vae.guides import (
     AmortizedDelta,
     AmortizedMixture,
@@ -31,9 +31,10 @@ from ppl_vae.guides import (
     TopDown,
 )
 from ppl_vae.models import CVAE, M1M2, M2, PPCA, VAE, Autoencoder, CountVAE, Hierarchical
-from ppl_vae.networks import MLP, ConvDecoder, ConvEncoder, LogInputs
-from ppl_vae.pair import Pair, as_pair
-from ppl_vae.shapes import as_widths
+from ppl_vae.nn import likelihoods
+from ppl_vae.nn.conv import ConvDecoder, ConvEncoder
+from ppl_vae.nn.mlp import MLP, LogInputs
+from ppl_vae.pairs.pair import Pair, as_pair
 
 Builder = Callable[..., Pair]
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 import torch
 from torch.nn.utils import stateless
 
-from ppl_vae.recording import record
+from ppl_vae import LogLikelihood
+from ppl_vae.compile.graph import record
 
+F64 = torch.float64
 SE = 4.5  # standard errors: about one false alarm in 150,000 comparisons
 
 
@@ -90,3 +92,23 @@ def alike(first, second, message=""):
 def part(mine, name):
     """Where in a gradient the parameters of the model, or of the guide, stand."""
     return torch.cat([torch.full((p.numel(),), key.startswith(f"{name}.")) for key, p in mine.named_parameters()])
+
+
+def result_with(pareto_k, size=None, num_particles=100, **given):
+    """An estimate for three data with these diagnostics."""
+    one = torch.ones(3, dtype=F64)
+    return LogLikelihood(
+        **{
+            "values": -one * torch.tensor([80.0, 81.5, 83.0], dtype=F64),
+            "variances": 0.0225 * one,
+            "effective_sample_size": one * (50.0 if size is None else torch.tensor(size)),
+            "pareto_k": torch.tensor(pareto_k, dtype=F64),
+            "method": "importance",
+            "num_particles": num_particles,
+            "seconds": 0.5,
+            "seed": 3,
+            "data": {"name": "digits", "role": "test", "size": 3, "binarization": "fixed", "digest": "abc"},
+            "non_finite": 0,
+        }
+        | given
+    )

@@ -22,8 +22,8 @@ from pairs import PAIRS
 from torch import nn
 
 import ppl_vae
-from ppl_vae.kl_weights import Constrained
 from ppl_vae.objectives import ELBO, IWELBO, ReweightedWakeSleep
+from ppl_vae.training.kl_weights import Constrained
 
 RANK = int(os.environ.get("RANK", "0"))
 SIZE, BATCH, EPOCHS = 33, 16, 4  # the last batch has one row: none for the second worker

@@ -34,7 +34,7 @@ SERVER.set_forkserver_preload(
             "ppl_vae.zoo",
             "ppl_vae.cli.source",
             "ppl_vae.training.fit",
-            "ppl_vae.evaluation.log_likelihood",
+            "ppl_vae.evaluation.marginal_likelihood",
         ),
         *("torch._dynamo", "torch._inductor.fx_passes.dedupe_symint_uses", "torch.distributed", "torch.onnx"),
         *("torch.fx.experimental.proxy_tensor", "torch.profiler", "torch.utils.serialization", "numpy.ctypeslib"),

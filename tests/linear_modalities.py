@@ -10,8 +10,8 @@ import torch
 from ppl_vae import Pair
 from ppl_vae.exact import Layer
 from ppl_vae.guides import Experts
-from ppl_vae.likelihoods import Normal
 from ppl_vae.models import CrossModal
+from ppl_vae.nn.likelihoods import Normal
 
 SHAPES = {"a": 4, "b": 3, "c": 5}
 L, SCALE = 2, 0.7

@@ -189,3 +189,27 @@ def pair(seed=0):
 
 def batch(size=24, seed=1):
     return {"x": torch.randn(size, D, generator=torch.Generator().manual_seed(seed))}
+
+
+class SharedSwitch(PyroModule):
+    """One binary latent for all data: k ~ Bernoulli(p), x_n ~ N(loc_k, 1)."""
+
+    def __init__(self):
+        super().__init__()
+        self.logit = nn.Parameter(torch.tensor(0.4))
+        self.loc = nn.Parameter(torch.tensor([-0.3, 0.4]))
+
+    def forward(self, x=None, size=None):
+        k = pyro.sample("k", dist.Bernoulli(logits=self.logit))
+        with pyro.plate("data", rows(x, size), dim=-1):
+            loc = self.loc[0] + k * (self.loc[1] - self.loc[0])
+            return pyro.sample("x", dist.Normal(loc.unsqueeze(-1), 1.0).to_event(1), obs=x)
+
+
+class SharedSwitchGuide(PyroModule):
+    def __init__(self):
+        super().__init__()
+        self.logit = nn.Parameter(torch.tensor(-0.2))
+
+    def forward(self, x=None, size=None):
+        pyro.sample("k", dist.Bernoulli(logits=self.logit))

@@ -12,7 +12,6 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from ppl_vae import likelihoods
 from ppl_vae.guides import (
     AmortizedDelta,
     AmortizedMixture,
@@ -28,7 +27,9 @@ from ppl_vae.guides import (
     TopDown,
 )
 from ppl_vae.models import CVAE, M1M2, M2, PPCA, VAE, Autoencoder, CountVAE, CrossModal, Disentangled, Hierarchical
-from ppl_vae.networks import MLP, ConvDecoder, ConvEncoder, LogInputs
+from ppl_vae.nn import likelihoods
+from ppl_vae.nn.conv import ConvDecoder, ConvEncoder
+from ppl_vae.nn.mlp import MLP, LogInputs
 
 B, C, D, L = 6, 4, 8, 2
 W = 3

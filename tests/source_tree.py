@@ -22,8 +22,8 @@ def modules() -> dict[str, Path]:
     return found
 
 
-def imports(source: str) -> Iterator[tuple[int, str]]:
-    """Yield line and full name of everything that `source` imports when it runs, in functions too.
+def imports(source: str, functions: bool = True) -> Iterator[tuple[int, str]]:
+    """Yield line and full name of everything that `source` imports when it runs, with `functions` in these too.
 
     ``from a.b import c`` is ``a.b.c``, a relative import keeps its dots, and what stands under ``if TYPE_CHECKING:`` is
     not imported.
@@ -38,5 +38,5 @@ def imports(source: str) -> Iterator[tuple[int, str]]:
             yield from ((node.lineno, start + alias.name) for alias in node.names)
         elif isinstance(node, ast.If) and ast.unparse(node.test).endswith("TYPE_CHECKING"):
             waiting.extend(node.orelse)
-        else:
+        elif functions or not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             waiting.extend(ast.iter_child_nodes(node))

@@ -98,7 +98,7 @@ def test_the_sdist_holds_all_that_the_project_does(source, unpacked):
 @pytest.mark.slow
 def test_tests_run_from_the_sdist(unpacked, installed):
     # -P: the package is the installed one, not the folder beside the tests
-    tests = ("tests/test_gumbel_softmax.py", "tests/test_layers.py")
+    tests = ("tests/nn/distributions/test_gumbel_softmax.py", "tests/test_layers.py")
     words = ("-P", "-m", "pytest", "-n", "0", "-p", "no:cacheprovider", *tests)
     assert "passed" in run(*words, cwd=unpacked, PYTHONPATH=str(installed))
 

@@ -15,7 +15,7 @@ import typer
 from ppl_vae.cli import discover, fitting, using
 from ppl_vae.cli.app import PROGRAM, StoppedError, app, silence, typed
 from ppl_vae.cli.usage import UsageError, as_typed, usage_line
-from ppl_vae.errors import PplVaeError
+from ppl_vae.core.errors import PplVaeError
 
 __all__ = ["main", "run"]
 
@@ -74,7 +74,7 @@ def _warning(message: Warning | str, category: type[Warning], filename: str, *_:
 def _fail(code: int, line: str) -> int:
     line = " ".join(line.split())
     if "WORLD_SIZE" in os.environ:  # slow to import
-        from ppl_vae.workers import is_first_to_say
+        from ppl_vae.training.distributed.workers import is_first_to_say
 
         if not is_first_to_say(line):
             return code

@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from ppl_vae.cli.usage import Commands
-from ppl_vae.errors import printable
+from ppl_vae.core.errors import printable
 
 PROGRAM = "ppl-vae"
 

@@ -10,16 +10,16 @@ from typing import Any
 import torch
 
 from ppl_vae.cli.source import Source
-from ppl_vae.context import one_thread
+from ppl_vae.core.errors import InputError
+from ppl_vae.core.process import one_thread
+from ppl_vae.core.progress import bar
 from ppl_vae.data import Dataset
-from ppl_vae.errors import InputError
-from ppl_vae.evaluation.log_likelihood import log_likelihood
+from ppl_vae.evaluation.marginal_likelihood import log_likelihood
 from ppl_vae.evaluation.result import LogLikelihood
-from ppl_vae.progress import bar
 from ppl_vae.report import Report, add_run, run_report
 from ppl_vae.report.comparison import PPCAComparison, monte_carlo_bound
-from ppl_vae.runs import Run, environment
 from ppl_vae.training.fit import fit
+from ppl_vae.training.run_folder.run import Run, environment
 
 SEED = 0
 LATENTS = 8

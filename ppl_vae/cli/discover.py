@@ -15,7 +15,8 @@ from ppl_vae.cli.app import again, app, interruptible, say
 @app.command("list", epilog="Example:  ppl-vae list")
 def list_command() -> None:
     """List pairs, data sets, likelihoods and objectives, with one line on each."""
-    from ppl_vae import data, likelihoods, zoo
+    from ppl_vae import data, zoo
+    from ppl_vae.nn import likelihoods
 
     kinds = {name: f"{line} [{', '.join(data.binarizations(name))}]" for name, line in data.names().items()}
     objectives = {name: (each.__doc__ or "").partition("\n")[0] for name, each in parse.objectives().items()}

@@ -13,7 +13,7 @@ from ppl_vae.cli.app import again, app, interruptible, say
 
 if TYPE_CHECKING:
     from ppl_vae.data import Dataset
-    from ppl_vae.runs import Run
+    from ppl_vae.training.run_folder.run import Run
 
 
 @app.command("fit", epilog="Example:  ppl-vae fit vae --data digits --patience 20 --run-dir runs/vae")
@@ -157,8 +157,8 @@ def fit_command(
     with interruptible(lambda: _kept(folder)):
         from ppl_vae import zoo
         from ppl_vae.cli.source import Source
+        from ppl_vae.training.distributed.workers import is_first
         from ppl_vae.training.fit import fit
-        from ppl_vae.workers import is_first
 
         zoo.options(pair)  # an unknown pair is said before its data are fetched
         given = {
@@ -224,8 +224,8 @@ def _result(run: Run, folder: Path) -> None:
 
 def _kept(folder: Path) -> str:
     """Return what a stopped fit has left, and how to go on."""
-    from ppl_vae import files
-    from ppl_vae.run_files import columns_from_csv
+    from ppl_vae.core import files
+    from ppl_vae.training.run_folder.files import columns_from_csv
 
     path = folder / "history.csv"
     epochs = len(columns_from_csv(files.read_bytes(path).decode()).get("epoch", [])) if path.exists() else 0

@@ -6,8 +6,8 @@ import inspect
 from collections.abc import Sequence
 from typing import Any
 
-from ppl_vae.checks import one_of
-from ppl_vae.errors import InputError, shown, unknown_name
+from ppl_vae.core.checks import one_of
+from ppl_vae.core.errors import InputError, shown, unknown_name
 
 
 def numbers(name: str, text: str | None) -> tuple[int, ...] | None:
@@ -65,7 +65,7 @@ def kl_weight(text: str, options: dict[str, Any]) -> Any:
     InputError
         For an unknown name or option, an option that is missing, and options beside a number.
     """
-    from ppl_vae import kl_weights
+    from ppl_vae.training import kl_weights
 
     value = _value(text)
     if not isinstance(value, str):

@@ -12,11 +12,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ppl_vae import files, plots
-from ppl_vae.context import isolated
+from ppl_vae import plots
+from ppl_vae.core import files
+from ppl_vae.core.errors import InputError, shown
+from ppl_vae.core.process import isolated
 from ppl_vae.data import Spec
-from ppl_vae.errors import InputError, shown
-from ppl_vae.runs import Run
+from ppl_vae.training.run_folder.run import Run
 
 
 def write(run: Run, path: Path, size: int, *, mean: bool = False, labels: Sequence[str] = (), seed: int = 0) -> None:

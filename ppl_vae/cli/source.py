@@ -8,14 +8,15 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
-from ppl_vae import data, runs, zoo
-from ppl_vae.checks import one_of
+from ppl_vae import data, zoo
+from ppl_vae.core.checks import one_of
+from ppl_vae.core.errors import InputError, shown
 from ppl_vae.data import Dataset, Spec, Split
-from ppl_vae.errors import InputError, shown
-from ppl_vae.pair import Pair
-from ppl_vae.pair_description import of_sizes, rebuild_pair
-from ppl_vae.run_schema import SOURCE, checked
-from ppl_vae.runs import Run
+from ppl_vae.pairs.description import of_sizes, rebuild_pair
+from ppl_vae.pairs.pair import Pair
+from ppl_vae.training.run_folder import run as runs
+from ppl_vae.training.run_folder.run import Run
+from ppl_vae.training.run_folder.schema import SOURCE, checked
 
 #: Endings of the files that hold a user's own data.
 ENDINGS = (".npz", ".npy", ".csv")

@@ -9,7 +9,7 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from ppl_vae.errors import InputError, shown, unknown_name
+from ppl_vae.core.errors import InputError, shown, unknown_name
 
 #: What typer raises on a command line it cannot read (its own class, or click's in older versions).
 UsageError: Any = typer.BadParameter.__mro__[1]

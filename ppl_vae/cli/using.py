@@ -10,12 +10,12 @@ import typer
 
 from ppl_vae.cli import parse
 from ppl_vae.cli.app import again, app, interruptible, say
-from ppl_vae.errors import InputError, shown, unknown_name
+from ppl_vae.core.errors import InputError, shown, unknown_name
 
 if TYPE_CHECKING:
     from ppl_vae.data import Dataset
     from ppl_vae.evaluation.result import LogLikelihood
-    from ppl_vae.runs import Run
+    from ppl_vae.training.run_folder.run import Run
 
 RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="Run folder, as written by fit.", show_default=False)]
 OtherData = Annotated[
@@ -84,7 +84,7 @@ def evaluate_command(
     recorded in the run folder.
     """
     with interruptible(lambda: f"no estimate was recorded in {run}; start again with: {again()}"):
-        from ppl_vae.evaluation.log_likelihood import log_likelihood
+        from ppl_vae.evaluation.marginal_likelihood import log_likelihood
 
         fitted, dataset, note = _reload(run, data, binarization, data_option, device, verify)
         if split not in dataset.splits:
@@ -118,7 +118,8 @@ def evaluate_command(
 
 def _draw_curve(result: LogLikelihood, run: Path) -> Path:
     """Write the picture of the bound against K to the run folder, and return where it is."""
-    from ppl_vae import files, plots
+    from ppl_vae import plots
+    from ppl_vae.core import files
 
     assert result.curve is not None
     figure = plots.k_curve(result.curve.num_particles, result.curve.bounds, result.curve.standard_errors)
@@ -190,7 +191,7 @@ def _reload(
 
     from ppl_vae.cli.source import Source, as_fitted, differs, load_run
     from ppl_vae.data import Spec
-    from ppl_vae.data.units import same_columns
+    from ppl_vae.data.own.units import same_columns
     from ppl_vae.training.options import find_device
 
     run = load_run(directory, verify=verify)

@@ -6,11 +6,11 @@ from dataclasses import replace
 
 import torch
 
-from ppl_vae.checks import one_of
+from ppl_vae.core.checks import one_of
+from ppl_vae.core.errors import InputError
 from ppl_vae.data.seeding import generator
 from ppl_vae.data.spec import BINARIZATIONS, Binarization
 from ppl_vae.data.split import Dataset, Split, whole
-from ppl_vae.errors import InputError
 
 
 def binarize(data: Dataset, binarization: str, seed: int = 0) -> Dataset:

@@ -9,17 +9,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ppl_vae.checks import one_of
+from ppl_vae.core.checks import one_of
+from ppl_vae.core.errors import InputError, shown, unknown_name
 from ppl_vae.data.binarize import binarize
-from ppl_vae.data.dsprites import dsprites
-from ppl_vae.data.hands import hands_icvl, hands_nyu
-from ppl_vae.data.images import binarized_mnist, frey, mnist
-from ppl_vae.data.omniglot import omniglot
+from ppl_vae.data.hands.recorded import hands_icvl, hands_nyu
+from ppl_vae.data.sets.dsprites import dsprites
+from ppl_vae.data.sets.images import binarized_mnist, frey, mnist
+from ppl_vae.data.sets.omniglot import omniglot
+from ppl_vae.data.sets.sprites import sprites
+from ppl_vae.data.sets.synthetic import digits, linear_gaussian
 from ppl_vae.data.spec import BINARIZATIONS, Binarization
 from ppl_vae.data.split import Dataset
-from ppl_vae.data.sprites import sprites
-from ppl_vae.data.synthetic import digits, linear_gaussian
-from ppl_vae.errors import InputError, shown, unknown_name
 
 
 @dataclass(frozen=True)

@@ -13,11 +13,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ppl_vae.checks import integer_at_least
+from ppl_vae.core.checks import integer_at_least
+from ppl_vae.core.errors import InputError
+from ppl_vae.core.shapes import as_shape
 from ppl_vae.data.spec import Spec
 from ppl_vae.data.split import Dataset, Split, whole
-from ppl_vae.errors import InputError
-from ppl_vae.shapes import as_shape
 
 #: What stands in c for a pixel that is not given; no grey value, so that it differs from a black one.
 HIDDEN = -1.0

@@ -5,10 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ppl_vae.checks import integer_at_least
+from ppl_vae.core.checks import integer_at_least
+from ppl_vae.core.errors import InputError
 from ppl_vae.data.seeding import generator
 from ppl_vae.data.split import Dataset, Split, whole
-from ppl_vae.errors import InputError
 
 
 def with_few_labels(data: Dataset, labels: int, *, seed: int = 0, repeats: int = 1) -> Dataset:

@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset, TensorDataset
 
+from ppl_vae.core.errors import InputError, shown
 from ppl_vae.data.tables import Table
-from ppl_vae.errors import InputError, shown
 
 #: What reads a file of another kind, for the user to call.
 _ELSEWHERE = {

@@ -7,7 +7,7 @@ import zlib
 import numpy as np
 import torch
 
-from ppl_vae.checks import check_seed
+from ppl_vae.core.checks import check_seed
 
 
 def generator(seed: int, stream: str) -> torch.Generator:

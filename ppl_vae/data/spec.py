@@ -10,7 +10,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from ppl_vae.shapes import check_event
+from ppl_vae.core.shapes import check_event
 
 Support = Literal["real", "unit", "binary", "count"]
 Binarization = Literal["none", "fixed", "dynamic"]

@@ -10,10 +10,10 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from ppl_vae.checks import check_kind, integer_at_least
+from ppl_vae.core.checks import check_kind, integer_at_least
+from ppl_vae.core.errors import InputError
 from ppl_vae.data.seeding import generator as seeded
 from ppl_vae.data.spec import Spec
-from ppl_vae.errors import InputError
 
 Role = Literal["train", "validation", "test"]
 

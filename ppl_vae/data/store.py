@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ppl_vae.errors import InputError
+from ppl_vae.core.errors import InputError
 
 #: Names the environment variable that points at a folder of data sets: mnist/, binarized_mnist/, omniglot/, freyfaces/.
 VARIABLE = "PPL_VAE_DATA"

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from ppl_vae.errors import InputError
+from ppl_vae.core.errors import InputError
 
 _FRAMES = ("pandas", "polars")
 

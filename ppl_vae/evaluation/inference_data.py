@@ -14,16 +14,16 @@ import torch
 from pyro import poutine
 from torch import Tensor
 
-from ppl_vae import traces
-from ppl_vae.arviz_adapter import inference_data
-from ppl_vae.checks import integer_at_least
-from ppl_vae.context import evaluating, isolated
+from ppl_vae.core.checks import integer_at_least
+from ppl_vae.core.errors import InputError
+from ppl_vae.core.process import evaluating, isolated
+from ppl_vae.core.types import Batch
 from ppl_vae.data import Split, as_split
-from ppl_vae.errors import InputError
-from ppl_vae.pair import Pair, ancestral_sites, as_pair
-from ppl_vae.plates import in_data_plate
-from ppl_vae.traces import Site, Sites
-from ppl_vae.types import Batch
+from ppl_vae.evaluation.arviz_adapter import inference_data
+from ppl_vae.pairs import sites as traces
+from ppl_vae.pairs.pair import Pair, ancestral_sites, as_pair
+from ppl_vae.pairs.plates import in_data_plate
+from ppl_vae.pairs.sites import Site, Sites
 
 
 def to_arviz(pair: Any, batch: Batch, *, num_samples: int = 1000, num_chains: int = 4, seed: int = 0) -> Any:

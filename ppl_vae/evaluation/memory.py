@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from ppl_vae.errors import InputError
+from ppl_vae.core.errors import InputError
 
 
 class _Counter(TorchDispatchMode):

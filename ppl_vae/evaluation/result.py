@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ppl_vae.errors import InputError, shown
-from ppl_vae.evaluation.curve import KCurve
+from ppl_vae.core.errors import InputError, shown
+from ppl_vae.evaluation.importance.curve import KCurve
 
 #: Above this Pareto k an importance-weighted estimate, and its error bar, cannot be trusted (Vehtari et al. 2024).
 PARETO_K_LIMIT = 0.7
@@ -42,7 +42,7 @@ class LogLikelihood:
         log p(x_n), exact or estimated.
     variances : Tensor (N,)
         Squared Monte Carlo error of each value: its variance by the delta method, widened by what a long tail of its
-        weights hides (see `ppl_vae.evaluation.hidden`); zero where exact, NaN for K = 1.
+        weights hides (see `ppl_vae.evaluation.importance.hidden_tail`); zero where exact, NaN for K = 1.
     effective_sample_size, pareto_k : Tensor (N,)
         Diagnostics of each datum's weights; NaN where exact.
     method : str

@@ -14,7 +14,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ppl_vae.errors import InputError
+from ppl_vae.core.errors import InputError
 from ppl_vae.exact import linear_gaussian
 from ppl_vae.exact.checks import check_probabilities
 from ppl_vae.exact.enumeration import Enumeration

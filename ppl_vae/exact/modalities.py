@@ -21,8 +21,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ppl_vae.checks import one_of
-from ppl_vae.errors import InputError
+from ppl_vae.core.checks import one_of
+from ppl_vae.core.errors import InputError
 from ppl_vae.exact.checks import check_finite, check_positive
 from ppl_vae.exact.hierarchy import Layer
 from ppl_vae.exact.joint import JointGaussian

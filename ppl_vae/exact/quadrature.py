@@ -23,7 +23,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ppl_vae.errors import InputError
+from ppl_vae.core.errors import InputError
 from ppl_vae.exact.checks import check_finite, check_positive, check_probabilities
 from ppl_vae.exact.enumeration import Enumeration
 from ppl_vae.exact.grid import Grid, moments

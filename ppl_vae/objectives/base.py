@@ -10,12 +10,12 @@ import pyro.infer
 import torch
 from torch import Tensor, nn
 
-from ppl_vae.checks import integer_at_least
-from ppl_vae.errors import PairError
+from ppl_vae.core.checks import integer_at_least
+from ppl_vae.core.errors import PairError
+from ppl_vae.core.types import Program
 from ppl_vae.objectives.enumeration import average, probability
-from ppl_vae.plates import in_data_plate, is_undeclared, other_plates
-from ppl_vae.traces import Sites, add, is_auxiliary, is_deterministic, is_enumerated, is_factor, latents, log_prob
-from ppl_vae.types import Program
+from ppl_vae.pairs.plates import in_data_plate, is_undeclared, other_plates
+from ppl_vae.pairs.sites import Sites, add, is_auxiliary, is_deterministic, is_enumerated, is_factor, latents, log_prob
 
 
 class Objective(pyro.infer.ELBO):

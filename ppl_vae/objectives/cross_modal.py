@@ -13,14 +13,14 @@ from typing import Any, Literal
 
 from torch import Tensor
 
-from ppl_vae.checks import not_negative
-from ppl_vae.config import configurable
-from ppl_vae.errors import InputError, PairError
-from ppl_vae.modalities import check_there, mask_name, only
+from ppl_vae.core.checks import not_negative
+from ppl_vae.core.config import configurable
+from ppl_vae.core.errors import InputError, PairError
+from ppl_vae.core.types import Program
+from ppl_vae.nn.modalities import check_there, mask_name, only
 from ppl_vae.objectives.base import factors
 from ppl_vae.objectives.elbo import ELBO
-from ppl_vae.traces import Sites, add
-from ppl_vae.types import Program
+from ppl_vae.pairs.sites import Sites, add
 
 
 @configurable

@@ -16,14 +16,14 @@ from torch import Tensor
 from torch.func import functional_call
 from torch.nn.functional import softplus
 
-from ppl_vae.checks import integer_at_least, not_negative
-from ppl_vae.config import configurable
-from ppl_vae.networks import MLP
+from ppl_vae.core.checks import integer_at_least, not_negative
+from ppl_vae.core.config import configurable
+from ppl_vae.core.types import Program
+from ppl_vae.nn.mlp import MLP
 from ppl_vae.objectives.base import with_value
 from ppl_vae.objectives.elbo import ELBO
 from ppl_vae.objectives.total_correlation import only_code
-from ppl_vae.traces import add
-from ppl_vae.types import Program
+from ppl_vae.pairs.sites import add
 
 
 @configurable

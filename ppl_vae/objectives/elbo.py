@@ -14,16 +14,16 @@ import torch
 from pyro.distributions.util import scale_and_mask
 from torch import Tensor
 
-from ppl_vae.checks import not_negative, one_of
-from ppl_vae.config import configurable
-from ppl_vae.errors import InputError, PairError
+from ppl_vae.core.checks import not_negative, one_of
+from ppl_vae.core.config import configurable
+from ppl_vae.core.errors import InputError, PairError
+from ppl_vae.core.types import Program
 from ppl_vae.objectives.base import Objective, check_sites, factors, unreparameterised, with_value
+from ppl_vae.objectives.detached import Leaves
 from ppl_vae.objectives.enumeration import average, check_enumerated_first, enumerated, marginal, probability
 from ppl_vae.objectives.kl import analytic_kl, conditions_match, freed, weights_match
-from ppl_vae.objectives.leaves import Leaves
-from ppl_vae.plates import in_data_plate
-from ppl_vae.traces import Site, Sites, add, is_auxiliary, is_enumerated, latents, log_prob, trace_pair
-from ppl_vae.types import Program
+from ppl_vae.pairs.plates import in_data_plate
+from ppl_vae.pairs.sites import Site, Sites, add, is_auxiliary, is_enumerated, latents, log_prob, trace_pair
 
 KLS = ("auto", "analytic", "sampled")
 GRADIENTS = ("reparameterised", "stl")

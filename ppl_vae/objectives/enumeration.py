@@ -13,8 +13,8 @@ import torch
 from pyro.distributions.util import scale_and_mask
 from torch import Tensor
 
-from ppl_vae.errors import PairError
-from ppl_vae.traces import Sites, add, alike, is_enumerated, latents, log_prob
+from ppl_vae.core.errors import PairError
+from ppl_vae.pairs.sites import Sites, add, alike, is_enumerated, latents, log_prob
 
 
 class Term(NamedTuple):

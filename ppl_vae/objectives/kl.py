@@ -14,8 +14,8 @@ from pyro.distributions import Independent, MultivariateNormal, Normal
 from torch import Tensor
 from torch.distributions import kl_divergence
 
-from ppl_vae.errors import PairError
-from ppl_vae.traces import Site, Sites, alike, is_auxiliary, latents
+from ppl_vae.core.errors import PairError
+from ppl_vae.pairs.sites import Site, Sites, alike, is_auxiliary, latents
 
 
 def analytic_kl(q: Any, p: Any) -> Tensor | None:

@@ -21,14 +21,14 @@ import torch
 from torch import Tensor
 from torch.distributions import Independent
 
-from ppl_vae.checks import integer_at_least, not_negative, one_of
-from ppl_vae.config import configurable
-from ppl_vae.errors import InputError, PairError
+from ppl_vae.core.checks import integer_at_least, not_negative, one_of
+from ppl_vae.core.config import configurable
+from ppl_vae.core.errors import InputError, PairError
+from ppl_vae.core.types import Program
 from ppl_vae.objectives.base import check_sites
 from ppl_vae.objectives.elbo import ELBO
-from ppl_vae.plates import in_data_plate
-from ppl_vae.traces import Site, Sites, add, alike, is_auxiliary, latents, log_prob
-from ppl_vae.types import Program
+from ppl_vae.pairs.plates import in_data_plate
+from ppl_vae.pairs.sites import Site, Sites, add, alike, is_auxiliary, latents, log_prob
 
 SAMPLINGS = ("stratified", "weighted")
 

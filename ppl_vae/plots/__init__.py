@@ -8,10 +8,10 @@ from ppl_vae.plots.bounds import history
 from ppl_vae.plots.classes import calibration
 from ppl_vae.plots.features import feature_reconstructions, feature_scatter, marginals
 from ppl_vae.plots.gradients import gradient_noise
+from ppl_vae.plots.hands.skeletons import skeleton_hypotheses, skeleton_predictions, skeletons
 from ppl_vae.plots.images import image_grid, latent_walk, reconstructions, weights_as_images
 from ppl_vae.plots.latents import embed, embedding, embeddings
 from ppl_vae.plots.likelihoods import estimate_comparison, k_curve, log_likelihood, pareto_k, posterior_comparison
-from ppl_vae.plots.skeletons import skeleton_hypotheses, skeleton_predictions, skeletons
 
 __all__ = [
     "calibration",

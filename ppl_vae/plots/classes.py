@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 from matplotlib.figure import Figure
 
-from ppl_vae.errors import InputError
+from ppl_vae.core.errors import InputError
 from ppl_vae.plots import canvas
 from ppl_vae.plots.canvas import SERIES, WIDTH, Values, styled
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from matplotlib.figure import Figure
 
-from ppl_vae.errors import InputError
+from ppl_vae.core.errors import InputError
 from ppl_vae.plots import canvas
 from ppl_vae.plots.canvas import WIDTH, Floats, Values, styled
 

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 
 from matplotlib.figure import Figure
 
-from ppl_vae.errors import InputError
+from ppl_vae.core.errors import InputError
 from ppl_vae.plots import canvas
 from ppl_vae.plots.canvas import WIDTH, styled
 
 if TYPE_CHECKING:
-    from ppl_vae.objectives.report import GradientReport
+    from ppl_vae.objectives.gradient_noise import GradientReport
 
 #: Of each program: its colour, its marker, and where it stands in the row of an estimator.
 _PARTS = {"model": (canvas.BLUE, "o", -0.14), "guide": (canvas.ORANGE, "D", 0.14)}
@@ -26,7 +26,7 @@ def gradient_noise(report: GradientReport) -> Figure:
     Parameters
     ----------
     report : GradientReport
-        From `ppl_vae.objectives.gradient_report`.
+        From `ppl_vae.objectives.gradient_noise`.
 
     Raises
     ------

@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from scipy.linalg import orthogonal_procrustes
 
-from ppl_vae.errors import InputError
+from ppl_vae.core.errors import InputError
 from ppl_vae.plots import canvas
 from ppl_vae.plots.canvas import WIDTH, Floats, Values, styled
 

@@ -12,8 +12,8 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ppl_vae.checks import one_of
-from ppl_vae.errors import InputError
+from ppl_vae.core.checks import one_of
+from ppl_vae.core.errors import InputError
 from ppl_vae.plots import canvas
 from ppl_vae.plots.canvas import PALETTE, WIDTH, Floats, Values, styled
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from ppl_vae import plots
-from ppl_vae.errors import PplVaeError
-from ppl_vae.evaluation.classification import classify
+from ppl_vae.core.errors import PplVaeError
+from ppl_vae.evaluation.representation.classification import classify
 from ppl_vae.report.gallery import Subject, part
 from ppl_vae.report.page import Report
 

@@ -13,11 +13,11 @@ from scipy.linalg import orthogonal_procrustes
 from torch import Tensor
 
 from ppl_vae import exact, plots
-from ppl_vae.context import evaluating, isolated
+from ppl_vae.core.process import evaluating, isolated
 from ppl_vae.data import Dataset, Split
 from ppl_vae.exact import PPCAParameters
 from ppl_vae.report.page import Report
-from ppl_vae.runs import Run
+from ppl_vae.training.run_folder.run import Run
 
 
 @dataclass(frozen=True)

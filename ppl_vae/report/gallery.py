@@ -16,11 +16,11 @@ import torch
 from torch import Tensor
 
 from ppl_vae import plots
+from ppl_vae.core.errors import RunError
 from ppl_vae.data import Split
-from ppl_vae.errors import RunError
-from ppl_vae.evaluation.layers import IN_USE, units_in_use
+from ppl_vae.evaluation.representation.layers import IN_USE, units_in_use
 from ppl_vae.report.page import Report
-from ppl_vae.runs import Run
+from ppl_vae.training.run_folder.run import Run
 
 #: Shares of the prior below the values that a walk along a latent steps through.
 SHARES = (0.01, 0.05, 0.15, 0.3, 0.5, 0.7, 0.85, 0.95, 0.99)

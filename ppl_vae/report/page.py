@@ -20,10 +20,10 @@ from jinja2 import Environment, PackageLoader
 from markupsafe import Markup, escape
 from matplotlib.figure import Figure
 
-from ppl_vae import files
-from ppl_vae.errors import InputError, shown
+from ppl_vae.core import files
+from ppl_vae.core.errors import InputError, shown
+from ppl_vae.core.progress import bar
 from ppl_vae.plots.canvas import styled
-from ppl_vae.progress import bar
 
 #: Resolutions to try in turn (dots per inch) until the file is no larger than `LARGEST` bytes.
 RESOLUTIONS = (160, 120, 90, 60)

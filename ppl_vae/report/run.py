@@ -11,20 +11,20 @@ from pathlib import Path
 from typing import Any
 
 from ppl_vae import plots
-from ppl_vae.checks import one_of
-from ppl_vae.context import isolated
+from ppl_vae.core.checks import one_of
+from ppl_vae.core.errors import InputError
+from ppl_vae.core.process import isolated
+from ppl_vae.core.types import Batch
 from ppl_vae.data import Dataset, Split, as_split
-from ppl_vae.errors import InputError
-from ppl_vae.evaluation.annealed_gap import annealed_gap
-from ppl_vae.evaluation.log_likelihood import log_likelihood
+from ppl_vae.evaluation.annealing.gap import annealed_gap
+from ppl_vae.evaluation.marginal_likelihood import log_likelihood
 from ppl_vae.evaluation.result import LogLikelihood
 from ppl_vae.plots.latents import METHODS
 from ppl_vae.report import gallery
 from ppl_vae.report.classes import classes
 from ppl_vae.report.gallery import Subject, part
 from ppl_vae.report.page import Report
-from ppl_vae.runs import Run
-from ppl_vae.types import Batch
+from ppl_vae.training.run_folder.run import Run
 
 BINARIZATION = {
     "none": "none: x as it is",

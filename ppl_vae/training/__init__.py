@@ -1,1 +1,1 @@
-"""Training any pair: one step, recorded; the loop around it; and `fit`, from data to a run."""
+"""`ppl_vae.fit`, the only training loop, and the folder that holds a run."""

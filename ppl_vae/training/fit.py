@@ -15,24 +15,24 @@ import pyro.infer
 import torch
 
 from ppl_vae import data as datasets
-from ppl_vae import runs
-from ppl_vae.checks import as_path, as_plain, check_mapping, not_negative
-from ppl_vae.config import describe
-from ppl_vae.context import in_memory, isolated
+from ppl_vae.compile.precision import products_in
+from ppl_vae.core.checks import as_path, as_plain, check_mapping, not_negative
+from ppl_vae.core.config import describe
+from ppl_vae.core.errors import InputError, shown
+from ppl_vae.core.process import in_memory, isolated
+from ppl_vae.core.types import Batch
 from ppl_vae.data import Dataset, Split
-from ppl_vae.errors import InputError, shown
-from ppl_vae.kl_weights import KLRule
 from ppl_vae.objectives import ELBO
 from ppl_vae.objectives.base import own_module
-from ppl_vae.pair import as_pair
-from ppl_vae.pair_description import describe_pair
-from ppl_vae.precision import products_in
-from ppl_vae.runs import Run
-from ppl_vae.training.folder import RunFolder, first_difference, short
+from ppl_vae.pairs.description import describe_pair
+from ppl_vae.pairs.pair import as_pair
+from ppl_vae.training.distributed.workers import Workers, joined
+from ppl_vae.training.kl_weights import KLRule
 from ppl_vae.training.options import DTYPES, Options, check_device, find_device
+from ppl_vae.training.run_folder import run as runs
+from ppl_vae.training.run_folder.folder import RunFolder, first_difference, short
+from ppl_vae.training.run_folder.run import Run
 from ppl_vae.training.trainer import Trainer
-from ppl_vae.types import Batch
-from ppl_vae.workers import Workers, joined
 
 
 def fit(
@@ -107,7 +107,7 @@ def fit(
         that names it, and epochs since the last such moment are fitted again. ``run.config["step"]`` tells the path
         taken for each batch size, and the seconds spent on recording and compiling; a resumed fit takes the same paths.
     precision : {"float32", "tf32", "bf16"}
-        Of matrix products in training steps; see `ppl_vae.precision`. Validation is always in float32, and
+        Of matrix products in training steps; see `ppl_vae.compile.precision`. Validation is always in float32, and
         ``run.config["precision"]`` tells what the lower one does to the bound.
     run_dir : path, optional
         Folder to write to as the fit goes on. It must not hold a run, unless `resume` or `overwrite` is set; a fit that
@@ -146,14 +146,14 @@ def fit(
     -----
     Where `torchrun` (or `torch.distributed`) has started several workers, each works on its rows of every batch, and
     their gradients are added up in one call. All hold all the data, draw the same batches, and share the noise, so that
-    histories and parameters are those of one process up to rounding (see `ppl_vae.sharing` for the samplers that cannot
-    be shared: they give a fit of the same distribution). Statistics over a batch, as batch norm takes them, are over a
-    worker's rows; its running averages are the first worker's. Objectives of ours whose loss is no sum over the data
-    are refused; somebody else's is summed over the workers all the same. The first worker alone writes the folder,
-    shows the bar and warns; the others return the same run, which does not write. A fit may go on with another number
-    of workers. SIGTERM stops all of them as Ctrl-C does, with a checkpoint. Where one is lost, the others
-    raise as soon as its connection closes; NCCL does not tell, and there `torchrun`, or torch after
-    `ppl_vae.workers.LOST`, ends them.
+    histories and parameters are those of one process up to rounding (see `ppl_vae.training.distributed.shared_noise`
+    for the samplers that cannot be shared: they give a fit of the same distribution). Statistics over a batch, as batch
+    norm takes them, are over a worker's rows; its running averages are the first worker's. Objectives of ours whose
+    loss is no sum over the data are refused; somebody else's is summed over the workers all the same. The first worker
+    alone writes the folder, shows the bar and warns; the others return the same run, which does not write. A fit may go
+    on with another number of workers. SIGTERM stops all of them as Ctrl-C does, with a checkpoint. Where one is lost,
+    the others raise as soon as its connection closes; NCCL does not tell, and there `torchrun`, or torch after
+    `ppl_vae.training.distributed.workers.LOST`, ends them.
 
     What a recording can still miss: a change that shows in no number until the next moment at which it is looked at (a
     counter in a closure or a global that is compared with a threshold), one that is smaller than rounding, and what a

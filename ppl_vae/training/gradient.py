@@ -15,20 +15,20 @@ import pyro.infer
 import torch
 from torch import Tensor, nn
 
-from ppl_vae.capture import capturing
-from ppl_vae.context import random_state, set_random_state
-from ppl_vae.errors import InputError
-from ppl_vae.handlers import GlobalScale, KLWeight
-from ppl_vae.kl_weights import Constant, KLRule
+from ppl_vae.compile.cuda_graph import capturing
+from ppl_vae.compile.graph import NotRecordableError, Recording, path_of, record
+from ppl_vae.compile.precision import check_precision, in_precision
+from ppl_vae.compile.proof import DIFFERED, REFUSED, broken_off, other_rows
+from ppl_vae.compile.substitution import substituted
+from ppl_vae.core.errors import InputError
+from ppl_vae.core.process import random_state, set_random_state
 from ppl_vae.objectives.base import own_module
-from ppl_vae.pair import Pair
-from ppl_vae.precision import check_precision, in_precision
-from ppl_vae.proof import DIFFERED, REFUSED, broken_off, other_rows
-from ppl_vae.recording import NotRecordableError, Recording, path_of, record
-from ppl_vae.sharing import Sharing
-from ppl_vae.substitution import substituted
+from ppl_vae.pairs.handlers import GlobalScale, KLWeight
+from ppl_vae.pairs.pair import Pair
+from ppl_vae.training.distributed.shared_noise import Sharing
+from ppl_vae.training.distributed.workers import Shard
+from ppl_vae.training.kl_weights import Constant, KLRule
 from ppl_vae.training.witness import StepResults, Witness
-from ppl_vae.workers import Shard
 
 #: Steps of one batch shape from which recording (about a second) and compiling (some ten) pay.
 WORTH_RECORDING = 200

@@ -7,9 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ppl_vae import traces
-from ppl_vae.observations import bad_parameter
-from ppl_vae.types import Program
+from ppl_vae.core.types import Program
+from ppl_vae.pairs import sites as traces
+from ppl_vae.pairs.observations import bad_parameter
 
 
 def first_bad_site(programs: tuple[Program, Program], arguments: dict[str, Tensor]) -> str | None:

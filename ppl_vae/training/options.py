@@ -12,13 +12,13 @@ from typing import Any
 import pyro.optim
 import torch
 
-from ppl_vae.checks import check_mapping, check_seed, integer_at_least, not_negative, one_of, plain, positive
-from ppl_vae.config import describe
-from ppl_vae.errors import InputError, one_line, shown, unknown_name
-from ppl_vae.kl_weights import Constant, KLRule, WarmUp, as_rule, kl_number
-from ppl_vae.precision import check_precision
-from ppl_vae.training import schedules
+from ppl_vae.compile.precision import check_precision
+from ppl_vae.core.checks import check_mapping, check_seed, integer_at_least, not_negative, one_of, plain, positive
+from ppl_vae.core.config import describe
+from ppl_vae.core.errors import InputError, one_line, shown, unknown_name
+from ppl_vae.training import learning_rates as schedules
 from ppl_vae.training.gradient import choose_path
+from ppl_vae.training.kl_weights import Constant, KLRule, WarmUp, as_rule, kl_number
 
 #: Optimisers that a step cannot drive: one wants to evaluate the loss itself, the other wants sparse gradients.
 UNFIT = (torch.optim.Optimizer, torch.optim.LBFGS, torch.optim.SparseAdam)

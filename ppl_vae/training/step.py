@@ -11,16 +11,16 @@ import pyro.infer
 import torch
 from torch import Tensor
 
-from ppl_vae.capture import Captured, CaptureError, capturing
+from ppl_vae.compile.cuda_graph import Captured, CaptureError, capturing
+from ppl_vae.core.errors import RunError
+from ppl_vae.core.types import Batch
 from ppl_vae.data import Split
-from ppl_vae.errors import RunError
-from ppl_vae.kl_weights import KLRule
-from ppl_vae.pair import Pair
+from ppl_vae.pairs.pair import Pair
+from ppl_vae.training.distributed.gradient_sum import GradientSum
+from ppl_vae.training.distributed.workers import Shard, Workers
 from ppl_vae.training.gradient import Gradient
-from ppl_vae.training.gradient_sum import GradientSum
+from ppl_vae.training.kl_weights import KLRule
 from ppl_vae.training.update import Update
-from ppl_vae.types import Batch
-from ppl_vae.workers import Shard, Workers
 
 
 class TrainingStep:
@@ -51,7 +51,7 @@ class TrainingStep:
     planned : mapping of int to int, optional
         How many steps of each batch size there will be; without it every size counts as worth recording.
     precision : {"float32", "tf32", "bf16"}
-        Of matrix products; see `ppl_vae.precision`.
+        Of matrix products; see `ppl_vae.compile.precision`.
     workers : Workers, optional
         Who takes the step together: all get the same batch, and each works on rows of its own. A step of several is
         never captured in a CUDA graph.

@@ -15,25 +15,25 @@ import pyro.infer
 import torch
 from torch import Tensor
 
-from ppl_vae import checks, progress
-from ppl_vae.context import evaluating, isolated, random_state, set_random_state
+from ppl_vae.compile.precision import products_in
+from ppl_vae.compile.proof import DIFFERED
+from ppl_vae.core import checks, progress
+from ppl_vae.core.errors import InputError, NonFiniteError, RunError
+from ppl_vae.core.process import evaluating, isolated, random_state, set_random_state
 from ppl_vae.data import Split
-from ppl_vae.errors import InputError, NonFiniteError, RunError
-from ppl_vae.kl_weights import Constant
 from ppl_vae.objectives import ELBO
 from ppl_vae.objectives.base import own_module
-from ppl_vae.pair import Pair
-from ppl_vae.precision import products_in
-from ppl_vae.proof import DIFFERED
-from ppl_vae.run_files import History
-from ppl_vae.training import schedules
-from ppl_vae.training.folder import RunFolder
+from ppl_vae.pairs.pair import Pair
+from ppl_vae.training import learning_rates as schedules
+from ppl_vae.training.compatibility import check_measures, check_scales, check_sums
+from ppl_vae.training.distributed.workers import Shard, WorkerLostError, Workers
+from ppl_vae.training.kl_weights import Constant
 from ppl_vae.training.nonfinite import first_bad_parameter, first_bad_site
 from ppl_vae.training.optimizer_state import load_state
 from ppl_vae.training.options import Options
-from ppl_vae.training.refusals import check_measures, check_scales, check_sums
+from ppl_vae.training.run_folder.files import History
+from ppl_vae.training.run_folder.folder import RunFolder
 from ppl_vae.training.step import TrainingStep
-from ppl_vae.workers import Shard, WorkerLostError, Workers
 
 #: Recorded steps after which they are held against the programs again, which costs some two of them.
 PROVING = 1000

@@ -9,12 +9,12 @@ import torch
 from pyro.distributions import validation_enabled
 from torch import Tensor
 
-from ppl_vae.context import evaluating, isolated, random_state, set_random_state
-from ppl_vae.errors import PplVaeError
-from ppl_vae.observations import check_sites
-from ppl_vae.proof import broken_off, differing, drawn_differently, moved_by_rounding
-from ppl_vae.traces import trace_pair
-from ppl_vae.workers import Shard
+from ppl_vae.compile.proof import broken_off, differing, drawn_differently, moved_by_rounding
+from ppl_vae.core.errors import PplVaeError
+from ppl_vae.core.process import evaluating, isolated, random_state, set_random_state
+from ppl_vae.pairs.observations import check_sites
+from ppl_vae.pairs.sites import trace_pair
+from ppl_vae.training.distributed.workers import Shard
 
 if TYPE_CHECKING:
     from ppl_vae.training.gradient import Gradient, Recorded

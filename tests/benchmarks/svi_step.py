@@ -31,7 +31,7 @@ from torch import nn
 from torch.nn import functional as F
 
 import ppl_vae
-from ppl_vae.context import isolated
+from ppl_vae.core.process import isolated
 from ppl_vae.guides import AmortizedMixture, AmortizedNormal, Ladder, LinearGaussian
 from ppl_vae.models import M2, PPCA, VAE, Hierarchical
 from ppl_vae.objectives import ELBO, IWELBO

@@ -18,7 +18,11 @@ from hostile import ROWS, D
 from hypothesis import strategies as st
 
 import ppl_vae
-from ppl_vae import checks, cli, guides, kl_weights, likelihoods, models, networks, objectives
+from ppl_vae import cli, guides, models, objectives
+from ppl_vae import nn as networks
+from ppl_vae.core import checks
+from ppl_vae.nn import likelihoods
+from ppl_vae.training import kl_weights
 
 L, C, HIDDEN = 2, 3, (5,)
 #: Arguments that say how much work there is: a huge one is no mistake, and takes as long as it says.

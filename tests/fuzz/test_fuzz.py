@@ -15,7 +15,7 @@ import public_calls
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 
-from ppl_vae.errors import PplVaeError
+from ppl_vae.core.errors import PplVaeError
 
 CALLS = 3000
 

@@ -11,11 +11,11 @@ import torch
 from pairs import PAIRS
 
 import ppl_vae
-from ppl_vae.capture import CaptureError, capture
+from ppl_vae.compile.cuda_graph import CaptureError, capture
+from ppl_vae.compile.precision import products_in
 from ppl_vae.guides import AmortizedNormal
 from ppl_vae.models import VAE
 from ppl_vae.objectives import ELBO, IWELBO, ReweightedWakeSleep
-from ppl_vae.precision import products_in
 from ppl_vae.training.options import OPTIMIZERS
 from ppl_vae.training.step import TrainingStep
 

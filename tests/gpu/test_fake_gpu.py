@@ -11,9 +11,8 @@ from pairs import PAIRS
 from tiers import fast_in
 
 import ppl_vae
-from ppl_vae import kl_weights
-from ppl_vae.context import isolated
-from ppl_vae.evaluation import chunks
+from ppl_vae.core.process import isolated
+from ppl_vae.evaluation.importance import chunks
 from ppl_vae.objectives import (
     CIWAE,
     ELBO,
@@ -25,6 +24,7 @@ from ppl_vae.objectives import (
     Renyi,
     ReweightedWakeSleep,
 )  # fmt: skip
+from ppl_vae.training import kl_weights
 from ppl_vae.training.step import TrainingStep
 
 pytestmark = pytest.mark.skipif(torch.cuda.is_available(), reason="there is a real GPU, which test_cuda.py asks")
@@ -121,8 +121,8 @@ def test_chunks_of_an_estimate_stay_on_their_device(gpu, name, compile, monkeypa
 
 @pytest.mark.slow
 def test_other_evaluations_mix_no_devices(gpu):
-    from ppl_vae.evaluation.classification import classify
-    from ppl_vae.evaluation.conditional import conditional_log_likelihood
+    from ppl_vae.evaluation.prediction.conditional import conditional_log_likelihood
+    from ppl_vae.evaluation.representation.classification import classify
 
     def pair(name):
         return ppl_vae.Pair(*PAIRS[name].build()).to(gpu.device), PAIRS[name].batch(12)

@@ -17,7 +17,7 @@ from random_programs import REJECTING, ROWS, Built, batch_of, build
 from torch import Tensor
 
 from ppl_vae import Pair
-from ppl_vae.errors import PplVaeError
+from ppl_vae.core.errors import PplVaeError
 from ppl_vae.objectives import ELBO
 from ppl_vae.training.step import TrainingStep
 

@@ -14,7 +14,7 @@ from program_parts import ROWS, Program
 
 import ppl_vae
 from ppl_vae import Pair
-from ppl_vae.errors import PplVaeError
+from ppl_vae.core.errors import PplVaeError
 
 BATCH, EPOCHS = 8, 2
 PARTICLES = {"importance": 8, "ais": 2}

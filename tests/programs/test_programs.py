@@ -7,7 +7,7 @@ from program_runs import compare, evaluated, fitted
 from program_table import PROGRAMS
 from tiers import fast_in
 
-from ppl_vae import recording
+from ppl_vae.compile import graph as recording
 
 #: For the fast tier: one of each kind of program, recorded or not.
 FEW = {

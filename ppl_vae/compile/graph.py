@@ -1,0 +1,233 @@
+"""A computation recorded once as a graph of tensor operations, and run ever after without Python's handlers.
+
+A pair whose structure does not change from step to step is a fixed graph of operations, its random draws among them.
+The graph draws from torch's own random state, in the order the programs do, so it gives the numbers that the programs
+give. What a program does beside its tensor operations is looked for, and refused; whether the graph is the program is
+for `ppl_vae.compile.proof` to find out.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+import traceback
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import pyro
+import torch
+from torch import Tensor, nn
+from torch._guards import TracingContext, tracing
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.fx.experimental.proxy_tensor import make_fx
+
+from ppl_vae.compile.onednn import hand_over
+from ppl_vae.compile.side_effects import InsideTorch, SideEffectError, Watch, unseen_by_a_graph
+from ppl_vae.core.checks import one_of
+from ppl_vae.core.errors import PplVaeError, one_line
+
+#: What ``compile=`` may ask for: the programs as they are (``"off"``), the graph, the graph fused, or a rule's choice.
+MODES = ("auto", "off", "graph", "inductor")
+
+Computation = Callable[..., list[Tensor]]
+
+#: Of the draws while a computation is recorded.
+_SEED = 20131220
+
+
+def path_of(mode: str, *, worth_recording: bool, worth_compiling: bool) -> str:
+    """Return the path that a mode stands for, ``"eager"``, ``"graph"`` or ``"inductor"``; ``"auto"`` what pays.
+
+    Raises
+    ------
+    InputError
+        If `mode` is none of `MODES`.
+    """
+    one_of("compile", mode, MODES)
+    if mode == "auto":
+        return "inductor" if worth_compiling else "graph" if worth_recording else "eager"
+    return "eager" if mode == "off" else mode
+
+
+class NotRecordableError(PplVaeError, RuntimeError):
+    """The computation's structure depends on its data; the text names the line that asked for a value."""
+
+
+@dataclass(frozen=True)
+class Recording:
+    """A recorded computation: call it with tensors of the shapes it was recorded for.
+
+    Attributes
+    ----------
+    run : callable
+        Tensors in, list of tensors out.
+    path : str
+        ``"graph"`` (operations run one by one) or ``"inductor"`` (fused by the compiler).
+    seconds : float
+        Spent recording and compiling.
+    """
+
+    run: Computation
+    path: str
+    seconds: float
+
+    def __call__(self, *inputs: Tensor) -> list[Tensor]:
+        """Run the recorded operations."""
+        with torch.no_grad():
+            return self.run(*inputs)
+
+
+def record(
+    compute: Computation, inputs: Sequence[Tensor], *, compiled: bool = False, module: nn.Module | None = None
+) -> Recording:
+    """Record `compute` on `inputs`; with `compiled`, hand the graph to Inductor where a compiler is there.
+
+    What is drawn meanwhile is drawn from a random state of its own, so that a recording made on other data than it is
+    held against has seen other noise too. The random state is as it was afterwards.
+
+    Parameters
+    ----------
+    compute : callable
+        Tensors in, list of tensors out.
+    inputs : sequence of Tensor
+        Of the shapes that the recording will be called with.
+    compiled : bool
+        Whether to fuse the graph.
+    module : Module, optional
+        What the computation belongs to: its hooks, its generators, and the attributes that it changes are looked for.
+
+    Raises
+    ------
+    NotRecordableError
+        If `compute` reads a value back to decide what to do, or does something that has no place in a graph. Random
+        states and attributes are then as they were.
+    """
+    started = time.perf_counter()
+    module = nn.Module() if module is None else module
+    if reason := unseen_by_a_graph(module):
+        raise NotRecordableError(reason)
+    devices = sorted({tensor.device.index or 0 for tensor in inputs if tensor.device.type == "cuda"})
+    with torch.random.fork_rng(devices=devices), pyro.validation_enabled(False), Watch(module) as watch:
+        torch.default_generator.manual_seed(_SEED)
+        for index in devices:
+            torch.cuda.default_generators[index].manual_seed(_SEED)
+        try:
+            # The shapes of all tensors are noted in one mode; by itself torch makes one for each, half of all its work.
+            with _without_onednn(), tracing(TracingContext(FakeTensorMode())):
+                graph = make_fx(_inside_torch(compute))(*inputs)
+            if reason := watch.changed():
+                raise SideEffectError(reason)
+            hand_over(graph)
+            _simplify(graph)
+        except Exception as error:  # whatever a program may do that a graph cannot hold
+            watch.restore()
+            own = isinstance(error, PplVaeError) and not isinstance(error, SideEffectError)
+            if own or isinstance(error, torch.OutOfMemoryError):
+                raise
+            raise NotRecordableError(_reason(error)) from error
+        run, path = _compile(graph, inputs) if compiled else (graph, "graph")
+        _release(graph)
+    return Recording(run, path, time.perf_counter() - started)
+
+
+@contextmanager
+def _without_onednn() -> Iterator[None]:
+    """Run without oneDNN, whose LSTM is one operation that has no gradient in a graph; what is recorded may use it."""
+    enabled = torch._C._get_mkldnn_enabled()
+    torch._C._set_mkldnn_enabled(False)
+    try:
+        yield
+    finally:
+        torch._C._set_mkldnn_enabled(enabled)
+
+
+def _inside_torch(compute: Computation) -> Computation:
+    def run(*inputs: Tensor) -> list[Tensor]:
+        with InsideTorch():
+            return compute(*inputs)
+
+    return run
+
+
+def _simplify(graph: torch.fx.GraphModule) -> None:
+    """Drop operations that do nothing once gradients are part of the graph, and whatever nothing depends on."""
+    for node in graph.graph.nodes:
+        if node.op != "call_function" or not node.args:
+            continue
+        source = node.args[0]
+        same = isinstance(source, torch.fx.Node) and source.meta.get("tensor_meta") == node.meta.get("tensor_meta")
+        aliases = node.target in _ALIASES or (node.target in _RESHAPES and same)
+        if node.target is _t and isinstance(source, torch.fx.Node) and source.target is _t:
+            node.replace_all_uses_with(source.args[0])  # type: ignore[arg-type]
+        elif aliases and isinstance(source, torch.fx.Node):
+            node.replace_all_uses_with(source)
+    graph.graph.eliminate_dead_code(lambda node: node.is_impure() or _is_random(node))
+    graph.recompile()
+
+
+def _release(graph: torch.fx.GraphModule) -> None:
+    """Drop what a graph that is only to be run needs no longer, and that would keep it until cycles are collected."""
+    for node in graph.graph.nodes:
+        node.meta.clear()  # a tensor and a stack of calls each
+    graph.graph.owning_module = None
+
+
+_t = torch.ops.aten.t.default
+_ALIASES = (torch.ops.aten.detach.default, torch.ops.aten.alias.default)
+_RESHAPES = (torch.ops.aten.view.default, torch.ops.aten.expand.default)
+
+
+def _is_random(node: torch.fx.Node) -> bool:
+    """Tell whether an operation draws: it must stay, so that later draws see the same random state."""
+    return torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ())
+
+
+def has_compiler() -> bool:
+    """Tell whether there is what Inductor needs: a C++ compiler, or Triton for a GPU."""
+    if torch.cuda.is_available():
+        return True
+    wanted = os.environ.get("CXX", "g++")
+    return shutil.which(wanted) is not None or shutil.which("clang++") is not None
+
+
+def _compile(graph: torch.fx.GraphModule, inputs: Sequence[Tensor]) -> tuple[Computation, str]:
+    """Return the graph fused by Inductor, or as it is, with a warning, where there is no compiler or it fails."""
+    try:
+        if has_compiler():
+            return _fused(graph, inputs), "inductor"
+        reason = "there is no compiler here"
+    except Exception as error:  # whatever may be wrong with somebody's tool chain
+        reason = f"the compiler failed ({' '.join(str(error).split())[:160]})"
+    warnings.warn(f"{reason}: the recorded graph runs unfused", stacklevel=2)
+    return graph, "graph"
+
+
+def _fused(graph: torch.fx.GraphModule, inputs: Sequence[Tensor]) -> Computation:
+    """Compile `graph` with Inductor, keeping torch's own random numbers."""
+    import torch._inductor
+    import torch._inductor.config as settings
+
+    # Gradients are part of the graph: compiled as for inference, it carries nothing for a backward pass of its own.
+    with torch.no_grad(), settings.patch(fallback_random=True, compile_threads=1):
+        return torch._inductor.compile(graph, [tensor.detach() for tensor in inputs])
+
+
+def _reason(error: Exception) -> str:
+    """Return what happened, and the innermost line outside torch and Pyro where it did."""
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [
+        frame
+        for frame in frames
+        if not any(f"{os.sep}{name}{os.sep}" in frame.filename for name in ("torch", "pyro", "ppl_vae"))
+    ]
+    what = (
+        "it reads a value back from the device"
+        if "data-dependent" in str(error) or "_local_scalar_dense" in str(error)
+        else None
+    )
+    what = what or one_line(error, 160)
+    where = f" at {os.path.basename(own[-1].filename)}:{own[-1].lineno}, `{own[-1].line}`" if own else ""
+    return f"{what}{where}"

@@ -1,0 +1,317 @@
+"""Whether a recording is the program that it was made of: both are run on the same data, and their results compared.
+
+    |r_i - p_i| <= t max_j |p_j|       recorded r, computed p; t is 1,000 units of rounding, or 5 % if that is less
+
+What lies beyond is held against rounding itself: how far the program's own results move where its parameters do by a
+unit of rounding, at random. More than thirty times as far is no rounding.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from ppl_vae.compile.graph import Computation, NotRecordableError, Recording, record
+from ppl_vae.core.errors import one_line
+from ppl_vae.core.process import random_state, set_random_state
+
+Results = Mapping[str, Tensor | None]
+T = TypeVar("T")
+
+#: Units of rounding that two ways of computing a result may lie apart, and the largest share of the result.
+UNITS, LARGEST = 1000.0, 0.05
+
+#: How many times as far as rounding moves a result two ways of computing it may lie apart.
+FACTOR = 30.0
+
+_EPSILON = {"tf32": 2.0**-10, "bf16": 2.0**-8}
+
+
+#: What a warning says of a computation that goes on without a recording.
+REFUSED = "cannot be recorded and runs eagerly"
+DIFFERED = "runs eagerly, because its recording is not the program"
+
+
+class DiffersError(Exception):
+    """A recording that was in use differs from the program: what was computed by it is to be thrown away."""
+
+
+def other_rows(values: Sequence[Tensor]) -> list[Tensor]:
+    """Return tensors of the same shapes that hold the first half of their rows, each row twice: other data."""
+    index = torch.arange(len(values[0]), device=values[0].device) // 2
+    return [value[index] for value in values]
+
+
+def differing(
+    recorded: Results,
+    computed: Results,
+    again: Callable[[bool], Results] | None = None,
+    *,
+    precision: str = "float32",
+    share: float = 0.0,
+) -> str:
+    """Return, in words, the first result in which a recording differs from the program beyond rounding; empty if none.
+
+    Parameters
+    ----------
+    recorded, computed : mapping of str to Tensor or None
+        Results by name; None where the program has no such result, as a parameter may have no gradient.
+    again : callable, optional
+        Returns `computed` once more, from the same random state; for True of parameters moved by a unit of rounding.
+    precision : {"float32", "tf32", "bf16"}
+        Of matrix products.
+    share : float
+        Share of a result's elements that may differ all the same: those that a comparison of nearly equal numbers
+        decides.
+    """
+    suspects = [
+        name
+        for name in _not_alike(recorded, computed, precision)
+        if _apart(recorded.get(name), computed[name], None, precision, share)
+    ]
+    if not suspects:
+        return ""
+    if again is None:
+        return f"{suspects[0]} {_apart(recorded.get(suspects[0]), computed[suspects[0]], None, precision, share)}"
+    repeated = again(False)
+    for name in suspects:
+        if _apart(repeated.get(name), computed[name], None, precision, share):
+            return f"{name} is another each time that the program is run, all else being equal"
+    moved = again(True)
+    for name in suspects:
+        if told := _apart(recorded.get(name), computed[name], (moved.get(name), computed[name]), precision, share):
+            return f"{name} {told}"
+    return ""
+
+
+def _not_alike(recorded: Results, computed: Results, precision: str) -> list[str]:
+    """Return the names of what a glance does not find equal to rounding: all at once, with one read-back."""
+    names, pairs = [], []
+    for name, p in computed.items():
+        r = recorded.get(name)
+        if r is not None and p is not None and p.is_floating_point() and r.shape == p.shape and p.numel():
+            names.append(name)
+            pairs.append((r.detach(), p.detach(), _allowed(p.dtype, precision)))
+    if not names:
+        return list(computed)
+    rs, ps, allowed = (list(column) for column in zip(*pairs, strict=True))
+    gaps = torch.stack([norm.double() for norm in torch._foreach_norm(torch._foreach_sub(rs, ps), ord=torch.inf)])
+    sizes = torch.stack([norm.double() for norm in torch._foreach_norm(ps, ord=torch.inf)])
+    alike = (gaps <= torch.tensor(allowed, dtype=torch.float64, device=gaps.device) * sizes).tolist()
+    found = {name for name, same in zip(names, alike, strict=True) if same}
+    return [name for name in computed if name not in found]
+
+
+def _allowed(dtype: torch.dtype, precision: str) -> float:
+    """Return the share of a result that two ways of computing it may lie apart."""
+    return min(UNITS * max(torch.finfo(dtype).eps, _EPSILON.get(precision, 0.0)), LARGEST)
+
+
+def _apart(
+    recorded: Tensor | None,
+    computed: Tensor | None,
+    rounding: tuple[Tensor | None, Tensor | None] | None,
+    precision: str,
+    share: float,
+) -> str:
+    """Return, in words, how far two results lie apart; empty where that is rounding."""
+    if recorded is None and computed is None:
+        return ""
+    if recorded is None:
+        return "is missing in the recording"
+    if computed is None:
+        return "is in the recording alone"
+    if recorded.shape != computed.shape:
+        return f"is of shape {tuple(recorded.shape)} in the recording, {tuple(computed.shape)} in the program"
+    if not computed.is_floating_point():
+        return "" if torch.equal(recorded, computed) else "is another"
+    r, p = recorded.detach().double().flatten(), computed.detach().double().flatten()
+    same = (r == p) | (r.isnan() & p.isnan())
+    gap = torch.where(same, 0.0, (r - p).abs().nan_to_num(torch.inf, posinf=torch.inf))
+    finite = p[p.isfinite()].abs()
+    size = float(finite.max()) if len(finite) else 0.0
+    allowed = _allowed(computed.dtype, precision) * size
+    if rounding is not None and rounding[0] is not None and rounding[1] is not None:
+        noise = (rounding[0].detach().double() - rounding[1].detach().double()).abs()
+        allowed = max(allowed, FACTOR * float(noise.nan_to_num(0.0, posinf=0.0).max()))
+    if int((gap > allowed).sum()) <= share * len(gap):
+        return ""
+    worst = int(gap.argmax())
+    return f"is {float(r[worst]):.6g} in the recording, {float(p[worst]):.6g} in the program"
+
+
+@contextmanager
+def moved_by_rounding(module: nn.Module, precision: str = "float32") -> Iterator[None]:
+    """Move every floating parameter of `module` by one unit of rounding, up or down at random; put them back after."""
+    parameters = [parameter for parameter in module.parameters() if parameter.is_floating_point()]
+    kept = [parameter.detach().clone() for parameter in parameters]
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for parameter in parameters:
+            signs = torch.randint(0, 2, parameter.shape, generator=generator, device="cpu").mul(2).sub(1).to(parameter)
+            unit = max(torch.finfo(parameter.dtype).eps, _EPSILON.get(precision, 0.0))
+            parameter.mul_(1 + unit * signs)
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            for parameter, value in zip(parameters, kept, strict=True):
+                parameter.copy_(value)
+
+
+def proved_or_eagerly(estimate: Callable[[str], T], mode: str, device: torch.device) -> T:
+    """Return ``estimate(mode)``, or, where a recording in use was disproved, ``estimate("off")`` of the same draws."""
+    before = random_state(device)
+    try:
+        return estimate(mode)
+    except DiffersError:
+        set_random_state(before, device)
+        return estimate("off")
+
+
+class Proved:
+    """A computation without gradients of its own that runs from its recording, once that has shown to be the program.
+
+    Parameters
+    ----------
+    compute : callable
+        Tensors in, list of tensors out.
+    path : {"eager", "graph", "inductor"}
+        How it is to run.
+    module : Module
+        What the computation belongs to.
+    what : str
+        What is computed, for the warning.
+    results : sequence of str
+        What its results are called.
+    share : float
+        See `differing`.
+
+    Attributes
+    ----------
+    path : str
+        How it runs.
+    seconds : float
+        Spent recording and compiling.
+    """
+
+    def __init__(
+        self,
+        compute: Computation,
+        path: str,
+        *,
+        module: nn.Module,
+        what: str,
+        results: Sequence[str],
+        share: float = 0.0,
+    ) -> None:
+        self.compute = compute
+        self.path = path
+        self.module = module
+        self.what = what
+        self.results = results
+        self.share = share
+        self.seconds = 0.0
+        self._recording: Recording | None = None
+
+    def __call__(
+        self, *inputs: Tensor, other: Callable[[], Sequence[Tensor]] | None = None, hold: bool = False
+    ) -> list[Tensor]:
+        """Compute, by the recording, which is made the first time on what `other` returns: other inputs than these.
+
+        With `hold`, hold it against the program once more.
+
+        Raises
+        ------
+        DiffersError
+            If they differ although the recording was in use.
+        """
+        if self.path == "eager":
+            return self.compute(*inputs)
+        if self._recording is not None and not hold:
+            try:
+                return self._recording(*inputs)
+            except torch.OutOfMemoryError:
+                raise
+            except Exception as error:  # a graph that holds for other data alone
+                self._give_up(broken_off(error))
+                raise DiffersError from error
+        used = self._recording is not None
+        try:
+            if self._recording is None:
+                self._recording = record(
+                    self.compute,
+                    inputs if other is None else other(),
+                    compiled=self.path == "inductor",
+                    module=self.module,
+                )
+                self.path = self._recording.path
+                self.seconds += self._recording.seconds
+        except NotRecordableError as reason:
+            self._give_up(str(reason), recorded=False)
+            return self.compute(*inputs)
+        return self._held(inputs, used)
+
+    def _held(self, inputs: Sequence[Tensor], used: bool) -> list[Tensor]:
+        """Run both ways from one random state and return the recording's results, or, if they differ, the program's."""
+        assert self._recording is not None
+        device = inputs[0].device
+        before = random_state(device)
+        computed = self.compute(*inputs)
+        after = random_state(device)
+        told = ""
+        set_random_state(before, device)
+        try:
+            recorded = self._recording(*inputs)
+        except torch.OutOfMemoryError:
+            raise
+        except Exception as error:
+            told = broken_off(error)
+        else:
+            drawn = drawn_differently(after, device)  # before anything is run again
+            told = differing(
+                self._named(recorded),
+                self._named(computed),
+                lambda moved: self._again(inputs, before, moved),
+                share=self.share,
+            )
+            told = told or drawn
+        if not told:
+            return recorded
+        set_random_state(after, device)
+        self._give_up(told)
+        if used:
+            raise DiffersError(told)
+        return computed
+
+    def _named(self, results: Sequence[Tensor]) -> dict[str, Tensor]:
+        return dict(zip(self.results, results, strict=True))
+
+    def _again(self, inputs: Sequence[Tensor], state: Mapping[str, Any], moved: bool) -> dict[str, Tensor]:
+        device = inputs[0].device
+        here = random_state(device)
+        set_random_state(state, device)
+        with moved_by_rounding(self.module) if moved else nullcontext():
+            results = self._named(self.compute(*inputs))
+        set_random_state(here, device)
+        return results
+
+    def _give_up(self, reason: str, *, recorded: bool = True) -> None:
+        self.path, self._recording = "eager", None
+        warnings.warn(f"{self.what} {REFUSED if not recorded else DIFFERED}: {reason}", stacklevel=7)
+
+
+def drawn_differently(after: Mapping[str, Any], device: torch.device) -> str:
+    """Return words for it if the random state is not `after`, as the program left it; on a GPU nothing is said."""
+    same = device.type != "cpu" or torch.equal(torch.get_rng_state(), after["random"])
+    return "" if same else "it draws other random numbers"
+
+
+def broken_off(error: Exception) -> str:
+    """Return words for a recording that an error ended."""
+    return f"it broke off ({one_line(error, 120)})"

@@ -1,0 +1,1 @@
+"""What every room stands on: errors, checks of plain values and shapes, descriptions of objects, files, the process."""

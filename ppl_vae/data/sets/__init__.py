@@ -1,0 +1,1 @@
+"""Data sets by name, each read from its published files or drawn."""

@@ -1,0 +1,238 @@
+"""Annealed importance sampling (Neal 2001; Wu et al. 2017): log p(x) by way of T distributions.
+
+    log f_b(z) = (1 - b) log f_0(z) + b log p(x, z),   0 = b_0 < b_1 < ... < b_T = 1,   f_0 = p(z) or q(z | x)
+    log w = sum_t (b_t - b_{t-1}) log [p(x, z_{t-1}) / f_0(z_{t-1})],   z_0 ~ f_0,   z_{t-1} -> z_t by HMC on f_{b_t}
+
+E[w] = p(x) for any transitions z_{t-1} -> z_t that leave f_{b_t} invariant, so log (1/K) sum_k w_k is a lower bound in
+expectation, and T = 1 is plain importance weighting.
+
+A step size that follows the acceptance of the very chains it moves breaks the invariance, and biases w slightly. So
+step sizes are found by a pass before, with chains of its own, one for each datum and rung of a ladder over b, and stay
+as they are in the pass that estimates: given them, E[w] = p(x) holds exactly.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ppl_vae.compile.proof import Proved, other_rows
+from ppl_vae.core import progress
+from ppl_vae.core.checks import integer_at_least, one_of, positive
+from ppl_vae.core.errors import InputError
+from ppl_vae.evaluation.annealing import hmc
+from ppl_vae.evaluation.annealing.unconstrained import STARTS, Unconstrained
+
+SCHEDULES = ("geometric", "linear", "sigmoid")
+
+#: b_1 of the geometric schedule, and how far into its tails the sigmoid goes.
+SMALLEST, REACH = 1e-4, 4.0
+#: Transitions at the first rung before the ladder is climbed, and the rate of `hmc.adapted`: half of it lags behind a
+#: posterior that narrows a hundredfold over a hundred rungs.
+SETTLING, RATE = 40, 0.6
+
+#: Share of chains that may differ where a recorded transition is held against the programs.
+MAY_DIFFER = 0.01
+
+
+@dataclass(frozen=True)
+class AnnealedOptions:
+    """How to anneal.
+
+    Attributes
+    ----------
+    num_distributions : int
+        T, how many steps b takes from 0 to 1; the work grows with it, and the gap to log p(x) falls like 1 / T.
+    schedule : {"sigmoid", "linear", "geometric"}
+        b_t = t / T (linear); b_t = 1e-4^((T - t) / (T - 1)), b_0 = 0 (geometric: one ratio throughout);
+        b_t = [s(4 (2t/T - 1)) - s(-4)] / [s(4) - s(-4)], s the logistic function (sigmoid: small steps at both ends).
+    start : {"prior", "guide"}
+        f_0: the prior, which reaches wherever the posterior does, or the guide, which is nearer to it.
+    leapfrog_steps : int
+        Of each HMC transition.
+    target_acceptance : float
+        What step sizes are adapted to; 0.65 as in Wu et al. (2017).
+    step_size : float
+        Where adaptation starts.
+    rungs : int
+        How many values of b step sizes are adapted at, by chains that take one transition at each: too few, and they
+        lag behind.
+
+    Raises
+    ------
+    InputError
+        For a number out of its range, or a name unknown.
+    """
+
+    num_distributions: int = 1000
+    schedule: str = "sigmoid"
+    start: str = "prior"
+    leapfrog_steps: int = 10
+    target_acceptance: float = 0.65
+    step_size: float = 0.1
+    rungs: int = 100
+
+    def __post_init__(self) -> None:
+        for name, usual in (("num_distributions", 1000), ("leapfrog_steps", 10), ("rungs", 100)):
+            value = integer_at_least(name, getattr(self, name), 1, hint=f"{name}={usual}")
+            object.__setattr__(self, name, value)
+        for name in ("step_size", "target_acceptance"):
+            object.__setattr__(self, name, positive(name, getattr(self, name)))
+        if self.target_acceptance >= 1:
+            raise InputError("target_acceptance", expected="a number below 1", got=str(self.target_acceptance))
+        one_of("schedule", self.schedule, SCHEDULES)
+        one_of("start", self.start, STARTS)
+
+    @property
+    def adapting(self) -> int:
+        """How many transitions the adapting pass takes."""
+        return self.rungs + SETTLING if self.num_distributions > 1 else 0
+
+    @classmethod
+    def of(cls, given: AnnealedOptions | Mapping[str, Any] | None) -> AnnealedOptions:
+        """Return options as they are, from a mapping of names to values, or the defaults for None."""
+        if isinstance(given, cls):
+            return given
+        if given is not None and not isinstance(given, Mapping):
+            raise InputError(
+                "annealing",
+                expected="AnnealedOptions or a mapping",
+                got=type(given).__name__,
+                hint='{"num_distributions": 1000}',
+            )
+        known = [field.name for field in fields(cls)]
+        for name in given or {}:
+            one_of("annealing option", name, known)
+        return cls(**(given or {}))
+
+
+def schedule(name: str, num_distributions: int) -> Tensor:
+    """Return b_0, ..., b_T, (T + 1,), float64, rising from 0 to 1; see `AnnealedOptions` for the formulas."""
+    T = num_distributions
+    share = torch.arange(T + 1, dtype=torch.float64, device="cpu") / T
+    if name == "linear" or T == 1:
+        return share
+    if name == "sigmoid":
+        curve = torch.sigmoid(REACH * (2 * share - 1))
+        return (curve - curve[0]) / (curve[-1] - curve[0])
+    exponent = (T - torch.arange(T + 1, dtype=torch.float64, device="cpu")) / (T - 1)
+    return torch.where(share == 0, 0.0, SMALLEST**exponent)
+
+
+class Annealer:
+    """Chains that anneal a chunk of B data with K particles each, recorded once for that shape.
+
+    Parameters
+    ----------
+    target : Unconstrained
+        The densities.
+    options : AnnealedOptions
+        How to anneal.
+    path : str
+        ``"eager"``, ``"graph"`` or ``"inductor"``.
+    """
+
+    def __init__(self, target: Unconstrained, options: AnnealedOptions, path: str) -> None:
+        self.target = target
+        self.options = options
+        self.betas = schedule(options.schedule, options.num_distributions)
+        self._names: list[str] = []
+        results = ["a draw", "a log weight", "an acceptance"]
+        this = weakref.proxy(self)  # which keeps the recording, and is not kept by it
+
+        def compute(*inputs: Tensor) -> list[Tensor]:
+            return this._compute(*inputs)
+
+        # Whether a proposal is accepted may hang on a rounding: few draws do.
+        self._transition = Proved(
+            compute, path, module=target.pair, what="annealing", results=results, share=MAY_DIFFER
+        )
+
+    @property
+    def path(self) -> str:
+        """How transitions run: ``"eager"``, ``"graph"`` or ``"inductor"``."""
+        return self._transition.path
+
+    @property
+    def seconds(self) -> float:
+        """Seconds spent recording and compiling."""
+        return self._transition.seconds
+
+    def move(
+        self, u: Tensor, step_size: Tensor, beta: Tensor, batch: Mapping[str, Tensor], *, hold: bool = False
+    ) -> list[Tensor]:
+        """Take one transition that leaves f_beta invariant: u (K, B, L), its log [p / f_0], and acceptance (K, B).
+
+        With `hold`, a recording is held against the programs.
+        """
+        self._names = list(batch)
+        inputs = [u, step_size, beta]
+        return self._transition(
+            *inputs,
+            *batch.values(),
+            other=lambda: [*inputs, *other_rows(list(batch.values()))],
+            hold=hold,
+        )
+
+    def _compute(self, u: Tensor, step_size: Tensor, beta: Tensor, *values: Tensor) -> list[Tensor]:
+        arguments = dict(zip(self._names, values, strict=True))
+
+        def density(u: Tensor) -> tuple[Tensor, Tensor]:
+            start, weight = self.target.log_densities(u, arguments)
+            return start + beta * weight, weight
+
+        return list(hmc.transition(density, u, step_size, self.options.leapfrog_steps))
+
+    def adapt(self, batch: Mapping[str, Tensor], num_particles: int, bar: progress.Bar) -> Tensor:
+        """Return step sizes of every rung and datum, (rungs, B), found by chains that are then thrown away."""
+        options = self.options
+        u = self.target.draw(batch, num_particles)
+        if options.num_distributions == 1:  # which moves nothing
+            return torch.full_like(u[:1, :, 0], options.step_size)
+        ladder = schedule(options.schedule, options.rungs)[1:].to(u)
+        step_size = torch.full_like(u[0, :, 0], options.step_size)
+        found = []
+        for rung in range(1 - SETTLING, options.rungs):
+            u, _, acceptance = self.move(u, step_size, ladder[max(rung, 0)], batch, hold=rung == 1 - SETTLING)
+            step_size = hmc.adapted(step_size, acceptance, options.target_acceptance, RATE)
+            if rung >= 0:
+                found.append(step_size)
+            bar(acceptance.numel())
+        return torch.stack(found)
+
+    def anneal(
+        self,
+        u: Tensor,
+        step_sizes: Tensor,
+        batch: Mapping[str, Tensor],
+        bar: progress.Bar,
+        *,
+        backward: bool = False,
+    ) -> tuple[Tensor, Tensor]:
+        """Anneal u (K, B, L) from f_0 to the posterior, or `backward` from the posterior to f_0.
+
+        Returns
+        -------
+        log_weights : Tensor (K, B)
+            log w in float64; backward, log 1/w: the same increments of b the other way round.
+        acceptance : Tensor (B,)
+            Mean over transitions and chains; NaN where T = 1 has none.
+        """
+        betas = self.betas.flip(0) if backward else self.betas
+        increments, values, T = betas.diff().tolist(), betas.to(u), self.options.num_distributions
+        _, weight = self.target.log_densities(u, batch)
+        log_weights = increments[0] * weight.to(torch.float64)
+        accepted = torch.zeros_like(step_sizes[0])
+        for t in range(1, T):
+            place = T - t if backward else t
+            rung = max(round(place * len(step_sizes) / T) - 1, 0)
+            u, weight, acceptance = self.move(u, step_sizes[rung], values[t], batch, hold=t == T - 1)
+            log_weights += increments[t] * weight
+            accepted += acceptance.mean(0)
+            bar(acceptance.numel())
+        return log_weights, accepted / (T - 1) if T > 1 else torch.full_like(accepted, torch.nan)

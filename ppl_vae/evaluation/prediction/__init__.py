@@ -1,0 +1,1 @@
+"""Predictions: conditional likelihoods, coverage of intervals, and regressions to compare with."""

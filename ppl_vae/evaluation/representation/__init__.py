@@ -1,0 +1,1 @@
+"""What latents hold: layers in use, disentanglement, walks along factors, classes."""

@@ -1,0 +1,138 @@
+"""Modalities of a datum: named tensors x_m, any of which may be missing, by a mask called ``<name>_present``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ppl_vae.core.checks import check_mapping, integer_at_least, one_of
+from ppl_vae.core.errors import InputError, shown, unknown_name
+from ppl_vae.core.shapes import as_shape, batch_size
+
+Shape = int | Sequence[int]
+
+#: Names that sites and arguments of the programs have already.
+TAKEN = ("z", "size", "data", "particles")
+
+
+def mask_name(name: str) -> str:
+    """Return what the mask of a modality is called."""
+    return f"{name}_present"
+
+
+def only(batch: Mapping[str, Tensor], names: Iterable[str]) -> dict[str, Tensor]:
+    """Return the modalities of these names, and their masks, as far as they are there."""
+    wanted = {wanted for name in names for wanted in (name, mask_name(name))}
+    return {name: value for name, value in batch.items() if name in wanted}
+
+
+def check_there(names: Iterable[str], batch: Mapping[str, Tensor]) -> None:
+    """Raise `InputError` for a name that the batch lacks, with the nearest of its modalities suggested."""
+    for name in names:
+        if name not in batch:
+            raise unknown_name("modality", name, [other for other in batch if not other.endswith(mask_name(""))])
+
+
+class Modalities:
+    """Names and shapes of modalities, and the checks on what is given of them.
+
+    Parameters
+    ----------
+    shapes : mapping of str to int or tuple of int
+        Shape of one datum of each modality, by name.
+    masked : bool
+        Whether a datum may lack some, by a mask.
+    """
+
+    def __init__(self, shapes: Mapping[str, Shape], *, masked: bool = True) -> None:
+        if not isinstance(shapes, Mapping) or not shapes:
+            raise InputError("modalities", expected="a mapping of names to shapes", got=shown(shapes, 60))
+        for name in shapes:
+            usable = isinstance(name, str) and name.isidentifier() and not name.endswith(mask_name(""))
+            if not usable or name in TAKEN or hasattr(nn.ModuleDict, name):
+                expected = f"a name for an argument that is free, unlike {', '.join(TAKEN)}"
+                hint = repr(f"x_{name}") if isinstance(name, str) else ""
+                raise InputError("modality", expected=expected, got=shown(name), hint=hint)
+        self.shapes = {name: as_shape(f"shape of {name}", shape) for name, shape in shapes.items()}
+        self.masked = masked
+
+    @property
+    def argument_names(self) -> frozenset[str]:
+        """Everything that a program over these modalities takes from a batch."""
+        return frozenset(self.shapes) | {mask_name(name) for name in self.shapes if self.masked}
+
+    def of_each(self, what: str, given: Any) -> Mapping[str, Any]:
+        """Return what is `given` for modalities by name, nothing for None, or raise `InputError` for another name."""
+        for name in check_mapping(what, given or {}, "a mapping of modalities"):
+            one_of("modality", name, self.shapes)
+        return given or {}
+
+    def given(self, arguments: Mapping[str, Tensor | None]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """Return modalities and masks that are there, each by the name of the modality.
+
+        What a mask hides is zero in what is returned; a mask without its modality, which is missing anyway, left out.
+
+        Raises
+        ------
+        InputError
+            For an unknown name, or a mask that is not boolean of the batch's length.
+        """
+        tensors = {name: value for name, value in arguments.items() if value is not None}
+        for name in tensors:
+            if name not in self.argument_names:
+                raise unknown_name("modality", name, self.shapes)
+        values = {name: tensors[name] for name in self.shapes if name in tensors}
+        masks = {name: tensors[mask_name(name)] for name in values if mask_name(name) in tensors}
+        for name, mask in masks.items():
+            rows = batch_size(values[name], self.shapes[name], what=name)
+            if mask.dtype != torch.bool or mask.shape != (rows,):
+                got = f"{mask.dtype}, {tuple(mask.shape)}"
+                raise InputError(mask_name(name), expected=f"a boolean mask of shape ({rows},)", got=got)
+            # Numbers that a network makes of what is not there could be infinite, and so could gradients.
+            values[name] = values[name].where(mask.view(-1, *[1] * len(self.shapes[name])), 0)
+        return values, masks
+
+    def rows(self, values: Mapping[str, Tensor], size: int | None = None) -> int:
+        """Return B, which all modalities and `size` must agree on where given."""
+        counts = {name: batch_size(value, self.shapes[name], what=name) for name, value in values.items()}
+        if len(set(counts.values())) > 1:
+            told = ", ".join(f"{name} {count}" for name, count in counts.items())
+            raise InputError("modalities", expected="equally many rows", got=told)
+        if not counts and size is None:
+            raise InputError("model", expected=f"one of {', '.join(self.shapes)} to score, or size", got="neither")
+        rows = next(iter(counts.values())) if counts else integer_at_least("size", size, 1)
+        if size is not None and size != rows:
+            raise InputError("size", expected=f"{rows}, the rows of the modalities", got=shown(size))
+        return rows
+
+    def check_values(self, arguments: Mapping[str, Tensor]) -> None:
+        """Raise `InputError` for a datum of which every modality is missing."""
+        values, masks = self.given(arguments)
+        if not values or len(masks) < len(values):
+            return
+        none = ~torch.stack(list(masks.values())).any(0)
+        if bool(none.any()):
+            row = int(none.nonzero()[0])
+            raise InputError("modalities", expected="at least one of each datum", got=f"none in row {row}")
+
+
+def factor_latents(factors: Mapping[str, Shape], latent_dims: Mapping[str, int]) -> dict[str, int]:
+    """Return how large the latent of each factor is, and that of the rest where there is one, by site, ``z_<name>``.
+
+    Raises
+    ------
+    InputError
+        If there are no factors, one is called x or rest, or has no latent, or a size is below one.
+    """
+    if not isinstance(factors, Mapping) or not factors or {"x", "rest"} & set(factors):
+        raise InputError("factors", expected="names, other than x and rest, and shapes", got=shown(factors, 60))
+    for name in check_mapping("latent_dims", latent_dims, "a mapping of factors to sizes", '{"pose": 4, "rest": 8}'):
+        one_of("factor", name, (*factors, "rest"))
+    for name in factors:
+        if name not in latent_dims:
+            raise InputError(f"latent_dims of {name}", expected="a size", got="none")
+    names = [*factors, *(["rest"] if "rest" in latent_dims else [])]
+    return {f"z_{name}": integer_at_least(f"latent_dims of {name}", latent_dims[name], 1) for name in names}

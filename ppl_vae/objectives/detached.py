@@ -1,0 +1,72 @@
+"""The gradient through a guide's draws, apart from the gradient beside them.
+
+For z_i = f_i(z_<i, noise; phi) and any function F(z_1 … z_L; theta, phi)
+
+    dF/dphi = dF/dphi with z held fixed (direct) + sum_i <dF/dz_i, df_i/dphi> (path)
+
+where dF/dz_i is total: it counts what z_i does to the z_j that are drawn from it (Roeder et al. 2017; for several
+layers, Bauer & Mnih 2021).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from pyro.poutine.messenger import Messenger
+from pyro.poutine.util import site_is_subsample
+from torch import Tensor
+
+from ppl_vae.pairs.sites import is_enumerated
+
+
+class Leaves(Messenger):
+    """Handler around a guide's trace: hands on each draw cut off from the parameters that it came from.
+
+    Whatever is computed from the draws then has a direct gradient alone, and `path` adds the rest.
+
+    Parameters
+    ----------
+    through : bool
+        Whether `path` will be called; without it the draws are constants.
+
+    Attributes
+    ----------
+    drawn, leaves : dict of str to Tensor
+        The reparameterised draws by site, in the order of the guide: as drawn, and as handed on.
+    """
+
+    def __init__(self, *, through: bool = True) -> None:
+        super().__init__()
+        self.through = through
+        self.drawn: dict[str, Tensor] = {}
+        self.leaves: dict[str, Tensor] = {}
+
+    def _pyro_post_sample(self, msg: Any) -> None:
+        if msg["is_observed"] or site_is_subsample(msg) or is_enumerated(msg):
+            return
+        leaf = msg["value"].detach()
+        if self.through and msg["fn"].has_rsample:
+            self.drawn[msg["name"]], self.leaves[msg["name"]] = msg["value"], leaf.requires_grad_()
+        msg["value"] = leaf
+
+    def path(self, objective: Tensor) -> Tensor:
+        """Return a tensor whose gradient is that of `objective`, a function of the leaves, through the draws.
+
+        The draws are taken in reverse: what a draw owes to later ones is known by the time it is reached.
+        """
+        drawn, leaves = list(self.drawn.values()), list(self.leaves.values())
+        surrogate = objective.new_zeros(())
+        if not objective.requires_grad or not leaves:
+            return surrogate
+        slopes = list(torch.autograd.grad(objective, leaves, retain_graph=True, allow_unused=True))
+        for j in reversed(range(len(drawn))):
+            if slopes[j] is None:
+                continue
+            surrogate = surrogate + (slopes[j] * drawn[j]).sum()
+            if j > 0 and drawn[j].requires_grad:
+                back = torch.autograd.grad(drawn[j], leaves[:j], slopes[j], retain_graph=True, allow_unused=True)
+                for i, more in enumerate(back):
+                    if more is not None:
+                        slopes[i] = more if slopes[i] is None else slopes[i] + more
+        return surrogate

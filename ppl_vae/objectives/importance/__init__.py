@@ -1,0 +1,1 @@
+"""Bounds of several importance-weighted particles, and the estimators of their gradients."""

@@ -1,0 +1,168 @@
+"""Importance-weighted bounds, and the estimators of their gradient.
+
+A bound is a function L of the K log weights of a datum. With a_k = dL / d log w_k and b_k = d a_k / d log w_k,
+
+    dL/dtheta = sum_k a_k dlog p(x, z_k)/dtheta                                                               (model)
+    dL/dphi   = sum_k a_k dlog w_k/dz_k dz_k/dphi - sum_k a_k dlog q(z_k | x)/dphi, z fixed         (path and direct)
+
+Estimators differ in what they multiply model, path and direct part by, and agree in the mean:
+
+    reparameterised    a, a, a          the total derivative (Kingma & Welling 2014)
+    stl                a, a, a - 1/K    less 1/K dlog q(z_k), whose mean is zero (Roeder et al. 2017)
+    dreg               a, a - b, 0      E[a_k dlog q(z_k)] = E[b_k dlog w_k/dz_k dz_k/dphi] (Tucker et al. 2019)
+    vimco              a, a, a, and the score function of latents that cannot be reparameterised (`IWELBO`)
+
+For K = 1, ``stl`` is that of the paper. For K > 1 the paper's own, which leaves out the direct part altogether, is
+biased, as Tucker et al. show; what is left out here is what has no mean, so that there is no noise either where the
+guide is the posterior.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from ppl_vae.core.checks import one_of
+from ppl_vae.core.errors import PairError
+from ppl_vae.core.types import Program
+from ppl_vae.objectives.base import Objective, factors, unreparameterised, with_value
+from ppl_vae.objectives.detached import Leaves
+from ppl_vae.objectives.enumeration import enumerated
+from ppl_vae.objectives.importance.weights import Weighed, weigh
+from ppl_vae.pairs.sites import Sites, alike, latents, trace_pair
+
+
+class Coefficients(NamedTuple):
+    """What an estimator multiplies the three parts of a gradient by, each (…, K, B); None stands for zero."""
+
+    model: Tensor
+    path: Tensor | None
+    direct: Tensor | None
+
+
+def surrogate(parts: Coefficients, log_p: Tensor, log_q: Tensor, factor: float | Tensor, leaves: Leaves) -> Tensor:
+    """Return a tensor whose gradient is made of the three parts, each times its coefficient and a `factor`."""
+    total = (factor * parts.model * log_p).sum()
+    if parts.direct is not None:
+        total = total - (factor * parts.direct * log_q).sum()
+    if parts.path is not None:
+        total = total + leaves.path((factor * parts.path * (log_p - log_q)).sum())
+    return total
+
+
+class WeightedBound(Objective):
+    """A function of the log weights of a datum, maximised with one of several estimators of its gradient.
+
+    A concrete class defines `bound` and `slopes`.
+
+    Parameters
+    ----------
+    num_particles : int
+        K, draws per datum.
+    gradient : str
+        The estimator, one of `GRADIENTS`.
+    """
+
+    GRADIENTS: tuple[str, ...] = ("dreg", "reparameterised", "stl")
+    #: Whether latents that the guide enumerates are summed over inside of the bound, rather than averaged outside.
+    SUMS_INSIDE = False
+
+    def __init__(self, num_particles: int, gradient: str) -> None:
+        super().__init__(num_particles)
+        one_of("gradient", gradient, self.GRADIENTS)
+        self.gradient = gradient
+
+    @abstractmethod
+    def bound(self, log_w: Tensor) -> Tensor:
+        """Return the bound (…, B) of log weights (…, K, B)."""
+
+    @abstractmethod
+    def slopes(self, log_w: Tensor) -> tuple[Tensor, Tensor]:
+        """Return a_k = dL / d log w_k and b_k = d a_k / d log w_k, each (…, K, B)."""
+
+    @property
+    def draws(self) -> int:
+        """Draws per datum in all."""
+        return self.num_particles
+
+    def leaves(self) -> Leaves | None:
+        """Return a handler that takes the parts of the gradient apart; None to differentiate the bound as it stands."""
+        return Leaves() if self.gradient in ("stl", "dreg") else None
+
+    def differentiable_loss(self, model: Program, guide: Program, *args: Any, **kwargs: Any) -> Tensor:
+        """Return minus the bound, summed over the batch, as a tensor to differentiate."""
+        leaves = self.leaves() if torch.is_grad_enabled() else None
+        sites = self._get_trace(model, guide, args, kwargs, leaves)
+        run = weigh(*sites, inside=self.SUMS_INSIDE)
+        self.check(*sites)
+        own = factors(sites[1], plates=2)
+        if own.requires_grad and leaves is not None and leaves.through:
+            own = with_value(own, leaves.path(own))
+        if leaves is None:
+            return own - self.natural(run, sites[1])
+        with torch.no_grad():
+            coefficients = self.coefficients(run, sites[1])
+        return own - self.estimate(run, coefficients, leaves)
+
+    def _get_trace(
+        self, model: Program, guide: Program, args: Any, kwargs: Any, around_guide: Any = None
+    ) -> tuple[Sites, Sites]:
+        return trace_pair(model, guide, args, kwargs, self.draws, enumerated=True, around_guide=around_guide)
+
+    def natural(self, run: Weighed, guide_sites: Sites) -> Tensor:
+        """Return the bound of the batch, differentiated as it stands."""
+        return run.total(self.bound(run.log_w))
+
+    def estimate(self, run: Weighed, coefficients: Coefficients, leaves: Leaves) -> Tensor:
+        """Return the bound of the batch, with the gradient that the coefficients make of its parts."""
+        value = run.total(self.bound(run.log_w.detach()))  # with the gradient of q(y | x), where y is enumerated
+        factor = run.factor.detach() if isinstance(run.factor, Tensor) else run.factor
+        return with_value(value, surrogate(coefficients, run.log_p, run.log_q, factor, leaves))
+
+    def coefficients(self, run: Weighed, guide_sites: Sites) -> Coefficients:
+        """Return what the estimator multiplies the parts of the gradient by."""
+        a, b = self.slopes(run.log_w)
+        if self.gradient == "stl":
+            return Coefficients(a, a, a - 1 / self.draws)
+        if self.gradient == "dreg":
+            return Coefficients(a, a - weight_of_log_q(run, guide_sites) * b, None)
+        return Coefficients(a, a, a)
+
+    def check(self, model_sites: Sites, guide_sites: Sites) -> None:
+        """Raise if a latent is drawn in a way that the estimator has no gradient for."""
+        for name in unreparameterised(latents(guide_sites).items()):
+            raise PairError(
+                f"site {name!r}",
+                expected=f"a latent with a reparameterised sampler, for gradient={self.gradient!r}",
+                got=type(guide_sites[name]["fn"]).__name__,
+                hint="IWELBO(gradient='vimco'), ReweightedWakeSleep(), or infer={'enumerate': 'parallel'}",
+            )
+
+
+def weight_of_log_q(run: Weighed, guide_sites: Sites) -> float | Tensor:
+    """Return what log q(z | x) is multiplied by in log w: one number for all latents that are drawn.
+
+    A mask is a weight of zero: the direct gradient of what it takes out is gone, and with it what replaces it.
+
+    Raises
+    ------
+    PairError
+        If the latents differ in scale or mask.
+    """
+    drawn = [site for name, site in latents(guide_sites).items() if name not in enumerated(guide_sites)]
+    for site in drawn:
+        if not alike(site["scale"], drawn[0]["scale"]) or site["mask"] is not drawn[0]["mask"]:
+            raise PairError(
+                f"site {site['name']!r}",
+                expected=f"the scale and mask of {drawn[0]['name']!r}, for gradient='dreg'",
+                got="others",
+                hint="gradient='reparameterised'",
+            )
+    if not drawn:
+        return 1.0
+    scale, mask = drawn[0]["scale"], drawn[0]["mask"]
+    weight = 1.0 if alike(scale, run.scale) else scale / run.scale
+    return weight if mask is None else weight * mask

@@ -1,0 +1,146 @@
+"""The log weights of one run of a pair, as a bound needs them.
+
+    log w[y, k, b] = log p(x_b, y, z_ykb) - log q(z_ykb | x_b, y)
+
+A scale that all observed sites share (from subsampling the data) stands for how often a datum counts: it multiplies
+the bound of the datum, and stays outside of any logarithm. What a latent's scale is beyond that is a weight beta on its
+KL, beta (log p(z) - log q(z | x)), and goes inside.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from pyro.distributions.util import scale_and_mask
+from torch import Tensor
+
+from ppl_vae.core.errors import PairError
+from ppl_vae.objectives.base import check_sites
+from ppl_vae.objectives.enumeration import Term, check_enumerated_first, enumerated, marginal, probability
+from ppl_vae.pairs.plates import in_data_plate, other_plates
+from ppl_vae.pairs.sites import Site, Sites, add, alike, is_deterministic, latents, log_prob
+
+#: In every message that refuses what a log weight cannot hold.
+_LOCAL = "what belongs to a datum inside pyro.plate('data', B, dim=-1), so that a log weight belongs to one"
+
+
+@dataclass(frozen=True)
+class Weighed:
+    """Log densities of one run of a pair, each (…, K, B), with a dimension per enumerated latent of the guide at left.
+
+    Attributes
+    ----------
+    log_p : Tensor
+        log p(x, y, z), its latents times their weight.
+    log_q : Tensor
+        log q(z | x, y) of the latents that were drawn, times their weight.
+    scale : float or Tensor
+        How often a datum counts; shape () or (B,).
+    probability, log_y : Tensor, optional
+        q(y | x) and, times its weight, log q(y | x), each (…, 1, B): of the latents that the guide enumerates.
+    """
+
+    log_p: Tensor
+    log_q: Tensor
+    scale: float | Tensor
+    probability: Tensor | None
+    log_y: Tensor | None
+
+    @property
+    def log_w(self) -> Tensor:
+        """Log weights (…, K, B)."""
+        return self.log_p - self.log_q
+
+    @property
+    def factor(self) -> float | Tensor:
+        """How much the bound of a datum (and a value of y) counts; broadcasts to (…, K, B)."""
+        return self.scale if self.probability is None else self.scale * self.probability
+
+    def total(self, bounds: Tensor) -> Tensor:
+        """Return sum_b scale_b sum_y q(y | x_b) (bound[y, b] - log q(y | x_b)) of `bounds` (…, B)."""
+        bounds = bounds.unsqueeze(-2)
+        if self.log_y is not None:
+            bounds = bounds - self.log_y
+        return (self.factor * bounds).sum()
+
+
+def weigh(model_sites: Sites, guide_sites: Sites, *, inside: bool = False) -> Weighed:
+    """Return the log weights of a run with a particle plate, (…, K, B).
+
+    `inside` tells that the bound sums over enumerated latents y inside of its logarithm, where a mask must not take
+    out p(y), which sums to one.
+
+    Raises
+    ------
+    PairError
+        For sites that do not match, or that do not belong to one datum; where observed sites have different scales, or
+        a latent has one scale in the model and another in the guide; for a latent to be enumerated that comes after one
+        that is drawn.
+    """
+    check_sites(model_sites, guide_sites)
+    _check_local(model_sites, guide_sites)
+    scale = common_scale(model_sites)
+    merged, term = marginal(model_sites, guide_sites)
+    terms = [] if term is None else [term]
+    summed = enumerated(guide_sites)
+    for name, site in model_sites.items():
+        if name not in merged:
+            terms.append(_term(site | {"mask": None} if inside and name in summed else site))
+    drawn = [_term(site) for name, site in latents(guide_sites).items() if name not in summed]
+    log_p = _sum(terms, scale)
+    log_q = _sum(drawn, scale) if drawn else log_p.new_zeros(())
+    q, log_y = probability(guide_sites), None
+    if q is not None:
+        q, log_y = q[..., :1, :], _sum([_term(site) for site in summed.values()], scale)[..., :1, :]
+    return Weighed(log_p, log_q, scale, q, log_y)
+
+
+def common_scale(model_sites: Sites) -> float | Tensor:
+    """Return the scale of the observed sites; raise if there are several."""
+    observed = {name: site for name, site in model_sites.items() if site["is_observed"]}
+    scales = [site["scale"] for site in observed.values()] or [1.0]
+    for name, site in observed.items():
+        if not alike(site["scale"], scales[0]):
+            raise PairError(
+                f"site {name!r}",
+                expected=f"the scale of {next(iter(observed))!r}: one for all observed sites, which counts the data",
+                got="another one",
+                hint="ppl_vae.objectives.ELBO()",
+            )
+    return scales[0]
+
+
+def _term(site: Site) -> Term:
+    return Term(log_prob(site, scaled=False), site["scale"], site["is_observed"])
+
+
+def _sum(terms: list[Term], scale: float | Tensor) -> Tensor:
+    """Return the sum of log densities, each times what its own scale is beyond the common one."""
+    return add(
+        term.log_prob if alike(term.scale, scale) else scale_and_mask(term.log_prob, term.scale / scale)
+        for term in terms
+    )
+
+
+def _check_local(model_sites: Sites, guide_sites: Sites) -> None:
+    for name, site in [*guide_sites.items(), *model_sites.items()]:
+        if is_deterministic(site):
+            continue
+        others = other_plates(site)
+        if not in_data_plate(site) or others:
+            got = f"a site in the plate {others[0]!r}" if others else "a site outside it"
+            raise PairError(f"site {name!r}", expected=_LOCAL, got=got, hint="ppl_vae.objectives.ELBO()")
+    for name, site in latents(guide_sites).items():
+        if name in model_sites and not _scales_may_agree(site["scale"], model_sites[name]["scale"]):
+            raise PairError(
+                f"site {name!r}",
+                expected="one scale in model and guide",
+                got=f"{model_sites[name]['scale']:g} and {site['scale']:g}",
+                hint="the same pyro.poutine.scale around both",
+            )
+    check_enumerated_first(guide_sites, "ppl_vae.objectives.ELBO(), or another order in the guide")
+
+
+def _scales_may_agree(a: float | Tensor, b: float | Tensor) -> bool:
+    """Tell whether two scales may be equal; the values of tensors are not looked at."""
+    return isinstance(a, Tensor) or isinstance(b, Tensor) or a == b

@@ -1,0 +1,238 @@
+"""The contract of a pair, checked once on a few rows: which sites there are, their shapes, and what they may hold.
+
+A site is local, inside the plate of the data (at dim -1, with the rows of the batch, whatever its name); or a latent
+that all data share; or a term that they share, such as a `pyro.factor`, which does not depend on the batch. What the
+model observes of the batch is local.
+
+Pyro warns where a guide misses a site; here it is an error that names the site. A program with requirements of its own
+on values, labels in range, say, has a method ``check_values(**batch)`` that raises: it sees all rows, and a recorded
+program never looks at one. What it only wants to say of data that it is trained on is in ``check_training(**batch)``.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import pyro
+from pyro import poutine
+from torch import Tensor, nn
+
+from ppl_vae.core.errors import InputError, PairError, PplVaeError, one_line
+from ppl_vae.core.process import evaluating, isolated
+from ppl_vae.core.types import Batch, Program
+from ppl_vae.pairs import observations, site_checks
+from ppl_vae.pairs import sites as traces
+from ppl_vae.pairs.dependence import Dependence
+from ppl_vae.pairs.handlers import Frozen
+from ppl_vae.pairs.plates import DataPlate, data_plates, in_data_plate
+from ppl_vae.pairs.programs import Programs
+from ppl_vae.pairs.sites import Sites
+
+_T = TypeVar("_T")
+_Runner = Callable[..., tuple[Sites, Sites]]
+
+
+@dataclass(frozen=True)
+class Contract:
+    """What a check found out about a pair.
+
+    Attributes
+    ----------
+    latent_dim : int
+        Largest number of coordinates of a latent of one datum.
+    shares_latents : bool
+        Whether some latents, or other terms, lie outside the plate of the data, shared by all of them.
+    observed : tuple of str
+        Sites that observe the argument of their name.
+    observed_arguments : tuple of str
+        Arguments that the model observes, as they stand or in part, at whichever site.
+    plates : frozenset of str
+        What the programs call the plate of the data.
+    points : tuple of str
+        Latents of a datum that the guide puts at a point, which has no density.
+    without_prior : tuple of str
+        Latents whose density the model leaves out by ``.mask(False)``, as an autoencoder does.
+    """
+
+    latent_dim: int
+    shares_latents: bool
+    observed: tuple[str, ...]
+    observed_arguments: tuple[str, ...] = ()
+    plates: frozenset[str] = frozenset()
+    points: tuple[str, ...] = ()
+    without_prior: tuple[str, ...] = ()
+
+    def expect_densities(self, *, of_guide: bool) -> None:
+        """Raise `InputError` unless log p(x, z) exists and, with `of_guide`, log q(z | x) too."""
+        if self.without_prior:
+            raise InputError(
+                "log p(x)",
+                expected="a model with a prior for every latent",
+                got=f"one that masks the prior of {', '.join(self.without_prior)}: an autoencoder has no log p(x)",
+                hint="a VAE",
+            )
+        if of_guide and self.points:
+            raise InputError(
+                "log weights",
+                expected="a guide with a density",
+                got=f"one that puts {', '.join(self.points)} at a point",
+                hint="method='prior'",
+            )
+
+
+def check(pair: Programs, batch: Batch, *, training: bool = False) -> Contract:
+    """Check `pair` on the first rows of `batch`; see `Pair.check`."""
+    arguments = pair.arguments(batch)
+    check_values(pair, arguments, training=training)
+    rows = _few(pair, arguments)
+    few = {name: value[:rows] for name, value in arguments.items()}
+    # Validation is off at first, so that our own messages, which name the site and a way out, come before Pyro's.
+    with isolated(), evaluating(pair):
+        stored: list[tuple[str, Any]] = []  # model and guide may both have a parameter of one name
+        programs = _watched(pair.model, stored), _watched(pair.guide, stored)
+        # Each by itself first: a latent of another shape would break the networks of a model that is replayed with it.
+        apart = _run(_apart, programs, few)
+        names = data_plates(*apart, rows)
+        site_checks.check_match(*apart, few)
+        _check_parameters(pair, stored)
+        named = DataPlate(names)
+        renamed = named(programs[0]), named(programs[1])
+        model_sites, guide_sites = _run(traces.trace_pair, renamed, few)
+        site_checks.check_plates(model_sites, guide_sites, arguments)
+        dependence = Dependence(renamed[0], arguments, rows, model_sites)
+        site_checks.check_shared(model_sites, dependence)
+        own = {name: site for name, site in model_sites.items() if in_data_plate(site) and traces.observes(site)}
+        seen = site_checks.observed_arguments(own, arguments, dependence)
+        for name, site in own.items():
+            observations.check_name(name, site, few)
+        for sites, program in ((model_sites, "model"), (guide_sites, "guide")):
+            for name, site in sites.items():
+                observations.check_parameters(name, site, program)
+        observations.check_supports(own, arguments, renamed)
+        site_checks.check_batch_shapes(model_sites, guide_sites, len(next(iter(few.values()))))
+        local = {name: site for name, site in traces.latents(model_sites).items() if in_data_plate(site)}
+        real = [site for site in (model_sites | guide_sites).values() if not traces.is_deterministic(site)]
+        shares = not all(in_data_plate(site) for site in real)
+        if not shares:
+            _check_particles(renamed, few)
+    return Contract(
+        latent_dim=max((site["fn"].event_shape.numel() for site in local.values()), default=0),
+        shares_latents=shares,
+        observed=tuple(name for name in own if name in arguments),
+        observed_arguments=seen,
+        plates=names,
+        points=site_checks.points(guide_sites),
+        without_prior=tuple(name for name, site in local.items() if site_checks.is_masked(site)),
+    )
+
+
+def check_values(pair: Programs, arguments: Mapping[str, Tensor], *, training: bool = False) -> None:
+    """Raise for values that are not finite, of one length, or as the programs themselves require."""
+    observations.check_values(arguments)
+    for program in (pair.model, pair.guide):
+        for name in ("check_values", "check_training")[: 1 + bool(training)]:
+            if callable(look := getattr(program, name, None)):
+                look(**arguments)
+
+
+def _few(pair: Programs, arguments: dict[str, Tensor]) -> int:
+    """Return a number of rows, 3 or a little more, that no other size in sight equals: no mistake fits by chance."""
+    tensors = [*pair.state_dict().values(), *(value[0] for value in arguments.values())]
+    taken = {size for tensor in tensors for size in tensor.shape}
+    total = len(next(iter(arguments.values())))
+    return next((rows for rows in range(3, total) if rows not in taken), total)
+
+
+def _apart(model: Program, guide: Program, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Sites, Sites]:
+    """Run model and guide without telling the one what the other draws."""
+    model_trace, guide_trace = (poutine.trace(program).get_trace(*args, **kwargs) for program in (model, guide))
+    return traces.sample_sites(model_trace), traces.sample_sites(guide_trace)
+
+
+def _run(run: _Runner, programs: tuple[Any, Any], few: dict[str, Tensor]) -> tuple[Sites, Sites]:
+    return on_batch(lambda: run(*programs, (), few), few)
+
+
+def on_batch(run: Callable[[], _T], few: Mapping[str, Tensor]) -> _T:
+    """Return ``run()``, which runs programs on a batch; raise `PairError` for whatever one of them raises."""
+    try:
+        return run()
+    except PplVaeError:
+        raise
+    except Exception as error:  # whatever a program may do; what it did is the cause
+        _raise_mismatch(error)
+        shapes = ", ".join(f"{name} {tuple(value.shape)}" for name, value in few.items())
+        raise PairError(
+            "pair", expected="programs that run on the batch", got=f"{one_line(error)} (for {shapes})"
+        ) from error
+
+
+def _raise_mismatch(error: Exception) -> None:
+    """Raise our own error for what Pyro says of a distribution whose batch shape is not that of its plates."""
+    pattern = r"Shape mismatch inside plate\('(.*?)'\) at site (\S+) dim (-\d+), (\d+) vs (\d+)"
+    if found := re.match(pattern, str(error)):
+        plate, site, dim, wanted, got = found.groups()
+        raise PairError(
+            f"site {site!r}",
+            expected=f"batch shape with {wanted}, the size of the plate {plate!r}, at dim {dim}",
+            got=got,
+            hint=".to_event(1) on its distribution",
+        ) from error
+
+
+def _check_particles(programs: tuple[Program, Program], few: dict[str, Tensor]) -> None:
+    """Particles are one more plate: networks must take leading batch dimensions."""
+    size = len(next(iter(few.values())))
+    try:
+        shape = tuple(traces.log_weights(*traces.trace_pair(*programs, (), few, 2)).shape)
+    except (RuntimeError, ValueError, IndexError) as error:
+        if isinstance(error, PplVaeError):
+            raise
+        _raise_mismatch(error)
+        raise PairError(
+            "pair",
+            expected="networks that accept leading batch dimensions (particles are a plate at dim -2)",
+            got=one_line(error),
+            hint="acting on the last dimensions only, as nn.Linear does",
+        ) from error
+    if shape != (2, size):
+        raise PairError("pair", expected=f"log weights of shape (2, {size}) for 2 particles", got=str(shape))
+
+
+def _watched(program: Program, stored: list[tuple[str, Any]]) -> Program:
+    """Return `program` in a parameter-store scope of its own, noting in `stored` what it put there."""
+
+    def run(*args: Any, **kwargs: Any) -> Any:
+        state: Any = {"params": {}, "constraints": {}}
+        with pyro.get_param_store().scope(state), Frozen():
+            result = program(*args, **kwargs)
+        stored.extend(state["params"].items())
+        return result
+
+    return run
+
+
+def _check_parameters(pair: Programs, stored: list[tuple[str, Any]]) -> None:
+    """Nothing the programs train may live in the parameter store only, or in a module outside the pair."""
+    own = {id(parameter) for parameter in pair.parameters()}
+    for name, value in stored:
+        if id(value) not in own:
+            raise PairError(
+                f"parameter {name!r}",
+                expected="parameters held by the model's or the guide's module",
+                got="a pyro.param in the process-wide store, which is neither trained nor saved",
+                hint="a PyroModule with `self.name = PyroParam(…)`, or the network as its attribute",
+            )
+    for module in pair.modules():
+        for name, value in vars(module).items():
+            owner = getattr(value, "__self__", None)
+            if isinstance(owner, nn.Module) and not own.issuperset(map(id, owner.parameters())):
+                raise PairError(
+                    f"{type(module).__name__}.{name}",
+                    expected="a method of the pair's own model",
+                    got=f"one of another {type(owner).__name__}, whose parameters are neither trained nor saved",
+                    hint="Pair(model, guide) with the model that the guide was given",
+                )

@@ -1,0 +1,72 @@
+"""What a model's sites owe to the batch: found by running it on other rows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from functools import cached_property
+
+import torch
+from pyro import poutine
+from torch import Tensor
+
+from ppl_vae.core.process import isolated
+from ppl_vae.core.types import Program
+from ppl_vae.pairs.plates import in_data_plate
+from ppl_vae.pairs.sites import Site, Sites, latents, log_prob, sample_sites
+
+
+class Dependence:
+    """Runs of a model on its batch, and on the same with some arguments of other rows.
+
+    Latents that the data share keep their values.
+
+    Parameters
+    ----------
+    model : callable
+        Its plate of the data is called ``data``.
+    arguments : mapping of str to Tensor
+        All rows.
+    rows : int
+        How many are run at once.
+    sites : mapping
+        The model's record of the first rows.
+    """
+
+    def __init__(self, model: Program, arguments: Mapping[str, Tensor], rows: int, sites: Sites) -> None:
+        self.model = model
+        self.arguments = arguments
+        self.rows = rows
+        self.shared = {name: site for name, site in latents(sites).items() if not in_data_plate(site)}
+
+    def on_batch(self, names: Iterable[str]) -> set[str]:
+        """Return those of the observed sites `names` that depend on the batch, or on a latent of a datum."""
+        other = self._run(self.arguments, seed=1)
+        return {name for name in names if not self._same(name, other, log_prob) or not self._same(name, other, _value)}
+
+    def on_argument(self, argument: str, names: Iterable[str]) -> set[str]:
+        """Return those of the observed sites `names` whose values are made of an argument."""
+        other = self._run((argument,), seed=0)
+        return {name for name in names if not self._same(name, other, _value)}
+
+    @cached_property
+    def _first(self) -> Sites:
+        return self._run((), seed=0)
+
+    def _same(self, name: str, other: Sites, part: Callable[[Site], Tensor]) -> bool:
+        return name in self._first and name in other and torch.equal(part(self._first[name]), part(other[name]))
+
+    def _run(self, replaced: Iterable[str], seed: int) -> Sites:
+        rows, others = slice(0, self.rows), slice(self.rows, 2 * self.rows)
+        batch = {name: value[rows] for name, value in self.arguments.items()}
+        for name in replaced:
+            other = self.arguments[name][others]
+            batch[name] = other if len(other) == self.rows else batch[name].roll(1, 0)
+        fixed = poutine.Trace()
+        for name, site in self.shared.items():
+            fixed.add_node(name, **site)
+        with isolated(seed):
+            return sample_sites(poutine.trace(poutine.replay(self.model, trace=fixed)).get_trace(**batch))
+
+
+def _value(site: Site) -> Tensor:
+    return site["value"]

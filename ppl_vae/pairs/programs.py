@@ -1,0 +1,162 @@
+"""The two programs of a pair, each in a parameter store of its own, and the arguments that both take from a batch.
+
+Parameters live in the two modules. Each program runs inside a parameter-store scope of its own, so the process-wide
+store stays empty, names in the model and in the guide cannot clash, and `state_dict` is all there is to save.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import pyro
+import torch
+from torch import Tensor, nn
+
+from ppl_vae.core.checks import check_mapping, raise_memory
+from ppl_vae.core.errors import InputError, PairError, shown
+from ppl_vae.core.process import alone
+from ppl_vae.core.shapes import check_tensor
+from ppl_vae.core.types import Batch, Program
+from ppl_vae.pairs import observations
+from ppl_vae.pairs.handlers import Frozen
+from ppl_vae.pairs.plates import DATA, DataPlate
+from ppl_vae.pairs.signature import Signature
+
+
+class Programs(nn.Module):
+    """A model and a guide, run without touching the process-wide parameter store."""
+
+    def __init__(self, model: Program, guide: Program) -> None:
+        super().__init__()
+        self.model = _as_module(model, "model")
+        self.guide = _as_module(guide, "guide")
+        self._signatures = Signature.of(self.model), Signature.of(self.guide)
+        # Once checked: the rank of the arguments, and what the programs call the plate of the data.
+        self._dims: dict[str, int] | None = None
+        self._plates = frozenset({DATA})
+
+    def programs(self) -> tuple[Program, Program]:
+        """Return the model and the guide as callables that leave the process-wide parameter store alone.
+
+        In what they record the plate of the data is called ``data``, whatever its name, once the pair has been checked.
+        """
+        programs = _scoped(self.model), _scoped(self.guide)
+        if self._plates == {DATA}:
+            return programs
+        named = DataPlate(self._plates)
+        return named(programs[0]), named(programs[1])
+
+    def arguments(self, batch: Batch) -> dict[str, Tensor]:
+        """Return the entries of `batch` that both programs take, by name; labels a VAE has no use for are left out.
+
+        Raises
+        ------
+        InputError
+            If nothing fits, an argument without a default is not in the batch, or what is left out was meant to be in.
+        """
+        model, guide = self._signatures
+        if not isinstance(batch, Mapping) or not all(isinstance(value, Tensor) for value in batch.values()):
+            got = type(batch).__name__ if not isinstance(batch, Mapping) else "values that are no tensors"
+            raise InputError("batch", expected="a mapping of argument names to tensors", got=got, hint='{"x": x}')
+        check_mapping("batch", batch, "names of arguments as keys")
+        for name, value in batch.items():
+            check_tensor(name, value)
+        for name in batch:
+            for one, other, role in ((model, guide, "guide"), (guide, model, "model")):
+                if name in one.names and not other.takes(name):
+                    raise PairError(
+                        f"argument {name!r}",
+                        expected="both programs to take it, since both get the same batch",
+                        got=f"a {role} that does not",
+                        hint=f"`def forward(self, …, {name}=None)` in the {role}, or a batch without it",
+                    )
+        chosen = {name: value for name, value in batch.items() if model.takes(name) and guide.takes(name)}
+        taken = frozenset(chosen)
+        observations.check_left_out(frozenset(batch) - taken, taken, (model.names | guide.names) - taken - {"size"})
+        missing = sorted((model.required | guide.required) - chosen.keys())
+        if missing or not chosen:
+            wanted = missing or sorted(model.names - {"size"})
+            raise InputError(
+                "batch",
+                expected=f"tensors named {', '.join(wanted) or 'as the arguments of the model'}",
+                got=f"{', '.join(batch) or 'an empty mapping'}",
+                hint="naming the tensors as the arguments of model and guide",
+            )
+        return chosen
+
+    def _prepared(self, batch: Batch) -> dict[str, Tensor]:
+        """Return the arguments in `batch` on the pair's device, of the rank they had when the pair was checked."""
+        arguments = self._moved(self.arguments(batch))
+        for name, dims in (self._dims or {}).items():
+            if name in arguments and arguments[name].dim() != dims:
+                raise InputError(
+                    name,
+                    expected=f"{dims} dimensions, the first one data",
+                    got=f"shape {tuple(arguments[name].shape)}",
+                    hint=f"{name}[None] for a single datum",
+                )
+        return arguments
+
+    def _moved(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Return `tensors` on the pair's device and in its floating type."""
+        for name, value in tensors.items():
+            check_tensor(name, value)
+        device, dtype = self.device, self.dtype
+        return {name: x.to(device, dtype if x.is_floating_point() else None) for name, x in tensors.items()}
+
+    def takes(self, name: str) -> bool:
+        """Tell whether the model takes an argument called `name`."""
+        return self._signatures[0].takes(name)
+
+    @property
+    def device(self) -> torch.device:
+        """The device the parameters are on."""
+        return next((tensor.device for tensor in [*self.parameters(), *self.buffers()]), torch.device("cpu"))
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The floating type of the parameters."""
+        floating = (t.dtype for t in [*self.parameters(), *self.buffers()] if t.is_floating_point())
+        return next(floating, torch.get_default_dtype())
+
+
+class _Function(nn.Module):
+    """A Pyro program that is a plain function, as a module without parameters."""
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        super().__init__()
+        self.forward = function  # type: ignore[method-assign]
+
+
+def _as_module(program: Program, role: str) -> nn.Module:
+    if isinstance(program, nn.Module):
+        return program
+    owner = getattr(program, "__self__", None)
+    if isinstance(owner, nn.Module):
+        raise PairError(
+            role,
+            expected="a PyroModule",
+            got=f"a method of {type(owner).__name__}, which hides its parameters",
+            hint="a PyroModule for the model and one for the guide, each with its forward",
+        )
+    if callable(program) and not isinstance(program, type):
+        return _Function(program)
+    raise PairError(
+        role,
+        expected="a PyroModule or a function",
+        got=shown(program, 60),
+        hint="an instance, as in Pair(Model(), Guide())",
+    )
+
+
+def _scoped(program: nn.Module) -> Program:
+    def run(*args: Any, **kwargs: Any) -> Any:
+        with alone(), pyro.get_param_store().scope(), Frozen():
+            try:
+                return program(*args, **kwargs)
+            except (MemoryError, RuntimeError) as error:
+                raise_memory(type(program).__name__, error)
+                raise
+
+    return run

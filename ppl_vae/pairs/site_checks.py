@@ -1,0 +1,184 @@
+"""The sites of a pair, as its contract wants them: the same latents in both programs, plates, observations, shapes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import torch
+from pyro.distributions import Delta, MaskedDistribution
+from torch import Tensor
+
+from ppl_vae.core.errors import PairError, one_line
+from ppl_vae.core.types import Batch
+from ppl_vae.pairs import observations
+from ppl_vae.pairs import sites as traces
+from ppl_vae.pairs.dependence import Dependence
+from ppl_vae.pairs.plates import DATA, in_data_plate, is_undeclared, other_plates
+from ppl_vae.pairs.sites import Site, Sites
+
+
+def check_match(model_sites: Sites, guide_sites: Sites, batch: Batch) -> None:
+    """Raise unless the guide samples exactly the model's latent sites, each with the model's event shape."""
+    wanted, offered = traces.latents(model_sites), traces.latents(guide_sites)
+    for name, site in wanted.items():
+        if name not in offered and not traces.is_enumerated(site):
+            raise PairError(
+                f"site {name!r}",
+                expected="the guide to sample every latent site of the model",
+                got=f"a guide that samples {names_of(offered)}",
+                hint=f"obs={name} in the model" if name in batch else f"pyro.sample({name!r}, …) in the guide",
+            )
+    for name, site in offered.items():
+        if name not in model_sites and not traces.is_auxiliary(site):
+            raise PairError(
+                f"site {name!r}",
+                expected="only latent sites of the model in the guide",
+                got=f"a site the model lacks (it has {names_of(wanted)})",
+                hint="the model's site names in the guide, or infer={'is_auxiliary': True}",
+            )
+        if name in model_sites and name not in wanted:
+            raise PairError(
+                f"site {name!r}",
+                expected="a latent site",
+                got="one that the model observes",
+                hint="dropping it from the guide",
+            )
+    for name in wanted.keys() & offered.keys():
+        model_shape, guide_shape = _event_shape(wanted[name]), _event_shape(offered[name])
+        if model_shape != guide_shape:
+            raise PairError(
+                f"site {name!r}",
+                expected=f"event shape {model_shape} as in the model",
+                got=f"{guide_shape} in the guide",
+                hint="the same latent_dim and the same .to_event(…) in both",
+            )
+
+
+def check_plates(model_sites: Sites, guide_sites: Sites, arguments: dict[str, Tensor]) -> None:
+    """Every batch dimension belongs to a plate, and what the batch observes to the plate ``data``."""
+    for sites, program in ((model_sites, "model"), (guide_sites, "guide")):
+        for name, site in sites.items():
+            if in_data_plate(site) and (inner := other_plates(site)):
+                raise PairError(
+                    f"site {name!r}",
+                    expected="no plate beside that of the data at dim -1 (particles stand at dim -2)",
+                    got=f"the plate {inner[0]!r} around it in the {program}",
+                    hint=".to_event(…) on its distribution, in place of that plate",
+                )
+            outside = name in arguments and traces.observes(site) and not in_data_plate(site)
+            if is_undeclared(site) or outside:
+                raise PairError(
+                    f"site {name!r}",
+                    expected="what belongs to a datum inside pyro.plate('data', B, dim=-1)",
+                    got=f"batch shape {tuple(site['fn'].batch_shape)} outside it in the {program}",
+                    hint="that plate around the site, or .to_event(…) on its distribution",
+                )
+            for frame in site["cond_indep_stack"]:
+                if frame.name == DATA and frame.vectorized and frame.full_size not in (None, frame.size):
+                    raise PairError(
+                        f"site {name!r}",
+                        expected="pyro.plate('data', B, dim=-1) with B the rows of the batch",
+                        got=f"a plate of {frame.full_size} that takes {frame.size} of them",
+                        hint="leaving mini-batches to fit",
+                    )
+
+
+def _scored(name: str, site: Site, program: str) -> Tensor:
+    """Return the log probability of a site; raise our own error where its distribution has none for the value."""
+    try:
+        return traces.log_prob(site)
+    except Exception as error:  # a flow without an inverse, say
+        raise PairError(
+            f"site {name!r}",
+            expected=f"a distribution that scores its value in the {program}",
+            got=f"{type(error).__name__} from {type(site['fn']).__name__}: {one_line(error)}",
+            hint="one whose log_prob takes any value",
+        ) from error
+
+
+def check_shared(model_sites: Sites, dependence: Dependence) -> None:
+    """Raise if a term outside the plate of the data depends on the batch, or if none inside observes it."""
+    outside = [
+        name
+        for name, site in model_sites.items()
+        if site["is_observed"] and not traces.is_deterministic(site) and not in_data_plate(site)
+    ]
+    for name in sorted(dependence.on_batch(outside), key=outside.index) if outside else []:
+        raise PairError(
+            f"site {name!r}",
+            expected="what observes the batch, or depends on it, inside pyro.plate('data', B, dim=-1)",
+            got="a site outside it",
+            hint="that plate around the site, and no sum over the data",
+        )
+    if not any(traces.observes(site) and in_data_plate(site) for site in model_sites.values()):
+        raise PairError(
+            "model",
+            expected="a site that observes the batch inside pyro.plate('data', B, dim=-1)",
+            got=f"none (it samples {names_of(traces.latents(model_sites))})",
+            hint="obs=x in the model, and Pair(model, guide) in this order",
+        )
+
+
+def observed_arguments(own: Sites, arguments: Mapping[str, Tensor], dependence: Dependence) -> tuple[str, ...]:
+    """Return the arguments that the model observes: by the name of a site, or as what a site's value is made of."""
+    elsewhere = [name for name in own if name not in arguments]
+    return tuple(
+        name
+        for name, value in arguments.items()
+        if name in own or (elsewhere and value.dtype is not torch.bool and dependence.on_argument(name, elsewhere))
+    )
+
+
+def check_batch_shapes(model_sites: Sites, guide_sites: Sites, size: int) -> None:
+    """Every site of a datum has log probabilities of shape (B,)."""
+    for sites, program in ((model_sites, "model"), (guide_sites, "guide")):
+        for name, site in sites.items():
+            log_prob, inside = _scored(name, site, program), observations.inside(site["fn"], site["value"])
+            if isinstance(site["fn"], MaskedDistribution):  # what it masks may be anything
+                inside = inside | ~torch.as_tensor(site["fn"]._mask, device=inside.device)
+            if not bool(inside.all()):
+                raise PairError(
+                    f"site {name!r}",
+                    expected=f"values in the support of its distribution in the {program} "
+                    f"({observations.support_name(site['fn'])})",
+                    got=f"values in [{float(site['value'].min()):.4g}, {float(site['value'].max()):.4g}]",
+                )
+            if in_data_plate(site) and log_prob.shape[-1:] != (size,):
+                raise PairError(
+                    f"site {name!r}",
+                    expected=f"log probabilities of shape ({size},)",
+                    got=f"{tuple(log_prob.shape)} in the {program}",
+                    hint="a distribution whose batch shape is that of the plate 'data'",
+                )
+
+
+def points(guide_sites: Sites) -> tuple[str, ...]:
+    """Return the latents of a datum that a guide puts at a point.
+
+    AutoGuides carry the density of an auxiliary draw over to a point at the site that it is for.
+    """
+    if any(traces.is_auxiliary(site) for site in traces.latents(guide_sites).values()):
+        return ()
+    local = {name: site for name, site in traces.latents(guide_sites).items() if in_data_plate(site)}
+    return tuple(name for name, site in local.items() if _is_point(site["fn"]))
+
+
+def _is_point(fn: Any) -> bool:
+    """Tell whether a distribution is a `Delta`, whatever it is wrapped in."""
+    return isinstance(fn, Delta) or (hasattr(fn, "base_dist") and _is_point(fn.base_dist))
+
+
+def is_masked(site: Site) -> bool:
+    """Tell whether a site's density is left out, by a mask that is False, or False throughout."""
+    masks = [site["mask"], site["fn"]._mask if isinstance(site["fn"], MaskedDistribution) else None]
+    return any(mask is not None and not bool(mask.any() if isinstance(mask, Tensor) else mask) for mask in masks)
+
+
+def _event_shape(site: Site) -> tuple[int, ...]:
+    return tuple(site["fn"].event_shape)
+
+
+def names_of(sites: Iterable[str]) -> str:
+    """Return names with commas between them."""
+    return ", ".join(sites) or "none"

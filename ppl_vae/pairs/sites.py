@@ -1,0 +1,179 @@
+"""What one run of a pair leaves behind: the guide's trace, the model's replayed against it, and their log weights.
+
+    log w[k, b] = log p(x_b, z_kb) - log q(z_kb | x_b),   z_kb ~ q(. | x_b)
+
+Particles are one more plate, named ``particles``, at dim -2; data is the plate ``data`` at dim -1, whatever a program
+calls it (`ppl_vae.pairs.plates`).
+"""
+
+from __future__ import annotations
+
+import functools
+import operator
+import re
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import pyro
+import torch
+from pyro import poutine
+from pyro.distributions import Unit
+from pyro.distributions.util import scale_and_mask
+from pyro.poutine.util import prune_subsample_sites
+from torch import Tensor
+
+from ppl_vae.core.errors import PairError
+from ppl_vae.pairs.plates import PARTICLES, data_plates, in_data_plate, rename, rows_of
+
+Site = dict[str, Any]
+Sites = dict[str, Site]
+
+
+class _Particles(pyro.plate):
+    """A plate that leaves the scale of a site be: a product with one would be another tensor for each site."""
+
+    def _process_message(self, msg: Any) -> None:
+        scale = msg["scale"]
+        super()._process_message(msg)
+        msg["scale"] = scale
+
+
+def particles(program: Callable[..., Any], num_particles: int) -> Callable[..., Any]:
+    """Return `program` run for `num_particles` particles at once, as a plate at dim -2."""
+
+    def run(*args: Any, **kwargs: Any) -> Any:
+        with _Particles(PARTICLES, num_particles, dim=-2):
+            return program(*args, **kwargs)
+
+    return run
+
+
+def trace_pair(
+    model: Callable[..., Any],
+    guide: Callable[..., Any],
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    num_particles: int | None = None,
+    *,
+    enumerated: bool = False,
+    around_guide: AbstractContextManager[Any] | None = None,
+) -> tuple[Sites, Sites]:
+    """Run the guide, replay the model against it, and return the sample sites of both, in program order.
+
+    Without `num_particles` there is no particle plate: values have shape (B, …). With it they have (K, B, …). With
+    `enumerated`, sites that ask to be summed out hold all their values, each such site in a dimension of its own to the
+    left of the plates', the guide's before the model's. A handler `around_guide` stands outside its trace.
+    """
+    if num_particles is not None:
+        model, guide = particles(model, num_particles), particles(guide, num_particles)
+    if enumerated:  # the model's dimensions go on where the guide's end
+        model, guide = poutine.enum(model), poutine.enum(guide, -2 if num_particles is None else -3)
+    try:
+        with around_guide or nullcontext():
+            guide_trace = poutine.trace(guide).get_trace(*args, **kwargs)
+        model_trace = poutine.trace(poutine.replay(model, trace=guide_trace)).get_trace(*args, **kwargs)
+    except ValueError as error:
+        _raise_collision(error)
+        raise
+    model_sites, guide_sites = sample_sites(model_trace), sample_sites(guide_trace)
+    if not any(in_data_plate(site) for site in model_sites.values()):  # programs of a pair have it named already
+        names = data_plates(model_sites, guide_sites, rows_of(args, kwargs))
+        rename(model_sites, names)
+        rename(guide_sites, names)
+    return model_sites, guide_sites
+
+
+def _raise_collision(error: ValueError) -> None:
+    """Raise our own error for what Pyro says of two plates at one dimension."""
+    if found := re.search(r'at plates? "(.*?)" and "(.*?)", collide at dim=(-\d+)', " ".join(str(error).split())):
+        plates = [plate for plate in found.groups()[:2] if plate != PARTICLES]
+        raise PairError(
+            f"plate {plates[0]!r}",
+            expected="no plate beside that of the data at dim -1 and that of the particles at dim -2",
+            got=f"one at dim {found[3]}",
+            hint=".to_event(…) on the distributions in it, in its place",
+        ) from error
+
+
+def sample_sites(trace: Any) -> Sites:
+    """Return the sample sites of a Pyro trace by name, leaving out those a plate makes for subsampling."""
+    nodes: Any = prune_subsample_sites(trace).nodes
+    return {name: site for name, site in nodes.items() if site["type"] == "sample"}
+
+
+def latents(sites: Sites) -> Sites:
+    """Return the sites that are not observed."""
+    return {name: site for name, site in sites.items() if not site["is_observed"]}
+
+
+def is_auxiliary(site: Site) -> bool:
+    """Tell whether a latent of a guide only helps to draw others (Pyro's AutoGuides have such sites)."""
+    return bool(site["infer"].get("is_auxiliary"))
+
+
+def is_enumerated(site: Site) -> bool:
+    """Tell whether a site asks to be summed out rather than sampled."""
+    return bool(site["infer"].get("enumerate"))
+
+
+def is_deterministic(site: Site) -> bool:
+    """Tell whether a site only names a value (`pyro.deterministic`): it has no density, and observes nothing."""
+    return bool(site["infer"].get("_deterministic"))
+
+
+def is_factor(site: Site) -> bool:
+    """Tell whether a site is a `pyro.factor`: a term, and no observation of anything."""
+    fn = site["fn"]
+    while hasattr(fn, "base_dist"):
+        fn = fn.base_dist
+    return isinstance(fn, Unit)
+
+
+def observes(site: Site) -> bool:
+    """Tell whether a site observes something: a `pyro.factor` does not, nor a value that only has a name."""
+    return site["is_observed"] and not is_deterministic(site) and not is_factor(site)
+
+
+def log_prob(site: Site, *, scaled: bool = True) -> Tensor:
+    """Return the log probability of a site, shape (B,) or (K, B), masked; with `scaled` also times its scale."""
+    return scale_and_mask(site["fn"].log_prob(site["value"]), site["scale"] if scaled else 1.0, site["mask"])
+
+
+def alike(a: float | Tensor, b: float | Tensor) -> bool:
+    """Tell whether two scales are one.
+
+    Tensors count as alike only if they are the same one: looking at their values would read them back from the device.
+    """
+    return a is b or (isinstance(a, int | float) and isinstance(b, int | float) and a == b)
+
+
+def log_weights(model_sites: Sites, guide_sites: Sites) -> Tensor:
+    """Return log p(x, z) - log q(z | x) in nats, shape (K, B), or (B,) without a particle plate.
+
+    Scales (from subsampling, or from a weight on the KL) are left out: a log weight is about one datum. A latent that
+    the guide lacks, because training sums it out, was drawn from the model's conditional, which cancels out. A
+    `pyro.factor` of the guide is a term of the training loss, and no part of q.
+
+    Raises
+    ------
+    PairError
+        If a site lies outside the plate ``data``: its log probability does not belong to one datum.
+    """
+    for name, site in (guide_sites | model_sites).items():
+        if not in_data_plate(site) and not is_deterministic(site):
+            raise PairError(
+                f"site {name!r}",
+                expected="every site inside pyro.plate('data', B, dim=-1), so that a log weight belongs to one datum",
+                got="a site outside it",
+                hint="the bound of the whole data set (an objective's loss) for pairs with global latents",
+            )
+    proposed = {name: site for name, site in model_sites.items() if site["is_observed"] or name in guide_sites}
+    log_joint = add(log_prob(site, scaled=False) for site in proposed.values())
+    return log_joint - add(log_prob(site, scaled=False) for site in latents(guide_sites).values())
+
+
+def add(terms: Iterable[Tensor]) -> Tensor:
+    """Return the sum of tensors that broadcast; zero where there are none (a guide of a model without latents)."""
+    listed = list(terms)
+    return functools.reduce(operator.add, listed) if listed else torch.zeros((), device="cpu")

@@ -1,0 +1,83 @@
+"""What does not go together: objectives, weights on the KL, and latents that all data share."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pyro.infer
+
+from ppl_vae.core.errors import InputError, PairError
+from ppl_vae.core.process import evaluating, isolated
+from ppl_vae.data import Split
+from ppl_vae.objectives import ELBO, BetaTCVAE, FactorVAE
+from ppl_vae.objectives.base import unreparameterised
+from ppl_vae.pairs.contract import Contract
+from ppl_vae.pairs.pair import Pair
+from ppl_vae.pairs.sites import latents, trace_pair
+from ppl_vae.training.kl_weights import Capacity, KLRule
+
+
+def check_scales(objective: pyro.infer.ELBO, *, weighted: bool, shares_latents: bool) -> None:
+    """Raise for objectives of Pyro's that would be wrong, or break, under a scale."""
+    if weighted and isinstance(objective, pyro.infer.TraceEnum_ELBO):
+        raise InputError(
+            "kl_weight",
+            expected="1 throughout with TraceEnum_ELBO, which takes one scale for all sites",
+            got="another",
+            hint="ppl_vae.objectives.ELBO()",
+        )
+    if isinstance(objective, pyro.infer.RenyiELBO) and (weighted or shares_latents):
+        raise InputError(
+            "objective",
+            expected="one that keeps scales out of its logarithm, for a KL weight or latents shared by all data",
+            got="RenyiELBO, which takes them inside",
+            hint="ppl_vae.objectives.ELBO()",
+        )
+
+
+def check_sums(objective: Any, workers: int) -> None:
+    """Raise for objectives that look at a batch as a whole, where a worker sees its own rows of it alone."""
+    free_bits = isinstance(objective, ELBO) and bool(objective.free_bits)
+    if workers > 1 and (free_bits or isinstance(objective, BetaTCVAE | FactorVAE)):
+        raise InputError(
+            "objective",
+            expected="with several workers, one whose loss is a sum over the data",
+            got="ELBO with free bits" if free_bits else type(objective).__name__,
+            hint="one worker",
+        )
+
+
+def check_measures(
+    rule: KLRule, objective: Any, pair: Pair, data: Split, contract: Contract, *, workers: int = 1
+) -> None:
+    """Raise where a rule looks at the KL, and the slope of the loss in the weight is not the KL."""
+    if not rule.measures:
+        return
+    name = f"kl_weight {type(rule).__name__}"
+    plain = type(objective) is ELBO and objective.gradient == "reparameterised" and not objective.free_bits
+    if not plain:
+        raise InputError(
+            name,
+            expected="ELBO with gradient='reparameterised' and no free bits, whose loss is linear in the KL",
+            got=type(objective).__name__ + (" with other settings" if isinstance(objective, ELBO) else ""),
+            hint="objective=ppl_vae.objectives.ELBO()",
+        )
+    if contract.without_prior or contract.points:
+        raise PairError(
+            f"site {(*contract.without_prior, *contract.points)[0]!r}",
+            expected=f"a latent with a KL, for {name}",
+            got="one without a density",
+            hint="kl_weight=1.0",
+        )
+    if isinstance(rule, Capacity):
+        if workers > 1:
+            raise InputError(name, expected="one worker, which sees the whole batch", got=f"{workers}")
+        with isolated(device=pair.device), evaluating(pair):
+            _, guide_sites = trace_pair(*pair.programs(), (), pair.arguments(data.take(1)))
+        for site in unreparameterised(latents(guide_sites).items()):
+            raise PairError(
+                f"site {site!r}",
+                expected=f"a latent with a reparameterised sampler, for {name}",
+                got=type(guide_sites[site]["fn"]).__name__,
+                hint="kl_weights.Constrained(…), or infer={'enumerate': 'parallel'}",
+            )
