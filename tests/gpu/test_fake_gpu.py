@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from fake_gpu import FakeGPU
+from fake_gpu import FakeGPU, install
 from pairs import PAIRS
 from tiers import fast_in
 
@@ -28,6 +28,9 @@ from ppl_vae.training import kl_weights
 from ppl_vae.training.step import TrainingStep
 
 pytestmark = pytest.mark.skipif(torch.cuda.is_available(), reason="there is a real GPU, which test_cuda.py asks")
+
+if not torch.cuda.is_available():
+    install()  # before the first backward pass of the process, which makes a queue for every kind of device there is
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 #: What the fast tier takes of all pairs.
