@@ -5,20 +5,14 @@ q(z|x) = Delta(z - encoder(x))
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
-from typing import Any
 
 import pyro
-import pyro.distributions as dist
 from pyro.nn import PyroModule
 from torch import Tensor, nn
 
-from ppl_vae.core.checks import integer_at_least
 from ppl_vae.core.config import configurable
-from ppl_vae.core.errors import InputError
-from ppl_vae.core.shapes import as_shape, batch_size, check_event, check_last_dimension
-from ppl_vae.nn.mlp import MLP
+from ppl_vae.nn import DeltaHead, data_plate, observed
 
 
 @configurable
@@ -55,20 +49,10 @@ class AmortizedDelta(PyroModule):
         encoder: nn.Module | None = None,
     ) -> None:
         super().__init__()
-        self.x_shape = as_shape("x_shape", x_shape)
-        self.latent_dim = integer_at_least("latent_dim", latent_dim, 1)
-        self.encoder = MLP(math.prod(self.x_shape), self.latent_dim, hidden, activation) if encoder is None else encoder
+        head = self.posterior = DeltaHead(x_shape, latent_dim, network=encoder, hidden=hidden, activation=activation)
+        self.x_shape, self.latent_dim = head.input_shape, head.outputs
 
     def forward(self, x: Tensor | None = None, size: int | None = None) -> Tensor:
         """Put z at the encoder's output for `x` (B, *x_shape), and return it, (..., B, L)."""
-        if x is None:
-            raise InputError("guide", expected="an observation x", got="None", hint="guide(x=x)")
-        with pyro.plate("data", batch_size(x, self.x_shape, size), dim=-1):
+        with data_plate(size, x=(observed(x), self.x_shape)):
             return pyro.sample("z", self.posterior(x))
-
-    def posterior(self, x: Tensor) -> Any:
-        """Return q(z|x) for x (..., *x_shape): batch shape (...), event shape (L,)."""
-        check_event("x", x, self.x_shape)
-        z = self.encoder(x.flatten(-len(self.x_shape)))
-        check_last_dimension("output of the encoder", z, self.latent_dim)
-        return dist.Delta(z, event_dim=1)

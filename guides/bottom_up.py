@@ -18,10 +18,9 @@ from pyro.nn import PyroModule
 from torch import Tensor, nn
 
 from ppl_vae.core.config import configurable
-from ppl_vae.core.errors import InputError
-from ppl_vae.core.shapes import as_shape, batch_size
-from ppl_vae.nn.layers import as_latent_dims, as_normal, normal_networks
-from ppl_vae.nn.mlp import MLP
+from ppl_vae.core.shapes import as_shape
+from ppl_vae.nn import MLP, data_plate, observed
+from ppl_vae.nn.layers import as_latent_dims, layer_heads
 
 
 @configurable
@@ -61,19 +60,16 @@ class BottomUp(PyroModule):
         networks: Sequence[nn.Module] | None = None,
     ) -> None:
         super().__init__()
-        self.x_shape = as_shape("x_shape", x_shape)
-        self.latent_dims = as_latent_dims(latent_dims)
+        self.x_shape, self.latent_dims = as_shape("x_shape", x_shape), as_latent_dims(latent_dims)
         build = partial(MLP, activation=activation, batch_norm=batch_norm, init=init)
         below = (math.prod(self.x_shape), *self.latent_dims[:-1])
-        self.networks = normal_networks("networks", networks, below, self.latent_dims, hidden, build)
+        self.networks = layer_heads("networks", networks, below, self.latent_dims, hidden, build)
 
     def forward(self, x: Tensor | None = None, size: int | None = None) -> tuple[Tensor, ...]:
         """Sample z_1, ..., z_L given `x` (B, *x_shape), and return them, each (..., B, L_k)."""
-        if x is None:
-            raise InputError("guide", expected="an observation x", got="None", hint="guide(x=x)")
-        with pyro.plate("data", batch_size(x, self.x_shape, size), dim=-1):
-            below, drawn = x.flatten(-len(self.x_shape)), []
-            for k, (network, size_k) in enumerate(zip(self.networks, self.latent_dims, strict=True), start=1):
-                below = pyro.sample(f"z{k}", as_normal(network(below), size_k))
-                drawn.append(below)
-        return tuple(drawn)
+        x = observed(x)
+        with data_plate(size, x=(x, self.x_shape)):
+            z = [x.flatten(-len(self.x_shape))]
+            for k, posterior in enumerate(self.networks, start=1):
+                z.append(pyro.sample(f"z{k}", posterior(z[-1])))
+        return tuple(z[1:])

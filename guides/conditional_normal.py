@@ -5,19 +5,14 @@ q(z|x, c) = N(m(x, c), C(x, c)),   (m, C) = encoder(x, c)
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
-from typing import Any
 
 import pyro
 from pyro.nn import PyroModule
 from torch import Tensor, nn
 
 from ppl_vae.core.config import configurable
-from ppl_vae.core.errors import InputError
-from ppl_vae.core.shapes import as_shape, check_event
-from ppl_vae.guides.amortized_normal import AmortizedNormal
-from ppl_vae.nn.conditioning import Condition
+from ppl_vae.nn import Condition, NormalHead, data_plate, observed
 
 
 @configurable
@@ -60,27 +55,15 @@ class ConditionalNormal(PyroModule):
         encoder: nn.Module | None = None,
     ) -> None:
         super().__init__()
-        self.x_shape = as_shape("x_shape", x_shape)
         self.condition = Condition(c_shape, num_classes)
-        inputs = math.prod(self.x_shape) + self.condition.size
-        self.normal = AmortizedNormal(
-            inputs, latent_dim, hidden=hidden, activation=activation, covariance=covariance, encoder=encoder
-        )
-        self.latent_dim = self.normal.latent_dim
+        head = self.posterior = NormalHead(
+            x_shape, latent_dim,
+            covariance=covariance, condition=self.condition, network=encoder, hidden=hidden, activation=activation,
+        )  # fmt: skip
+        self.x_shape, self.latent_dim = head.input_shape, head.latent_dim
 
     def forward(self, x: Tensor | None = None, c: Tensor | None = None, size: int | None = None) -> Tensor:
         """Sample z given `x` (B, *x_shape) and c (B, *c_shape) or labels c (B,), and return it, (..., B, L)."""
-        if x is None:
-            raise InputError("guide", expected="an observation x", got="None", hint="guide(x=x, c=c)")
-        with pyro.plate("data", self.condition.batch_size(c, x, self.x_shape, size), dim=-1):
+        x, c = observed(x, "guide(x=x, c=c)"), self.condition.given(c)
+        with data_plate(size, x=(x, self.x_shape), c=(c, self.condition.c_shape)):
             return pyro.sample("z", self.posterior(x, c))
-
-    def posterior(self, x: Tensor, c: Tensor | None) -> Any:
-        """Return q(z|x, c) for x (..., B, *x_shape) and c (B, *c_shape): batch shape (..., B), event shape (L,)."""
-        check_event("x", x, self.x_shape)
-        flat = x.flatten(-len(self.x_shape))
-        return self.normal.of_network(self.condition.through(self.normal.encoder, flat, c))
-
-    def check_values(self, c: Tensor | None = None, **_: Tensor) -> None:
-        """Raise `InputError` for a label out of range, whichever row of the data has it."""
-        self.condition.check_values(c)

@@ -5,20 +5,14 @@ q(z|x, e) = N(m, C),   (m, C) = encoder(log(1 + x), log e)
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
-from typing import Any
 
 import pyro
-import torch
 from pyro.nn import PyroModule
 from torch import Tensor, nn
 
 from ppl_vae.core.config import configurable
-from ppl_vae.core.errors import InputError
-from ppl_vae.core.shapes import as_shape, check_event
-from ppl_vae.guides.amortized_normal import AmortizedNormal
-from ppl_vae.nn import exposure as exposures
+from ppl_vae.nn import LogCountHead, data_plate, observed
 
 
 @configurable
@@ -54,27 +48,13 @@ class CountNormal(PyroModule):
         encoder: nn.Module | None = None,
     ) -> None:
         super().__init__()
-        self.x_shape = as_shape("x_shape", x_shape)
-        self.normal = AmortizedNormal(
-            math.prod(self.x_shape) + 1,
-            latent_dim,
-            hidden=hidden,
-            activation=activation,
-            covariance=covariance,
-            encoder=encoder,
+        head = self.posterior = LogCountHead(
+            x_shape, latent_dim, covariance=covariance, network=encoder, hidden=hidden, activation=activation
         )
-        self.latent_dim = self.normal.latent_dim
+        self.x_shape, self.latent_dim = head.input_shape, head.latent_dim
 
     def forward(self, x: Tensor | None = None, exposure: Tensor | None = None, size: int | None = None) -> Tensor:
         """Sample z given `x` (B, *x_shape) and `exposure` (B,), and return it, (..., B, L)."""
-        if x is None:
-            raise InputError("guide", expected="an observation x", got="None", hint="guide(x=x, exposure=exposure)")
-        with pyro.plate("data", exposures.rows(exposure, x, self.x_shape, size), dim=-1):
+        x = observed(x, "guide(x=x, exposure=exposure)")
+        with data_plate(size, x=(x, self.x_shape), exposure=(self.posterior.condition.given(exposure), ())):
             return pyro.sample("z", self.posterior(x, exposure))
-
-    def posterior(self, x: Tensor, exposure: Tensor | None) -> Any:
-        """Return q(z|x, e) for x (..., B, *x_shape) and e (B,): batch shape (..., B), event shape (L,)."""
-        check_event("x", x, self.x_shape)
-        flat = x.flatten(-len(self.x_shape)).log1p()
-        size = exposures.given_for(exposure).log().unsqueeze(-1).expand(*flat.shape[:-1], 1)
-        return self.normal.of_network(self.normal.encoder(torch.cat((flat, size), -1)))

@@ -14,28 +14,16 @@ mixture-of-products   q = 1/(2^|S| - 1) sum_{A in S, A not empty} q_A     (Sutte
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import pyro
-import pyro.distributions as dist
-import torch
 from pyro.nn import PyroModule
 from torch import Tensor, nn
 
-from ppl_vae.core.checks import integer_at_least, one_of
 from ppl_vae.core.config import configurable
-from ppl_vae.core.errors import InputError
-from ppl_vae.core.shapes import check_last_dimension
-from ppl_vae.guides.amortized_normal import lower_triangle
-from ppl_vae.nn.distributions.fixed_mixture import FixedMixture
-from ppl_vae.nn.mlp import MLP
-from ppl_vae.nn.modalities import Modalities, Shape
-
-JOINS = ("product", "mixture", "mixture-of-products")
-COVARIANCES = ("diagonal", "full")
-LOCATIONS = ("shift", "mean")
+from ppl_vae.nn import Modalities
+from ppl_vae.nn.experts import JoinedExperts
+from ppl_vae.nn.modalities import Shape
 
 
 @configurable
@@ -81,78 +69,15 @@ class Experts(PyroModule):
         encoders: Mapping[str, nn.Module] | None = None,
     ) -> None:
         super().__init__()
-        one_of("join", join, JOINS)
-        one_of("covariance", covariance, COVARIANCES)
-        one_of("location", location, LOCATIONS)
         self.modalities = Modalities(modalities)
-        self.latent_dim = integer_at_least("latent_dim", latent_dim, 1)
-        self.join, self.covariance, self.location = join, covariance, location
-        spread = latent_dim if covariance == "diagonal" else latent_dim * (latent_dim + 1) // 2
-        self.outputs = latent_dim + spread
-        self.encoders = nn.ModuleDict()
-        encoders = self.modalities.of_each("encoders", encoders)
-        for name, shape in self.modalities.shapes.items():
-            own = encoders.get(name)
-            self.encoders[name] = MLP(math.prod(shape), self.outputs, hidden, activation) if own is None else own
-
-    @property
-    def argument_names(self) -> frozenset[str]:
-        """What the program takes from a batch."""
-        return self.modalities.argument_names
+        self.posterior = JoinedExperts(
+            self.modalities, latent_dim,
+            join=join, covariance=covariance, location=location,
+            networks=encoders, hidden=hidden, activation=activation,
+        )  # fmt: skip
 
     def forward(self, size: int | None = None, **modalities: Tensor) -> Tensor:
         """Sample z given the modalities that are there, (B, *x_shape) each, and return it, (..., B, L)."""
-        values, masks = self.modalities.given(modalities)
-        if not values:
-            hint = ", ".join(self.modalities.shapes)
-            raise InputError("guide", expected="at least one modality", got="none", hint=hint)
-        with pyro.plate("data", self.modalities.rows(values, size), dim=-1):
+        values, masks = self.modalities.some(modalities)
+        with self.modalities.plate(values, size):
             return pyro.sample("z", self.posterior(values, masks))
-
-    def posterior(self, values: Mapping[str, Tensor], masks: Mapping[str, Tensor]) -> Any:
-        """Return q(z|x_S), p(z) where a datum has none: batch shape (B,), event shape (L,)."""
-        shifts, precisions = zip(*(self.expert(name, x) for name, x in values.items()), strict=True)
-        there = torch.stack([masks.get(name, x.new_ones(len(x), dtype=torch.bool)) for name, x in values.items()], -1)
-        shift, precision = torch.stack(shifts, 1), torch.stack(precisions, 1)  # (B, M, ...)
-        if self.join == "product":
-            return self._product(there, shift, precision)
-        subsets = self._subsets(len(values), there.device)
-        valid = (there[:, None] | ~subsets).all(-1)  # (B, A): every member is there
-        valid = torch.cat((valid[:, :-1], ~valid[:, :-1].any(-1, keepdim=True)), -1).to(shift.dtype)
-        components = self._product(subsets, shift[:, None], precision[:, None])
-        return FixedMixture(valid / valid.sum(-1, keepdim=True), components)
-
-    def expert(self, name: str, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Return h_m (B, L) and A_m, (B, L) where diagonal, else (B, L, L), of one modality."""
-        output = self.encoders[name](x.flatten(-len(self.modalities.shapes[name])))
-        check_last_dimension(f"output of the encoder of {name}", output, self.outputs)
-        location, spread = output[..., : self.latent_dim], output[..., self.latent_dim :]
-        if self.covariance == "diagonal":
-            A = (2 * spread).exp()
-            return (A * location if self.location == "mean" else location), A
-        T = lower_triangle(spread, self.latent_dim)
-        A = T @ T.mT
-        return ((A @ location.unsqueeze(-1)).squeeze(-1) if self.location == "mean" else location), A
-
-    def _product(self, members: Tensor, shift: Tensor, precision: Tensor) -> Any:
-        """Return N(u, P^-1) of the experts that are `members` (..., M)."""
-        chosen = members.unsqueeze(-1).to(shift.dtype)
-        h = (chosen * shift).sum(-2)
-        if self.covariance == "diagonal":
-            P = 1 + (chosen * precision).sum(-2)
-            return dist.Normal(h / P, P.rsqrt()).to_event(1)
-        eye = torch.eye(self.latent_dim, dtype=shift.dtype, device=shift.device)
-        P = eye + (chosen.unsqueeze(-1) * precision).sum(-3)
-        u = torch.cholesky_solve(h.unsqueeze(-1), torch.linalg.cholesky(P)).squeeze(-1)
-        return dist.MultivariateNormal(u, precision_matrix=P)
-
-    def _subsets(self, M: int, device: torch.device) -> Tensor:
-        """Return the sets of modalities that have a component each, (A, M) boolean; last that of none, the prior."""
-        bits = torch.arange(M, device=device)  # made on the device: a recorded program copies nothing to it
-        codes = 2**bits if self.join == "mixture" else torch.arange(1, 2**M, device=device)
-        codes = torch.cat((codes, torch.zeros_like(codes[:1])))
-        return (codes[:, None] >> bits) % 2 == 1
-
-    def check_values(self, **modalities: Tensor) -> None:
-        """Raise `InputError` for a datum of which every modality is missing."""
-        self.modalities.check_values(modalities)

@@ -11,15 +11,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pyro
-import pyro.distributions as dist
-import torch
 from pyro.nn import PyroModule
 from torch import Tensor, nn
 
 from ppl_vae.core.config import configurable
-from ppl_vae.core.errors import InputError
-from ppl_vae.guides.amortized_normal import AmortizedNormal
-from ppl_vae.nn.modalities import Modalities, Shape, factor_latents
+from ppl_vae.nn import Modalities, NormalHead, StandardNormal
+from ppl_vae.nn.modalities import Shape, factor_latents
+from ppl_vae.nn.normals import split
 
 
 @configurable
@@ -56,38 +54,26 @@ class FactorEncoders(PyroModule):
         super().__init__()
         self.latents = factor_latents(factors, latent_dims)
         self.modalities = Modalities({"x": x_shape, **factors}, masked=False)
-        networks: dict[str, Any] = {"hidden": hidden, "activation": activation}
-        self.of_x = AmortizedNormal(self.modalities.shapes["x"], sum(self.latents.values()), **networks)
+        shapes = self.modalities.shapes
+        self.of_x = NormalHead(shapes["x"], sum(self.latents.values()), hidden=hidden, activation=activation)
         self.of_factor = nn.ModuleDict(
-            {name: AmortizedNormal(self.modalities.shapes[name], latent_dims[name], **networks) for name in factors}
+            {
+                name: NormalHead(shapes[name], latent_dims[name], hidden=hidden, activation=activation)
+                for name in factors
+            }
         )
-        self.register_buffer("zero", torch.zeros(()))
-
-    @property
-    def argument_names(self) -> frozenset[str]:
-        """What the program takes from a batch."""
-        return self.modalities.argument_names
+        self.prior = nn.ModuleDict({site: StandardNormal(size) for site, size in self.latents.items()})
 
     def forward(self, size: int | None = None, **values: Tensor) -> dict[str, Tensor]:
         """Sample the latents given x (B, *x_shape) or factors, or both, and return them by site."""
-        given, _ = self.modalities.given(values)
-        if not given:
-            raise InputError("guide", expected="x or a factor", got="none", hint=", ".join(self.modalities.shapes))
-        with pyro.plate("data", self.modalities.rows(given, size), dim=-1):
+        given, _ = self.modalities.some(values)
+        with self.modalities.plate(given, size):
             return {site: pyro.sample(site, distribution) for site, distribution in self.posterior(given).items()}
 
     def posterior(self, given: Mapping[str, Tensor]) -> dict[str, Any]:
         """Return the distribution of each latent by site: event shape (L_i,), batch shape (B,), or () of the prior."""
-        distributions = {}
         if "x" in given:
-            base = self.of_x.posterior(given["x"]).base_dist
-            sizes = list(self.latents.values())
-            for site, loc, scale in zip(
-                self.latents, base.loc.split(sizes, -1), base.scale.split(sizes, -1), strict=True
-            ):
-                distributions[site] = dist.Normal(loc, scale).to_event(1)
+            found = split(self.of_x(given["x"]), self.latents)
         else:
-            for site, size in self.latents.items():
-                distributions[site] = dist.Normal(self.zero.expand(size), (self.zero + 1).expand(size)).to_event(1)
-        of_factor: Any = self.of_factor
-        return distributions | {f"z_{name}": of_factor[name].posterior(y) for name, y in given.items() if name != "x"}
+            found = {site: prior() for site, prior in self.prior.items()}
+        return found | {f"z_{name}": self.of_factor[name](y) for name, y in given.items() if name != "x"}

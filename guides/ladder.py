@@ -11,21 +11,17 @@ What x says of z_k and what the model says of it are weighed by their precisions
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
 import pyro
-import pyro.distributions as dist
 from pyro.nn import PyroModule
 from torch import Tensor, nn
 
-from ppl_vae.core.checks import check_like
 from ppl_vae.core.config import configurable
-from ppl_vae.core.errors import InputError
-from ppl_vae.core.shapes import as_shape, batch_size
-from ppl_vae.nn.layers import as_latent_dims, as_normal, hidden_of_layers, last_width
-from ppl_vae.nn.mlp import MLP
+from ppl_vae.nn import data_plate, observed
+from ppl_vae.nn.evidence import LadderEvidence, check_conditionals
+from ppl_vae.nn.normals import product
 
 
 @configurable
@@ -68,66 +64,19 @@ class Ladder(PyroModule):
         encoder: nn.Module | None = None,
     ) -> None:
         super().__init__()
-        if not callable(getattr(model, "conditional", None)):
-            raise InputError(
-                "model",
-                expected="the pair's model, with x_shape, latent_dims and conditional(k, above)",
-                got=type(model).__name__,
-                hint="Pair(model, Ladder(model))",
-            )
-        self.x_shape = as_shape("x_shape", model.x_shape)
-        self.latent_dims = as_latent_dims(model.latent_dims)
         # A method, where the model itself would be a submodule: its parameters would be registered twice.
-        self.conditional = model.conditional
-        self.encoder = encoder
-        if encoder is not None:
-            check_like("encoder", encoder, ("out_features",), "a module with out_features")
-        inputs: int = math.prod(self.x_shape) if encoder is None else encoder.out_features  # type: ignore[assignment]
-        networks = []
-        for size, widths in zip(self.latent_dims, hidden_of_layers(hidden, len(self.latent_dims)), strict=True):
-            networks.append(MLP(inputs, 2 * size, widths, activation, batch_norm, init))
-            inputs = last_width(widths, inputs)
-        self.evidence_networks = nn.ModuleList(networks)
+        self.conditional = check_conditionals(model)
+        self.evidence = LadderEvidence(
+            model.x_shape, model.latent_dims, encoder,
+            hidden=hidden, activation=activation, batch_norm=batch_norm, init=init,
+        )  # fmt: skip
+        self.x_shape, self.latent_dims = self.evidence.x_shape, self.evidence.latent_dims
 
     def forward(self, x: Tensor | None = None, size: int | None = None) -> tuple[Tensor, ...]:
         """Sample z_L, ..., z_1 given `x` (B, *x_shape), and return z_1, ..., z_L, each (..., B, L_k)."""
-        if x is None:
-            raise InputError("guide", expected="an observation x", got="None", hint="guide(x=x)")
-        with pyro.plate("data", batch_size(x, self.x_shape, size), dim=-1):
-            drawn: list[Tensor] = []
+        with data_plate(size, x=(observed(x), self.x_shape)):
+            z: list[Tensor] = []
             for k, evidence in reversed(list(enumerate(self.evidence(x), start=1))):
-                q = merge(evidence, self.conditional(k, drawn[-1])) if drawn else evidence
-                drawn.append(pyro.sample(f"z{k}", q))
-        return tuple(reversed(drawn))
-
-    def evidence(self, x: Tensor) -> list[Any]:
-        """Return N(m^_k, diag(s^_k)^2) for k = 1, ..., L and x (..., *x_shape): batch shape (...)."""
-        flat = x.flatten(-len(self.x_shape))
-        d = flat if self.encoder is None else self.encoder(flat)
-        batch, d = d.shape[:-1], d.reshape(-1, d.shape[-1])  # batch norm takes one leading dimension
-        found = []
-        for network, size in zip(self.evidence_networks, self.latent_dims, strict=True):
-            *inner, affine = network.get_submodule("layers").children()
-            for layer in inner:
-                d = layer(d)
-            found.append(as_normal(affine(d).reshape(*batch, 2 * size), size))
-        return found
-
-
-def merge(first: Any, second: Any) -> Any:
-    """Return the Normal whose precision is the sum of the two's, and whose mean weighs theirs by their precisions.
-
-    With w = t^2 / (s^2 + t^2) its mean is n + w (m - n) and its variance w s^2, for N(m, s^2) and N(n, t^2): no
-    precision is formed, so that a very small or a very large scale keeps its digits.
-
-    Raises
-    ------
-    InputError
-        If one is not a diagonal Normal.
-    """
-    for fn in (first, second):
-        if not (isinstance(fn, dist.Independent) and isinstance(fn.base_dist, dist.Normal)):
-            raise InputError("conditional", expected="a diagonal Normal", got=type(fn).__name__)
-    m, s, n, t = first.base_dist.loc, first.base_dist.scale, second.base_dist.loc, second.base_dist.scale
-    share = t.square() / (s.square() + t.square())
-    return dist.Normal(n + share * (m - n), share.sqrt() * s).to_event(1)
+                q = product(evidence, self.conditional(k, z[-1])) if z else evidence
+                z.append(pyro.sample(f"z{k}", q))
+        return tuple(reversed(z))

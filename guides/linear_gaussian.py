@@ -17,7 +17,8 @@ from torch.nn import functional as F
 from ppl_vae.core.checks import integer_at_least
 from ppl_vae.core.config import configurable
 from ppl_vae.core.errors import InputError
-from ppl_vae.core.shapes import batch_size, check_last_dimension
+from ppl_vae.core.shapes import check_last_dimension, check_shapes
+from ppl_vae.nn import data_plate, observed
 
 
 @configurable
@@ -52,9 +53,8 @@ class LinearGaussian(PyroModule):
 
     def forward(self, x: Tensor | None = None, size: int | None = None) -> Tensor:
         """Sample z given `x` (B, D), and return it, (..., B, L)."""
-        if x is None:
-            raise InputError("guide", expected="an observation x", got="None", hint="guide(x=x)")
-        with pyro.plate("data", batch_size(x, (self.x_dim,), size), dim=-1):
+        x = observed(x)
+        with data_plate(size, x=(x, (self.x_dim,))):
             return pyro.sample("z", self.posterior(x))
 
     def posterior(self, x: Tensor) -> Any:
@@ -72,14 +72,7 @@ class LinearGaussian(PyroModule):
         InputError
             If a shape differs or S is not positive definite.
         """
-        L = self.latent_dim
-        for name, value, shape in (
-            ("gain", gain, (L, self.x_dim)),
-            ("offset", offset, (L,)),
-            ("covariance", covariance, (L, L)),
-        ):
-            if tuple(value.shape) != shape:
-                raise InputError(name, expected=f"shape {shape}", got=str(tuple(value.shape)))
+        check_shapes(gain=(gain, self.gain), offset=(offset, self.offset), covariance=(covariance, self.tril))
         root, info = torch.linalg.cholesky_ex(covariance)
         if int(info) != 0:
             raise InputError("covariance", expected="a positive definite matrix", got="one that is not")

@@ -15,6 +15,7 @@ from ppl_vae.core.config import configurable
 from ppl_vae.core.errors import InputError
 from ppl_vae.guides.amortized_mixture import AmortizedMixture
 from ppl_vae.guides.amortized_normal import AmortizedNormal
+from ppl_vae.nn import data_plate, observed
 
 
 @configurable
@@ -50,20 +51,12 @@ class StackedMixture(PyroModule):
         size: int | None = None,
     ) -> Tensor:
         """Sample z1, y where it is not known, and z2, given x (B, *x_shape), and return z2, (..., B, L2)."""
-        if x is None:
-            raise InputError("guide", expected="an observation x", got="None", hint="guide(x=x)")
-        with pyro.plate("data", self.m2.labels.rows(y, labelled, x, self.m1.x_shape, size), dim=-1):
+        y = self.m2.label.observed(y, labelled)
+        with data_plate(size, x=(observed(x), self.m1.x_shape), y=(y, ())):
             z1 = pyro.sample("z1", self.m1.posterior(x))
-            return pyro.sample("z2", self.m2.posterior(z1, self.m2.sample_y(z1, y, labelled)))
+            y = self.m2.label.sample(self.m2.classify(z1), y, labelled)
+            return pyro.sample("z2", self.m2.posterior(z1, y))
 
     def classify(self, x: Tensor) -> Tensor:
         """Return log q(y|z1), up to a constant, at the mean of q(z1|x), for x (..., *x_shape): shape (..., C)."""
         return self.m2.classify(self.m1.posterior(x).mean)
-
-    def check_values(self, y: Tensor | None = None, labelled: Tensor | None = None, **_: Tensor) -> None:
-        """Raise `InputError` for a label out of range, whichever row of the data has it."""
-        self.m2.check_values(y, labelled)
-
-    def check_training(self, y: Tensor | None = None, labelled: Tensor | None = None, **_: Tensor) -> None:
-        """Warn of classes that no label shows, of data without labels, and of a mask that hides none."""
-        self.m2.check_training(y, labelled)

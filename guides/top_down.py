@@ -19,10 +19,9 @@ from pyro.nn import PyroModule
 from torch import Tensor, nn
 
 from ppl_vae.core.config import configurable
-from ppl_vae.core.errors import InputError
-from ppl_vae.core.shapes import as_shape, batch_size
-from ppl_vae.nn.layers import as_latent_dims, as_normal, normal_networks
-from ppl_vae.nn.mlp import MLP
+from ppl_vae.core.shapes import as_shape
+from ppl_vae.nn import MLP, data_plate, observed
+from ppl_vae.nn.layers import as_latent_dims, layer_heads
 
 
 @configurable
@@ -63,23 +62,20 @@ class TopDown(PyroModule):
         networks: Sequence[nn.Module] | None = None,
     ) -> None:
         super().__init__()
-        self.x_shape = as_shape("x_shape", x_shape)
-        self.latent_dims = as_latent_dims(latent_dims)
+        self.x_shape, self.latent_dims = as_shape("x_shape", x_shape), as_latent_dims(latent_dims)
         build = partial(MLP, activation=activation, batch_norm=batch_norm, init=init)
         inputs = [math.prod(self.x_shape) + above for above in (*self.latent_dims[1:], 0)]
-        self.networks = normal_networks("networks", networks, inputs, self.latent_dims, hidden, build)
+        self.networks = layer_heads("networks", networks, inputs, self.latent_dims, hidden, build)
 
     def forward(self, x: Tensor | None = None, size: int | None = None) -> tuple[Tensor, ...]:
         """Sample z_L, ..., z_1 given `x` (B, *x_shape), and return z_1, ..., z_L, each (..., B, L_k)."""
-        if x is None:
-            raise InputError("guide", expected="an observation x", got="None", hint="guide(x=x)")
-        with pyro.plate("data", batch_size(x, self.x_shape, size), dim=-1):
-            drawn: list[Tensor] = []
+        x = observed(x)
+        with data_plate(size, x=(x, self.x_shape)):
+            z: list[Tensor] = []
             for k in range(len(self.latent_dims), 0, -1):
-                drawn.append(pyro.sample(f"z{k}", self.posterior(k, x, *drawn[-1:])))
-        return tuple(reversed(drawn))
+                z.append(pyro.sample(f"z{k}", self.posterior(k, x, *z[-1:])))
+        return tuple(reversed(z))
 
-    def posterior(self, k: int, x: Tensor, above: Tensor | None = None) -> Any:
+    def posterior(self, k: int, x: Tensor, *above: Tensor) -> Any:
         """Return q(z_k|z_{k+1}, x), or q(z_L|x): batch shape (..., B), event shape (L_k,)."""
-        inputs = (x.flatten(-len(self.x_shape)), *(() if above is None else (above,)))
-        return as_normal(self.networks[k - 1](*inputs), self.latent_dims[k - 1])
+        return self.networks[k - 1](x.flatten(-len(self.x_shape)), *above)

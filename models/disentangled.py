@@ -15,12 +15,10 @@ each with ``kl_weight = beta / (w_x + w_1 + w_2)``, since a weight there is one 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pyro
-import pyro.distributions as dist
 import torch
 from pyro.nn import PyroModule
 from torch import Tensor, nn
@@ -28,10 +26,8 @@ from torch import Tensor, nn
 from ppl_vae.core.checks import one_of
 from ppl_vae.core.config import configurable
 from ppl_vae.core.shapes import check_last_dimension
-from ppl_vae.nn import likelihoods
-from ppl_vae.nn.likelihoods import Likelihood
-from ppl_vae.nn.mlp import MLP
-from ppl_vae.nn.modalities import Modalities, Shape, factor_latents
+from ppl_vae.nn import Likelihood, Modalities, StandardNormal
+from ppl_vae.nn.modalities import Shape, factor_latents, likelihood_heads
 
 
 @configurable
@@ -75,35 +71,20 @@ class Disentangled(PyroModule):
         super().__init__()
         self.latents = factor_latents(factors, latent_dims)
         self.modalities = Modalities({"x": x_shape, **factors}, masked=False)
+        inputs = {name: self.latents[f"z_{name}"] for name in factors} | {"x": sum(self.latents.values())}
         own = factor_likelihood if isinstance(factor_likelihood, Mapping) else dict.fromkeys(factors, factor_likelihood)
         for name in own:
             one_of("factor", name, factors)
-        self.likelihoods = likelihoods.for_each(self.modalities.shapes, {"x": likelihood, **own})
-        self.decoders = nn.ModuleDict()
-        for name, shape in self.modalities.shapes.items():
-            chosen: Any = self.likelihoods[name]
-            inputs = sum(self.latents.values()) if name == "x" else self.latents[f"z_{name}"]
-            outputs = chosen.parameters_per_dim * math.prod(shape)
-            self.decoders[name] = MLP(inputs, outputs, hidden, activation)
-        for site, size in self.latents.items():
-            self.register_buffer(f"{site}_loc", torch.zeros(size))
-            self.register_buffer(f"{site}_scale", torch.ones(size))
-
-    @property
-    def argument_names(self) -> frozenset[str]:
-        """What the program takes from a batch."""
-        return self.modalities.argument_names
+        self.decoders = likelihood_heads(
+            self.modalities, inputs, {"x": likelihood, **own}, hidden=hidden, activation=activation
+        )
+        self.prior = nn.ModuleDict({site: StandardNormal(size) for site, size in self.latents.items()})
 
     def forward(self, size: int | None = None, **values: Tensor) -> dict[str, Tensor]:
         """Sample the latents and observe x (B, *x_shape) and the factors given; with `size`, generate all."""
         given, _ = self.modalities.given(values)
-        with pyro.plate("data", self.modalities.rows(given, size), dim=-1):
-            z = {
-                site: pyro.sample(
-                    site, dist.Normal(getattr(self, f"{site}_loc"), getattr(self, f"{site}_scale")).to_event(1)
-                )
-                for site in self.latents
-            }
+        with self.modalities.plate(given, size):
+            z = {site: pyro.sample(site, prior()) for site, prior in self.prior.items()}
             for name in given or self.modalities.shapes:
                 pyro.sample(name, self.decode(z, name), obs=given.get(name))
             return z
@@ -113,6 +94,4 @@ class Disentangled(PyroModule):
         sites = self.latents if name == "x" else [f"z_{name}"]
         for site in sites:
             check_last_dimension(site, z[site], self.latents[site])
-        output = self.decoders[name](torch.cat([z[site] for site in sites], -1))
-        own: Any = self.likelihoods[name]
-        return own.of_network(output, self.modalities.shapes[name])
+        return self.decoders[name](torch.cat([z[site] for site in sites], -1))

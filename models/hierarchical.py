@@ -7,24 +7,17 @@ p(z_L) = N(0, I),   p(z_k|z_{k+1}) = N(m_k(z_{k+1}), diag(s_k(z_{k+1}))^2),   p(
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
 import pyro
-import pyro.distributions as dist
-import torch
 from pyro.nn import PyroModule
 from torch import Tensor, nn
 
 from ppl_vae.core.config import configurable
-from ppl_vae.core.errors import InputError
-from ppl_vae.core.shapes import as_shape, batch_size, check_last_dimension
-from ppl_vae.nn import likelihoods
-from ppl_vae.nn.layers import as_latent_dims, as_normal, hidden_of_layers, normal_networks
-from ppl_vae.nn.likelihoods import Likelihood
-from ppl_vae.nn.mlp import MLP
+from ppl_vae.nn import MLP, Likelihood, LikelihoodHead, StandardNormal, data_plate
+from ppl_vae.nn.layers import as_latent_dims, check_layer, hidden_of_layers, layer_heads
 
 
 @configurable
@@ -70,22 +63,22 @@ class Hierarchical(PyroModule):
         conditionals: Sequence[nn.Module] | None = None,
     ) -> None:
         super().__init__()
-        self.x_shape = as_shape("x_shape", x_shape)
         self.latent_dims = as_latent_dims(latent_dims)
-        self.likelihood = likelihoods.of(likelihood)
-        first, *others = hidden_of_layers(hidden, len(self.latent_dims))
         build = partial(MLP, activation=activation, batch_norm=batch_norm, init=init)
-        outputs = self.likelihood.parameters_per_dim * math.prod(self.x_shape)
-        self.decoder = build(self.latent_dims[0], outputs, first) if decoder is None else decoder
-        *sizes, _ = self.latent_dims
+        first, *others = hidden_of_layers(hidden, len(self.latent_dims))
+        head = self.decode = LikelihoodHead(
+            x_shape, self.latent_dims[0], likelihood, network=decoder, name="z1",
+            hidden=first, activation=activation, batch_norm=batch_norm, init=init,
+        )  # fmt: skip
+        *sizes, top = self.latent_dims
         above = self.latent_dims[1:]
-        self.conditionals = normal_networks("conditionals", conditionals, above, sizes, others, build)
-        self.register_buffer("prior_loc", torch.zeros(self.latent_dims[-1]))
-        self.register_buffer("prior_scale", torch.ones(self.latent_dims[-1]))
+        self.conditionals = layer_heads("conditionals", conditionals, above, sizes, others, build)
+        self.prior = StandardNormal(top)
+        self.x_shape = head.event_shape
 
     def forward(self, x: Tensor | None = None, size: int | None = None) -> Tensor:
         """Sample z_L, ..., z_1, then x, or observe `x` (B, *x_shape); with `size` = B instead, generate. Returns x."""
-        with pyro.plate("data", batch_size(x, self.x_shape, size), dim=-1):
+        with data_plate(size, x=(x, self.x_shape)):
             z: Any = None
             for k in range(len(self.latent_dims), 0, -1):
                 z = pyro.sample(f"z{k}", self.conditional(k, z))
@@ -93,21 +86,5 @@ class Hierarchical(PyroModule):
 
     def conditional(self, k: int, above: Tensor | None = None) -> Any:
         """Return p(z_k|z_{k+1}) for z_{k+1} (..., L_{k+1}), or p(z_L): batch shape (...) or (), event shape (L_k,)."""
-        top = len(self.latent_dims)
-        if not 1 <= k <= top or (above is None) != (k == top):
-            given = "none" if above is None else "one above it"
-            raise InputError(
-                f"layer {k}",
-                expected=f"a layer from 1 to {top}, given the one above it, or the layer {top} alone",
-                got=f"layer {k} given {given}",
-                hint="a guide for as many layers as the model has",
-            )
-        if above is None:
-            return dist.Normal(self.prior_loc, self.prior_scale).to_event(1)
-        check_last_dimension(f"z{k + 1}", above, self.latent_dims[k])
-        return as_normal(self.conditionals[k - 1](above), self.latent_dims[k - 1])
-
-    def decode(self, z: Tensor) -> Any:
-        """Return p(x|z_1) for z_1 (..., L_1): batch shape (...), event shape x_shape."""
-        check_last_dimension("z1", z, self.latent_dims[0])
-        return self.likelihood.of_network(self.decoder(z), self.x_shape)
+        check_layer(k, above, self.latent_dims)
+        return self.prior() if above is None else self.conditionals[k - 1](above)

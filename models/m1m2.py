@@ -15,6 +15,7 @@ from ppl_vae.core.config import configurable
 from ppl_vae.core.errors import InputError
 from ppl_vae.models.m2 import M2
 from ppl_vae.models.vae import VAE
+from ppl_vae.nn import data_plate
 
 
 @configurable
@@ -54,15 +55,8 @@ class M1M2(PyroModule):
         size: int | None = None,
     ) -> Tensor:
         """Sample y, z2, z1, then x; or observe x (B, *x_shape), and y (B,), all or those `labelled`. Returns x."""
-        with pyro.plate("data", self.m2.labels.rows(y, labelled, x, self.m1.x_shape, size), dim=-1):
-            y, z2 = self.m2.sample_y(y, labelled), pyro.sample("z2", self.m2.prior())
+        with data_plate(size, x=(x, self.m1.x_shape), y=(self.m2.label.observed(y, labelled), ())):
+            y = self.m2.label.sample(self.m2.class_logits, y, labelled)
+            z2 = pyro.sample("z2", self.m2.prior())
             z1 = pyro.sample("z1", self.m2.decode(z2, y))
             return pyro.sample("x", self.m1.decode(z1), obs=x)
-
-    def check_values(self, y: Tensor | None = None, labelled: Tensor | None = None, **_: Tensor) -> None:
-        """Raise `InputError` for a label out of range, whichever row of the data has it."""
-        self.m2.check_values(y, labelled)
-
-    def quantity(self, y: Tensor | None = None, labelled: Tensor | None = None, **_: Tensor) -> str:
-        """Return what the log likelihood of such data is of."""
-        return self.m2.quantity(y, labelled)

@@ -18,7 +18,8 @@ from ppl_vae import exact
 from ppl_vae.core.checks import integer_at_least, one_of
 from ppl_vae.core.config import configurable
 from ppl_vae.core.errors import InputError
-from ppl_vae.core.shapes import batch_size, check_last_dimension
+from ppl_vae.core.shapes import check_last_dimension, check_shapes
+from ppl_vae.nn import StandardNormal, data_plate
 
 NOISES = ("isotropic", "diagonal")
 
@@ -50,13 +51,11 @@ class PPCA(PyroModule):
         super().__init__()
         self.x_dim = integer_at_least("x_dim", x_dim, 1)
         self.latent_dim = integer_at_least("latent_dim", latent_dim, 1)
-        one_of("noise", noise, NOISES)
-        self.noise = noise
+        self.noise = one_of("noise", noise, NOISES)
         self.weight = nn.Parameter(torch.randn(self.x_dim, self.latent_dim) / self.x_dim**0.5)
         self.bias = nn.Parameter(torch.zeros(self.x_dim))
         self.log_scale = nn.Parameter(torch.zeros(() if noise == "isotropic" else (self.x_dim,)))
-        self.register_buffer("prior_loc", torch.zeros(self.latent_dim))
-        self.register_buffer("prior_scale", torch.ones(self.latent_dim))
+        self.prior = StandardNormal(latent_dim)
 
     @classmethod
     def maximum_likelihood(cls, x: Tensor, latent_dim: int) -> PPCA:
@@ -76,20 +75,15 @@ class PPCA(PyroModule):
         """
         if not bool((scale > 0).all()):
             raise InputError("scale", expected="standard deviations > 0", got=f"{float(scale.min()):g}")
-        for name, value in (("weight", weight), ("bias", bias), ("log_scale", scale.log())):
-            parameter = getattr(self, name)
-            if value.shape != parameter.shape:
-                what = name.removeprefix("log_")
-                raise InputError(what, expected=f"shape {tuple(parameter.shape)}", got=str(tuple(value.shape)))
+        check_shapes(weight=(weight, self.weight), bias=(bias, self.bias), scale=(scale, self.log_scale))
         with torch.no_grad():
-            self.weight.copy_(weight)
-            self.bias.copy_(bias)
-            self.log_scale.copy_(scale.log())
+            for parameter, value in ((self.weight, weight), (self.bias, bias), (self.log_scale, scale.log())):
+                parameter.copy_(value)
 
     def forward(self, x: Tensor | None = None, size: int | None = None) -> Tensor:
         """Sample z, then x given z, or observe `x` (B, D); with `size` = B instead, generate. Returns x (B, D)."""
-        with pyro.plate("data", batch_size(x, (self.x_dim,), size), dim=-1):
-            z = pyro.sample("z", dist.Normal(self.prior_loc, self.prior_scale).to_event(1))
+        with data_plate(size, x=(x, (self.x_dim,))):
+            z = pyro.sample("z", self.prior())
             return pyro.sample("x", self.decode(z), obs=x)
 
     def decode(self, z: Tensor) -> Any:

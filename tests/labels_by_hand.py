@@ -58,7 +58,7 @@ def run(network, h):
 
 def log_x(pair, x, z, y):
     """Log p(x|y, z) of one class y, for z (…, B, L)."""
-    logits = run(pair.model.decoder, beside(z, y))
+    logits = run(pair.model.decode.network, beside(z, y))
     return -F.binary_cross_entropy_with_logits(logits, x.expand_as(logits), reduction="none").sum(-1)
 
 
@@ -69,7 +69,7 @@ def normal(value, loc, log_scale):
 
 def drawn(pair, x, y, noise):
     """Draws (…, B, L) of q(z|x, y) for one class y, its mean and log standard deviation."""
-    loc, log_scale = run(pair.guide.normal.encoder, beside(x, y)).chunk(2, -1)
+    loc, log_scale = run(pair.guide.posterior.network, beside(x, y)).chunk(2, -1)
     return loc + log_scale.exp() * noise, loc, log_scale
 
 
@@ -88,7 +88,7 @@ def known(given, b):
 def objective_by_hand(pair, x, given, noise, bound, alpha, *, closed=False):
     """The objective of the batch: `noise` (C, K, B, L), `bound` of log weights (K,), the KL of z `closed` or drawn."""
     total = torch.zeros((), dtype=F64)
-    log_q = run(pair.guide.classifier, x).log_softmax(-1)
+    log_q = run(pair.guide.classifier.network, x).log_softmax(-1)
     for b in range(len(x)):
         bounds = []
         for y in range(C):

@@ -77,18 +77,18 @@ def linear_pair(kind, latent_dims, x_dim=D, seed=0):
         pair = Pair(model, linear_guide(kind, model)).double()
         for parameter in pair.parameters():
             parameter.data.normal_(std=0.4)
-        model.likelihood.log_scale.data.fill_(NOISE).log_()
+        model.decode.likelihood.log_scale.data.fill_(NOISE).log_()
         if kind == "ladder":  # no x in the spread of what x says
-            for network, size in zip(pair.guide.evidence_networks, latent_dims, strict=True):
+            for network, size in zip(pair.guide.evidence.networks, latent_dims, strict=True):
                 network.layers[-1].weight.data[size:] = 0
         return pair
 
 
 def joint(model):
     """The law of x, z1, ..., zL by the closed forms."""
-    decoder, scale = model.decoder.layers[-1], model.likelihood.log_scale.detach().exp()
+    decoder, scale = model.decode.network.layers[-1], model.decode.likelihood.log_scale.detach().exp()
     layers = [Layer(decoder.weight.detach(), decoder.bias.detach(), scale)]
-    return exact.hierarchy.joint([*layers, *(network.layer() for network in model.conditionals)])
+    return exact.hierarchy.joint([*layers, *(head.network.layer() for head in model.conditionals)])
 
 
 def posterior_of(pair, kind, x):
@@ -96,26 +96,26 @@ def posterior_of(pair, kind, x):
     sizes = pair.model.latent_dims
     names = [f"z{k}" for k in range(1, len(sizes) + 1)]
     if kind == "bottom-up":
-        first, *others = (network.layer() for network in pair.guide.networks)
+        first, *others = (head.network.layer() for head in pair.guide.networks)
         q = JointGaussian.root("z1", x @ first.weight.T + first.bias, first.scale)
         for (below, name), line in zip(pairwise(names), others, strict=True):
             q = q.child(name, {below: line.weight}, line.bias, line.scale)
         return q
     if kind == "top-down":
-        *others, last = (network.layer() for network in pair.guide.networks)
+        *others, last = (head.network.layer() for head in pair.guide.networks)
         q = JointGaussian.root(names[-1], x @ last.weight.T + last.bias, last.scale)
         for k in reversed(range(len(others))):
             W, U = others[k].weight.split([x.shape[1], sizes[k + 1]], 1)
             q = q.child(names[k], {names[k + 1]: U}, x @ W.T + others[k].bias, others[k].scale)
         return q
     evidence = []
-    for network, size in zip(pair.guide.evidence_networks, sizes, strict=True):
+    for network, size in zip(pair.guide.evidence.networks, sizes, strict=True):
         affine = network.layers[-1]
         means = x @ affine.weight[:size].T + affine.bias[:size]
         evidence.append((means.detach(), spread(affine.bias[size:].detach())))
     q = JointGaussian.root(names[-1], *evidence[-1])
     for k in reversed(range(len(sizes) - 1)):
-        (m, s), prior = evidence[k], pair.model.conditionals[k].layer()
+        (m, s), prior = evidence[k], pair.model.conditionals[k].network.layer()
         variance = 1 / (s**-2 + prior.scale**-2)
         weight = (variance / prior.scale**2)[:, None] * prior.weight
         bias = variance * (m / s**2 + prior.bias / prior.scale**2)
@@ -135,13 +135,13 @@ def make_exact(pair, kind, widened=1.0):
             weight = torch.cat(list(line.weights.values()), 1)
         variance = line.covariance.diagonal()
         if kind != "ladder":
-            pair.guide.networks[k - 1].set(weight, line.bias, widened * variance.sqrt())
+            pair.guide.networks[k - 1].network.set(weight, line.bias, widened * variance.sqrt())
             continue
-        affine, size = pair.guide.evidence_networks[k - 1].layers[-1], pair.model.latent_dims[k - 1]
+        affine, size = pair.guide.evidence.networks[k - 1].layers[-1], pair.model.latent_dims[k - 1]
         precision, shift = 1 / variance, line.bias / variance
         weight = line.weights["x"] / variance[:, None]
         if k < L:  # what the model says is left out: the guide adds it again
-            prior = pair.model.conditionals[k - 1].layer()
+            prior = pair.model.conditionals[k - 1].network.layer()
             precision, shift = precision - prior.scale**-2, shift - prior.bias / prior.scale**2
         affine.weight.data[:size], affine.bias.data[:size] = weight / precision[:, None], shift / precision
         affine.bias.data[size:] = before_spread(widened / precision.sqrt())

@@ -20,7 +20,7 @@ JOINS = ("product", "mixture", "mixture-of-products")
 
 def layers(pair):
     """The modalities' parameters, as the exact answers take them."""
-    affine = {name: decoder.layers[0] for name, decoder in pair.model.decoders.items()}
+    affine = {name: decoder.network.layers[0] for name, decoder in pair.model.decoders.items()}
     return {name: Layer(map_.weight.detach(), map_.bias.detach(), SCALE) for name, map_ in affine.items()}
 
 
@@ -34,7 +34,7 @@ def exact_pair(join="product", names=("a", "b", "c"), trust=1.0):
         for parameter in model.parameters():
             parameter.data.normal_()
     for name, (W, b, s) in layers(pair).items():
-        encoder = pair.guide.encoders[name].layers[0]
+        encoder = pair.guide.posterior.experts[name].network.layers[0]
         T = torch.linalg.cholesky(trust * W.T @ W / s**2)
         encoder.weight.data.zero_()
         encoder.weight.data[:L] = trust * W.T / s**2

@@ -79,6 +79,18 @@ def is_known(description: Any) -> bool:
     return not isinstance(description, list) or all(map(is_known, description))
 
 
+def current(value: Any) -> Any:
+    """Return what `describe` wrote, with the names that its classes have now."""
+    if isinstance(value, list):
+        return [current(item) for item in value]
+    if not isinstance(value, dict):
+        return value
+    found = {name: current(item) for name, item in value.items()}
+    if value.keys() == {"class", "arguments"} and (cls := _find(value["class"])) is not None:
+        found["class"] = _key(cls)
+    return found
+
+
 def rebuild(description: dict[str, Any], built: tuple[dict[str, Any], Any] | None = None) -> Any:
     """Build the object that `describe` described.
 

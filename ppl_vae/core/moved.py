@@ -7,6 +7,14 @@ import sys
 from types import ModuleType
 from typing import Any
 
+_PRIOR = (r"prior_(loc|scale)$", r"prior.\1")
+_DECODER = ((r"decoder\.", r"decode.network."), (r"likelihood\.", r"decode.likelihood."))
+_DECODERS = (
+    (r"decoders\.(\w+)\.", r"decoders.\1.network."),
+    (r"likelihoods\.(\w+)\.", r"decoders.\1.likelihood."),
+)
+_ENCODER = (r"encoder\.", r"posterior.network.")
+
 #: Old module, within ppl_vae, and the one that has its public names now.
 MOVED = {
     "config": "core.config",
@@ -36,6 +44,45 @@ MOVED = {
     "pair": "pairs.pair",
     "runs": "training.run_folder.run",
     "workers": "training.distributed.workers",
+}
+
+
+#: Names of parameters and buffers of a class (a regular expression from the start) as they were, and as they are now;
+#: None for what is no longer kept.
+PARAMETERS: dict[str, tuple[tuple[str, str | None], ...]] = {
+    "ppl_vae.models.autoencoder.Autoencoder": (*_DECODER, (r"start_(loc|scale)$", r"start.\1")),
+    "ppl_vae.models.count_vae.CountVAE": (*_DECODER, _PRIOR),
+    "ppl_vae.models.cross_modal.CrossModal": (*_DECODERS, _PRIOR),
+    "ppl_vae.models.cvae.CVAE": (*_DECODER, _PRIOR, (r"prior_network\.", r"prior.network.")),
+    "ppl_vae.models.disentangled.Disentangled": (*_DECODERS, (r"(z_\w+)_(loc|scale)$", r"prior.\1.\2")),
+    "ppl_vae.models.hierarchical.Hierarchical": (
+        *_DECODER,
+        _PRIOR,
+        (r"conditionals\.(\d+)\.", r"conditionals.\1.network."),
+    ),
+    "ppl_vae.models.m2.M2": (*_DECODER, _PRIOR),
+    "ppl_vae.models.ppca.PPCA": (_PRIOR,),
+    "ppl_vae.models.vae.VAE": (*_DECODER, _PRIOR),
+    "ppl_vae.guides.amortized_delta.AmortizedDelta": (_ENCODER,),
+    "ppl_vae.guides.amortized_mixture.AmortizedMixture": (
+        (r"classifier\.", r"classifier.network."),
+        (r"normal\.encoder\.", r"posterior.network."),
+    ),
+    "ppl_vae.guides.amortized_normal.AmortizedNormal": (_ENCODER,),
+    "ppl_vae.guides.bottom_up.BottomUp": ((r"networks\.(\d+)\.", r"networks.\1.network."),),
+    "ppl_vae.guides.conditional_normal.ConditionalNormal": ((r"normal\.encoder\.", r"posterior.network."),),
+    "ppl_vae.guides.count_normal.CountNormal": ((r"normal\.encoder\.", r"posterior.network."),),
+    "ppl_vae.guides.experts.Experts": ((r"encoders\.(\w+)\.", r"posterior.experts.\1.network."),),
+    "ppl_vae.guides.factor_encoders.FactorEncoders": (
+        (r"of_x\.encoder\.", r"of_x.network."),
+        (r"of_factor\.(\w+)\.encoder\.", r"of_factor.\1.network."),
+        (r"zero$", None),
+    ),
+    "ppl_vae.guides.ladder.Ladder": (
+        (r"evidence_networks\.", r"evidence.networks."),
+        (r"encoder\.", r"evidence.encoder."),
+    ),
+    "ppl_vae.guides.top_down.TopDown": ((r"networks\.(\d+)\.", r"networks.\1.network."),),
 }
 
 

@@ -56,32 +56,16 @@ def check_last_dimension(what: str, x: Tensor, size: int) -> None:
         raise InputError(what, expected=f"last dimension {size}", got=str(tuple(x.shape)))
 
 
+def check_shapes(**tensors: tuple[Tensor, Tensor]) -> None:
+    """Raise `InputError` unless each tensor given by name has the shape of the one beside it."""
+    for name, (value, wanted) in tensors.items():
+        if value.shape != wanted.shape:
+            raise InputError(name, expected=f"shape {tuple(wanted.shape)}", got=str(tuple(value.shape)))
+
+
 def check_event(what: str, x: Tensor, shape: tuple[int, ...]) -> None:
     """Raise `InputError` unless `x` is (..., *shape)."""
     if len(shape) == 1:
         check_last_dimension(what, x, shape[0])
     elif tuple(x.shape[-len(shape) :]) != shape:
         raise InputError(what, expected=f"last dimensions {shape}", got=str(tuple(x.shape)))
-
-
-def batch_size(x: Tensor | None, x_shape: tuple[int, ...], size: int | None = None, what: str = "x") -> int:
-    """Return B: that of the observation `x` (..., B, *x_shape), or the `size` asked for where there is none.
-
-    Errors call the observation `what`.
-
-    Raises
-    ------
-    InputError
-        If neither is given, if `x` has another shape or no batch dimension, or if the two disagree.
-    """
-    if x is None:
-        if size is None:
-            raise InputError("model", expected="x to score, or size to generate", got="neither", hint="model(size=64)")
-        return integer_at_least("size", size, 1)
-    check_event(what, x, x_shape)
-    if x.ndim == len(x_shape):
-        raise InputError(what, expected=f"a batch (B, {', '.join(map(str, x_shape))})", got=str(tuple(x.shape)))
-    rows = x.shape[-len(x_shape) - 1]
-    if size is not None and size != rows:
-        raise InputError("size", expected=f"{rows}, the batch size of {what}", got=shown(size))
-    return rows

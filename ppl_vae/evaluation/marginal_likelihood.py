@@ -32,6 +32,7 @@ from ppl_vae.evaluation.importance.diagnostics import Columns, WeightStream
 from ppl_vae.evaluation.importance.jackknife import jackknife
 from ppl_vae.evaluation.result import LogLikelihood
 from ppl_vae.pairs import sites as traces
+from ppl_vae.pairs.contract import hooks
 from ppl_vae.pairs.pair import Pair, as_pair
 
 METHODS = ("exact", "prior", "importance", "ais")
@@ -161,9 +162,10 @@ def log_likelihood(
 
 
 def _quantity(pair: Pair, batch: dict[str, Tensor], observed: tuple[str, ...]) -> str:
-    """Return what was estimated, in words: by the model's own method of that name where the names do not tell."""
-    if callable(told := getattr(pair.model, "quantity", None)):
-        return told(**batch)
+    """Return what was estimated, in words: by a method `quantity` of the model or a module in it, if any."""
+    for quantity in hooks(pair.model, "quantity"):
+        if text := quantity(**batch):
+            return text
     given = [name for name in batch if name not in observed]
     return f"log p({', '.join(observed)}{' | ' * bool(given)}{', '.join(given)})"
 

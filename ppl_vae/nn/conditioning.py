@@ -10,8 +10,8 @@ from pyro import poutine
 from torch import Tensor, nn
 
 from ppl_vae.core.checks import integer_at_least
-from ppl_vae.core.errors import InputError, shown
-from ppl_vae.core.shapes import as_shape, batch_size, check_event
+from ppl_vae.core.errors import InputError
+from ppl_vae.core.shapes import as_shape, check_event
 from ppl_vae.nn.mlp import MLP
 
 
@@ -61,11 +61,11 @@ class Condition(nn.Module):
 
     def forward(self, c: Tensor | None) -> Tensor:
         """Return c (..., *c_shape), or labels c (...), as (..., size)."""
-        given = self._check(c)
+        given = self.given(c)
         if self.c_shape:
             return given.flatten(-len(self.c_shape))
         if poutine.util.is_validation_enabled():
-            self.check_values(given)
+            self._check_range(given)
         # By comparison: an index out of range would stop a GPU, and looking for one first would wait for it.
         return (given.unsqueeze(-1) == self.classes).to(self.classes.dtype)
 
@@ -83,38 +83,16 @@ class Condition(nn.Module):
         leading = torch.broadcast_shapes(h.shape[:-1], code.shape[:-1])
         return network(torch.cat((h.expand(*leading, -1), code.expand(*leading, -1)), -1))
 
-    def batch_size(self, c: Tensor | None, x: Tensor | None, x_shape: tuple[int, ...], size: int | None = None) -> int:
-        """Return B, the rows of c, which those of x (..., B, *x_shape) and `size` must agree with where given."""
-        given = self._check(c)
-        if given.ndim == len(self.c_shape):
-            shape = ", ".join(map(str, ("B", *self.c_shape)))
-            got, hint = str(tuple(given.shape)), f"{self.name}[None]"
-            raise InputError(self.name, expected=f"a batch ({shape})", got=got, hint=hint)
-        rows = given.shape[-len(self.c_shape) - 1]
-        if x is not None and (wanted := batch_size(x, x_shape)) != rows:
-            raise InputError(self.name, expected=f"{wanted} rows, as x has", got=str(rows))
-        if size is not None and size != rows:
-            raise InputError("size", expected=f"{rows}, the rows of {self.name}", got=shown(size))
-        return rows
-
-    def check_values(self, c: Tensor | None) -> None:
+    def check_values(self, **batch: Tensor) -> None:
         """Raise `InputError` for a label out of range, which a program cannot look for while it is recorded."""
-        given = self._check(c)
-        if self.c_shape:
-            return
-        outside = ((given < 0) | (given >= self.size)).flatten()
-        if bool(outside.any()):
-            row = int(outside.nonzero()[0])
-            got = f"{int(given.flatten()[row])} in row {row}"
-            raise InputError(
-                self.name, expected=f"labels 0 to {self.size - 1}", got=got, hint="counting classes from 0"
-            )
+        if not self.c_shape:
+            self._check_range(self.given(batch.get(self.name)))
 
     def extra_repr(self) -> str:
         """Return the kind, for `repr`."""
         return f"c_shape={self.c_shape}" if self.c_shape else f"num_classes={self.size}"
 
-    def _check(self, c: Tensor | None) -> Tensor:
+    def given(self, c: Tensor | None) -> Tensor:
         """Return c, or raise `InputError` unless it is there and of the right type and shape."""
         if c is None:
             kind = f"numbers of shape {self.c_shape}" if self.c_shape else f"labels 0 to {self.size - 1}"
@@ -128,3 +106,10 @@ class Condition(nn.Module):
             hint = f"{self.name}.long(), or c_shape=… for vectors of numbers"
             raise InputError(self.name, expected="whole-numbered labels", got=str(c.dtype), hint=hint)
         return c
+
+    def _check_range(self, labels: Tensor) -> None:
+        outside = ((labels < 0) | (labels >= self.size)).flatten()
+        if bool(outside.any()):
+            row = int(outside.nonzero()[0])
+            got, hint = f"{int(labels.flatten()[row])} in row {row}", "counting classes from 0"
+            raise InputError(self.name, expected=f"labels 0 to {self.size - 1}", got=got, hint=hint)

@@ -1,4 +1,4 @@
-"""Labels y of a part of the data, told by a boolean mask: what a program does with them, and what they may be.
+"""Labels y of a part of the data, shown by a boolean mask: what a program does with them, and what they may be.
 
 A known label is a noise-free observation of the class, p(y, label) = p(label) 1[y = label]: given it, the class is a
 point at the label, under the model and under any guide (Kingma et al. 2014, section 3.1.2).
@@ -7,13 +7,19 @@ point at the label, under the model and under any guide (Kingma et al. 2014, sec
 from __future__ import annotations
 
 import warnings
+from typing import Any
 
+import pyro
+import pyro.distributions as dist
 import torch
 from torch import Tensor
 
+from ppl_vae.core.checks import not_negative, one_of, positive
 from ppl_vae.core.errors import InputError
-from ppl_vae.core.shapes import batch_size
 from ppl_vae.nn.conditioning import Condition
+from ppl_vae.nn.distributions.gumbel_softmax import GumbelSoftmax
+
+CLASSES = ("enumerated", "sampled", "relaxed")
 
 #: log 0 for a class that a label rules out: finite, so that zero times it is zero, and low enough that exp of it is 0.
 LOG_ZERO = -1e4
@@ -26,17 +32,36 @@ class PartialLabels(Condition):
     ----------
     num_classes : int
         C.
+    one_hot : bool
+        Whether the site y holds one-hot vectors (..., C), for a guide that relaxes them, rather than labels (...).
     """
 
-    def __init__(self, num_classes: int) -> None:
+    def __init__(self, num_classes: int, *, one_hot: bool = False) -> None:
         super().__init__(num_classes=num_classes, name="y")
+        self.one_hot = one_hot
 
-    def rows(
-        self, y: Tensor | None, labelled: Tensor | None, x: Tensor | None, x_shape: tuple[int, ...], size: int | None
-    ) -> int:
-        """Return B, which labels y (B,), their mask (B,), x (B, *x_shape) and `size` must agree on where given."""
-        self._check_mask(y, labelled)
-        return batch_size(x, x_shape, size) if y is None else self.batch_size(y, x, x_shape, size)
+    def condition(self) -> Condition:
+        """Return the condition that values of the site y are: these labels, or one-hot vectors."""
+        return Condition(c_shape=self.size, name="y") if self.one_hot else self
+
+    def observed(self, y: Tensor | None, labelled: Tensor | None) -> Tensor | None:
+        """Return y as it was given; raise `InputError` for labels or a mask of another type, or a mask of no labels."""
+        if labelled is not None:
+            self._check_mask(y, labelled)
+        return y if y is None else self.given(y)
+
+    def sample(self, logits: Tensor, y: Tensor | None, labelled: Tensor | None) -> Tensor:
+        """Sample the class from `logits` (C,), or observe it at its label: (..., B), or (..., B, C) with `one_hot`.
+
+        Where only some labels are known, p(y, label) = p(label) p(y | label): the first is a factor, and given it the
+        class is a point.
+        """
+        if labelled is None and not self.one_hot:
+            return pyro.sample("y", dist.Categorical(logits=logits), obs=y)
+        if y is not None:
+            pyro.factor("label", self.log_prob(logits, y, labelled))
+            logits = self.known(logits, y, labelled)
+        return pyro.sample("y", (dist.OneHotCategorical if self.one_hot else dist.Categorical)(logits=logits))
 
     def known(self, logits: Tensor, y: Tensor, labelled: Tensor | None) -> Tensor:
         """Return logits (…, B, C) of a class, those given, or a point at its label y (B,) where that is known."""
@@ -48,13 +73,68 @@ class PartialLabels(Condition):
         log_q = (logits.log_softmax(-1) * self(_shown(y, labelled))).sum(-1)
         return log_q if labelled is None else log_q * labelled
 
-    def check_partial(self, y: Tensor | None, labelled: Tensor | None) -> None:
+    def check_values(self, y: Tensor | None = None, labelled: Tensor | None = None, **_: Tensor) -> None:
         """Raise `InputError` for a mask of another type or shape than that of y, or a known label out of range."""
-        self._check_mask(y, labelled)
-        if y is not None:
-            self.check_values(_shown(y, labelled))
+        if (given := self.observed(y, labelled)) is not None:
+            self._check_range(_shown(given, labelled))
 
-    def warn_of_missing(self, y: Tensor | None, labelled: Tensor | None) -> None:
+    def quantity(self, y: Tensor | None = None, labelled: Tensor | None = None, **_: Tensor) -> str:
+        """Return what the log likelihood of data with such labels is of, in words."""
+        count, size = (0, 1) if y is None else (len(y) if labelled is None else int(labelled.sum()), len(y))
+        if 0 < count < size:
+            return f"log p(x), or log p(x, y) for the {count:,} labelled"
+        return "log p(x, y)" if count else "log p(x)"
+
+    def _check_mask(self, y: Tensor | None, labelled: Tensor) -> None:
+        if y is None:
+            raise InputError("labelled", expected="labels y that it is the mask of", got="none", hint="y=…, or no mask")
+        if labelled.dtype != torch.bool:
+            raise InputError("labelled", expected="a boolean mask", got=str(labelled.dtype), hint="labelled.bool()")
+        if labelled.shape != y.shape:
+            got = str(tuple(labelled.shape))
+            raise InputError("labelled", expected=f"a mask of shape {tuple(y.shape)}, as y", got=got)
+
+
+class InferredLabels(PartialLabels):
+    """Labels of a guide: drawn, summed out or relaxed where they are not known, and learned from where they are.
+
+    Parameters
+    ----------
+    num_classes : int
+        C.
+    alpha : float
+        Weight of log q(y|x) of a known label in the objective, in nats per labelled datum.
+    how : {"enumerated", "sampled", "relaxed"}
+        How a class that is not known enters the objective: summed out; drawn, with the score-function gradient; or
+        drawn by the straight-through Gumbel-softmax (Jang et al. 2017).
+    temperature : float
+        Of the Gumbel-softmax.
+    """
+
+    def __init__(
+        self, num_classes: int, *, alpha: float = 1.0, how: str = "enumerated", temperature: float = 0.5
+    ) -> None:
+        one_of("classes", how, CLASSES)
+        super().__init__(num_classes, one_hot=how == "relaxed")
+        self.alpha, self.temperature = not_negative("alpha", alpha), positive("temperature", temperature)
+        self.how = how
+
+    def sample(self, logits: Tensor, y: Tensor | None, labelled: Tensor | None) -> Tensor:
+        """Sample the class from `logits` (..., B, C), at its label where that is known, as `PartialLabels.sample`.
+
+        The weighted log probability of known labels is added to the objective.
+        """
+        if y is not None:  # a factor of a guide counts against the bound
+            pyro.factor("classification", -self.alpha * self.log_prob(logits, y, labelled), has_rsample=True)
+            if labelled is None and self.how != "relaxed":
+                return y
+            logits = self.known(logits, y, labelled)
+        if self.how == "relaxed":
+            return pyro.sample("y", GumbelSoftmax(self.temperature, logits))
+        infer: Any = {"enumerate": "parallel"} if self.how == "enumerated" else {}
+        return pyro.sample("y", dist.Categorical(logits=logits), infer=infer)
+
+    def check_training(self, y: Tensor | None = None, labelled: Tensor | None = None, **_: Tensor) -> None:
         """Warn of classes that no label shows, of data without labels, and of a mask that hides none."""
         known = [] if y is None else (y if labelled is None else y[labelled]).tolist()
         if not known:
@@ -64,24 +144,6 @@ class PartialLabels(Condition):
             _warn("labelled", "a label that is hidden", "none", "the data without the mask, which sums over no class")
         if missing := ", ".join(str(k) for k in sorted(set(range(self.size)) - set(known))):
             _warn("labels", f"some of each class 0 to {self.size - 1}", f"none of {missing}", "other labels, or more")
-
-    def quantity(self, y: Tensor | None, labelled: Tensor | None) -> str:
-        """Return what the log likelihood of data with such labels is of, in words."""
-        count, size = (0, 1) if y is None else (len(y) if labelled is None else int(labelled.sum()), len(y))
-        if 0 < count < size:
-            return f"log p(x), or log p(x, y) for the {count:,} labelled"
-        return "log p(x, y)" if count else "log p(x)"
-
-    def _check_mask(self, y: Tensor | None, labelled: Tensor | None) -> None:
-        if labelled is None:
-            return
-        if y is None:
-            raise InputError("labelled", expected="labels y that it is the mask of", got="none", hint="y=…, or no mask")
-        if labelled.dtype != torch.bool:
-            raise InputError("labelled", expected="a boolean mask", got=str(labelled.dtype), hint="labelled.bool()")
-        if labelled.shape != y.shape:
-            got = str(tuple(labelled.shape))
-            raise InputError("labelled", expected=f"a mask of shape {tuple(y.shape)}, as y", got=got)
 
 
 def _shown(y: Tensor, labelled: Tensor | None) -> Tensor:

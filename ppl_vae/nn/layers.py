@@ -1,20 +1,16 @@
-"""Sizes of the layers of a hierarchy, z1 nearest the data first, and the Normal that a layer's network describes."""
+"""The layers of a hierarchy, z1 nearest the data first: their sizes, and a head for each."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import pyro.distributions as dist
 from torch import Tensor, nn
-from torch.nn.functional import softplus
 
 from ppl_vae.core.checks import check_kind
 from ppl_vae.core.errors import InputError, shown
 from ppl_vae.core.shapes import as_shape, as_widths, check_last_dimension
-
-#: What every layer's scale is at least, well above the rounding error of a mean of order one.
-MINIMUM_SCALE = 1e-4
+from ppl_vae.nn.normals import LayerHead
 
 
 def as_latent_dims(latent_dims: int | Sequence[int]) -> tuple[int, ...]:
@@ -44,7 +40,22 @@ def hidden_of_layers(hidden: Sequence[int] | Sequence[Sequence[int]], count: int
     return [as_widths("hidden", widths) for widths in each]
 
 
-def normal_networks(
+def check_layer(k: int, above: Tensor | None, latent_dims: Sequence[int]) -> None:
+    """Raise `InputError` unless z_k is a layer given a z_{k+1} `above` it of the right size, or the top, given none."""
+    top = len(latent_dims)
+    if not 1 <= k <= top or (above is None) != (k == top):
+        given = "none" if above is None else "one above it"
+        raise InputError(
+            f"layer {k}",
+            expected=f"a layer from 1 to {top}, given the one above it, or the layer {top} alone",
+            got=f"layer {k} given {given}",
+            hint="a guide for as many layers as the model has",
+        )
+    if above is not None:
+        check_last_dimension(f"z{k + 1}", above, latent_dims[k])
+
+
+def layer_heads(
     what: str,
     given: Sequence[nn.Module] | None,
     inputs: Sequence[int],
@@ -52,7 +63,7 @@ def normal_networks(
     hidden: Sequence[int] | Sequence[Sequence[int]],
     build: Callable[[int, int, tuple[int, ...]], nn.Module],
 ) -> nn.ModuleList:
-    """Return the network below each layer's Normal: those `given`, or from so many `inputs` by `build`.
+    """Return the head of each layer, a `LayerHead` of a network `given`, or of one from so many `inputs` by `build`.
 
     Raises
     ------
@@ -64,7 +75,8 @@ def normal_networks(
         sizes = zip(inputs, latent_dims, widths, strict=True)
         given = [build(before, 2 * size, inner) for before, size, inner in sizes]
     _check_count(what, given, len(latent_dims))
-    return nn.ModuleList([check_kind(what, network, nn.Module, "a module for each layer") for network in given])
+    networks = [check_kind(what, network, nn.Module, "a module for each layer") for network in given]
+    return nn.ModuleList([LayerHead(*each) for each in zip(networks, latent_dims, strict=True)])
 
 
 def _check_count(what: str, given: Any, count: int) -> None:
@@ -78,15 +90,3 @@ def _check_count(what: str, given: Any, count: int) -> None:
 def last_width(hidden: Sequence[int], inputs: int) -> int:
     """Return how many numbers a network of these hidden layers hands its last affine map."""
     return hidden[-1] if hidden else inputs
-
-
-def as_normal(parameters: Tensor, size: int) -> Any:
-    """Return N(m, diag(s)^2) for `parameters` (..., 2 `size`), m and then a, where s = softplus(a) + MINIMUM_SCALE.
-
-    Sønderby et al. (2016) have a softplus too, of the variance. Layer upon layer, an exponential overflows too easily.
-    A unit that only hands on what the layer above says has no noise at its best, so that s falls without end; below
-    the rounding error of m, the KL between two such units is noise.
-    """
-    check_last_dimension("output of a layer's network", parameters, 2 * size)
-    loc, a = parameters.chunk(2, -1)
-    return dist.Normal(loc, softplus(a) + MINIMUM_SCALE).to_event(1)

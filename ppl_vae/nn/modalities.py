@@ -10,7 +10,11 @@ from torch import Tensor, nn
 
 from ppl_vae.core.checks import check_mapping, integer_at_least, one_of
 from ppl_vae.core.errors import InputError, shown, unknown_name
-from ppl_vae.core.shapes import as_shape, batch_size
+from ppl_vae.core.shapes import as_shape
+from ppl_vae.nn import likelihoods
+from ppl_vae.nn.heads import LikelihoodHead
+from ppl_vae.nn.likelihoods import Likelihood
+from ppl_vae.nn.plate import batch_size, data_plate
 
 Shape = int | Sequence[int]
 
@@ -36,7 +40,7 @@ def check_there(names: Iterable[str], batch: Mapping[str, Tensor]) -> None:
             raise unknown_name("modality", name, [other for other in batch if not other.endswith(mask_name(""))])
 
 
-class Modalities:
+class Modalities(nn.Module):
     """Names and shapes of modalities, and the checks on what is given of them.
 
     Parameters
@@ -48,6 +52,7 @@ class Modalities:
     """
 
     def __init__(self, shapes: Mapping[str, Shape], *, masked: bool = True) -> None:
+        super().__init__()
         if not isinstance(shapes, Mapping) or not shapes:
             raise InputError("modalities", expected="a mapping of names to shapes", got=shown(shapes, 60))
         for name in shapes:
@@ -58,6 +63,7 @@ class Modalities:
                 raise InputError("modality", expected=expected, got=shown(name), hint=hint)
         self.shapes = {name: as_shape(f"shape of {name}", shape) for name, shape in shapes.items()}
         self.masked = masked
+        self.wanted = "at least one modality" if masked else "x or a factor"
 
     @property
     def argument_names(self) -> frozenset[str]:
@@ -87,7 +93,7 @@ class Modalities:
         values = {name: tensors[name] for name in self.shapes if name in tensors}
         masks = {name: tensors[mask_name(name)] for name in values if mask_name(name) in tensors}
         for name, mask in masks.items():
-            rows = batch_size(values[name], self.shapes[name], what=name)
+            rows = batch_size(name, values[name], self.shapes[name])
             if mask.dtype != torch.bool or mask.shape != (rows,):
                 got = f"{mask.dtype}, {tuple(mask.shape)}"
                 raise InputError(mask_name(name), expected=f"a boolean mask of shape ({rows},)", got=got)
@@ -95,28 +101,88 @@ class Modalities:
             values[name] = values[name].where(mask.view(-1, *[1] * len(self.shapes[name])), 0)
         return values, masks
 
-    def rows(self, values: Mapping[str, Tensor], size: int | None = None) -> int:
-        """Return B, which all modalities and `size` must agree on where given."""
-        counts = {name: batch_size(value, self.shapes[name], what=name) for name, value in values.items()}
-        if len(set(counts.values())) > 1:
-            told = ", ".join(f"{name} {count}" for name, count in counts.items())
-            raise InputError("modalities", expected="equally many rows", got=told)
-        if not counts and size is None:
-            raise InputError("model", expected=f"one of {', '.join(self.shapes)} to score, or size", got="neither")
-        rows = next(iter(counts.values())) if counts else integer_at_least("size", size, 1)
-        if size is not None and size != rows:
-            raise InputError("size", expected=f"{rows}, the rows of the modalities", got=shown(size))
-        return rows
-
-    def check_values(self, arguments: Mapping[str, Tensor]) -> None:
-        """Raise `InputError` for a datum of which every modality is missing."""
+    def some(self, arguments: Mapping[str, Tensor | None]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """Return modalities and masks as `given` does, or raise `InputError` where a guide was given none."""
         values, masks = self.given(arguments)
+        if not values:
+            raise InputError("guide", expected=self.wanted, got="none", hint=", ".join(self.shapes))
+        return values, masks
+
+    def plate(self, values: Mapping[str, Tensor], size: int | None = None) -> Any:
+        """Return the plate of the data, of as many rows as all modalities and `size` must have where given."""
+        rows = {name: batch_size(name, value, self.shapes[name]) for name, value in values.items()}
+        if len(set(rows.values())) > 1:
+            got = ", ".join(f"{name} {count}" for name, count in rows.items())
+            raise InputError("modalities", expected="equally many rows", got=got)
+        if not rows and size is None:
+            raise InputError("model", expected=f"one of {', '.join(self.shapes)} to score, or size", got="neither")
+        count = next(iter(rows.values())) if rows else size
+        if size is not None and size != count:
+            raise InputError("size", expected=f"{count}, the rows of the modalities", got=shown(size))
+        return data_plate(count)
+
+    def check_values(self, **batch: Tensor) -> None:
+        """Raise `InputError` for a datum of which every modality is missing."""
+        values, masks = self.given(only(batch, self.shapes))
         if not values or len(masks) < len(values):
             return
         none = ~torch.stack(list(masks.values())).any(0)
         if bool(none.any()):
             row = int(none.nonzero()[0])
             raise InputError("modalities", expected="at least one of each datum", got=f"none in row {row}")
+
+    def quantity(self, **batch: Tensor) -> str | None:
+        """Return what the log likelihood of a batch is of, in words; None where nothing can be missing."""
+        if not self.masked:
+            return None
+        values, masks = self.given(only(batch, self.shapes))
+        return f"log p({', '.join(values)}{', those that are there' * bool(masks)})"
+
+
+def likelihood_heads(
+    modalities: Modalities,
+    latent_dim: int | Mapping[str, int],
+    likelihood: Mapping[str, Likelihood | str] | Likelihood | str,
+    *,
+    networks: Mapping[str, nn.Module] | None = None,
+    hidden: Sequence[int] = (200, 200),
+    activation: str = "tanh",
+) -> nn.ModuleDict:
+    """Return p(x_m|z) of each modality, a `LikelihoodHead`.
+
+    Parameters
+    ----------
+    modalities : Modalities
+        Names and shapes.
+    latent_dim : int or mapping of str to int
+        Numbers that a head reads: as many for all, or of each by name.
+    likelihood : Likelihood or str, or mapping of these
+        One of a kind for all, each with parameters of its own, or one for each by name.
+    networks : mapping of str to Module, optional
+        Instead of the default ones, each an `MLP`.
+    hidden, activation
+        Of the default networks.
+
+    Raises
+    ------
+    InputError
+        If a name is unknown, or a likelihood missing.
+    """
+    chosen = likelihood if isinstance(likelihood, Mapping) else dict.fromkeys(modalities.shapes, likelihood)
+    own, given = modalities.of_each("networks", networks), modalities.of_each("likelihood", chosen)
+    of_each: Any = likelihoods.for_each(modalities.shapes, given)
+    heads = nn.ModuleDict()
+    for name, shape in modalities.shapes.items():
+        size = latent_dim if isinstance(latent_dim, int) else latent_dim[name]
+        heads[name] = LikelihoodHead(
+            shape, size, of_each[name], network=own.get(name), hidden=hidden, activation=activation
+        )
+    return heads
+
+
+def masked(distribution: Any, mask: Tensor | None) -> Any:
+    """Return `distribution` where `mask` (B,) is True, or everywhere without one."""
+    return distribution if mask is None else distribution.mask(mask)
 
 
 def factor_latents(factors: Mapping[str, Shape], latent_dims: Mapping[str, int]) -> dict[str, int]:

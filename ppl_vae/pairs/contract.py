@@ -5,8 +5,9 @@ that all data share; or a term that they share, such as a `pyro.factor`, which d
 model observes of the batch is local.
 
 Pyro warns where a guide misses a site; here it is an error that names the site. A program with requirements of its own
-on values, labels in range, say, has a method ``check_values(**batch)`` that raises: it sees all rows, and a recorded
-program never looks at one. What it only wants to say of data that it is trained on is in ``check_training(**batch)``.
+on values, labels in range, say, has a method ``check_values(**batch)`` that raises, or a module in it has: it sees all
+rows, and a recorded program never looks at one. What it only wants to say of data that it is trained on is in
+``check_training(**batch)``.
 """
 
 from __future__ import annotations
@@ -134,8 +135,14 @@ def check_values(pair: Programs, arguments: Mapping[str, Tensor], *, training: b
     observations.check_values(arguments)
     for program in (pair.model, pair.guide):
         for name in ("check_values", "check_training")[: 1 + bool(training)]:
-            if callable(look := getattr(program, name, None)):
+            for look in hooks(program, name):
                 look(**arguments)
+
+
+def hooks(program: nn.Module, name: str) -> list[Callable[..., Any]]:
+    """Return the methods of that name which a program and the modules in it have, its own first."""
+    found = (getattr(module, name, None) for module in program.modules())
+    return [method for method in found if callable(method) and not isinstance(method, nn.Module)]
 
 
 def _few(pair: Programs, arguments: dict[str, Tensor]) -> int:

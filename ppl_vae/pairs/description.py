@@ -13,6 +13,7 @@ from ppl_vae.core.config import describe, is_known, rebuild
 from ppl_vae.core.errors import InputError, PplVaeError, RunError, one_line
 from ppl_vae.core.process import alone
 from ppl_vae.pairs.pair import Pair
+from ppl_vae.pairs.renamed import with_new_buffers
 
 
 def describe_pair(pair: Pair) -> dict[str, Any]:
@@ -54,7 +55,9 @@ def of_sizes(sizes: Mapping[str, list[int]], build: Callable[[], Pair], folder: 
     with alone(), torch.random.fork_rng(devices=[]):
         try:
             with torch.device("meta"):  # shapes without values, which take no memory
-                shapes = {name: list(tensor.shape) for name, tensor in build().state_dict().items()}
+                shapeless = build()
+                shapes = {name: list(tensor.shape) for name, tensor in shapeless.state_dict().items()}
+            sizes = with_new_buffers(shapeless, sizes, shapes)
         except PplVaeError:
             raise
         except Exception:  # a constructor that computes with its tensors: only building it tells
@@ -81,6 +84,7 @@ def load_state(pair: Pair, state: dict[str, Tensor], origin: Path | str) -> None
         If names or shapes differ: `state` belongs to another pair.
     """
     mine = {name: tuple(tensor.shape) for name, tensor in pair.state_dict().items()}
+    state = with_new_buffers(pair, state, pair.state_dict())
     theirs = {name: tuple(tensor.shape) for name, tensor in state.items()}
     if mine != theirs:
         name = sorted(name for name in mine.keys() | theirs.keys() if mine.get(name) != theirs.get(name))[0]

@@ -202,7 +202,7 @@ def fit(
             config["fit"] |= {"device": str(where), "workers": workers.count}
             spent = 0.0
             if folder is not None:
-                state = folder.start(config, runs.environment(where), resume=resume, overwrite=overwrite)
+                state = folder.start(config, runs.environment(where), pair, resume=resume, overwrite=overwrite)
                 if state is not None:
                     folder.restore(state, trainer.restore)
                     spent = folder.seconds

@@ -296,7 +296,7 @@ def test_a_proof_leaves_the_fit_as_it_was(pictures, monkeypatch):
         torch.manual_seed(0)
         encoder = nn.Sequential(nn.Linear(6, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Dropout(0.3), nn.Linear(8, 4))
         pair = ppl_vae.Pair(VAE(6, 2, hidden=(4,)), AmortizedNormal(6, 2, hidden=(4,)))
-        pair.guide.encoder.layers = encoder
+        pair.guide.posterior.network.layers = encoder
         ppl_vae.fit(pair, pictures, epochs=6, batch_size=10, compile="graph", progress=False)
         return pair.state_dict()
 

@@ -119,7 +119,7 @@ def test_an_expert_is_that_of_the_exact_answers():
     pair = exact_pair()
     data = draws(pair, 5)
     for name, expert in exact.experts(data, layers(pair)).items():
-        shift, precision = pair.guide.expert(name, data[name])
+        shift, precision = pair.guide.posterior.experts[name](data[name])
         torch.testing.assert_close(shift, expert.shift)
         torch.testing.assert_close(precision, expert.precision.expand_as(precision))
 
@@ -159,7 +159,7 @@ def test_a_datum_without_any_has_the_prior(join):
 def test_diagonal_precisions_add():
     guide = Experts(SHAPES, L, hidden=(3,))
     data = {name: torch.randn(6, D) for name, D in SHAPES.items()}
-    experts = [guide.expert(name, x) for name, x in data.items()]
+    experts = [guide.posterior.experts[name](x) for name, x in data.items()]
     precision = 1 + sum(A for _, A in experts)
     q = guide.posterior(data, {})
     torch.testing.assert_close(q.variance, 1 / precision)
@@ -171,8 +171,11 @@ def test_an_expert_by_its_mean_is_a_normal_around_it(covariance):
     torch.manual_seed(0)
     guide = Experts(SHAPES, L, hidden=(), covariance=covariance, location="mean").double()
     x, grid = torch.randn(6, 4, dtype=torch.float64), torch.randn(3, 6, L, dtype=torch.float64)
-    _, A = guide.expert("a", x)
-    mean, precision = guide.encoders["a"](x)[..., :L], A if covariance == "full" else torch.diag_embed(A)
+    _, A = guide.posterior.experts["a"](x)
+    mean, precision = (
+        guide.posterior.experts["a"].network(x)[..., :L],
+        A if covariance == "full" else torch.diag_embed(A),
+    )
     expert = torch.distributions.MultivariateNormal(mean, precision_matrix=precision)
     prior = torch.distributions.Normal(0.0, 1.0)
     q = guide.posterior({"a": x}, {})
@@ -231,8 +234,8 @@ class TestPrograms:
         decoder, encoder = MLP(L, 6, (3,)), MLP(6, 2 * L, (3,))
         model = CrossModal(shapes, L, decoders={"b": decoder}, likelihood="normal")
         guide = Experts(shapes, L, encoders={"b": encoder})
-        assert model.decoders["b"] is decoder
-        assert guide.encoders["b"] is encoder
+        assert model.decoders["b"].network is decoder
+        assert guide.posterior.experts["b"].network is encoder
         batch = {"a": torch.randn(5, 4), "b": torch.randn(5, 2, 3)}
         assert Pair(model, guide).log_weights(batch, 2).shape == (2, 5)
         wrong = Experts(shapes, L, encoders={"b": MLP(6, 2 * L + 1)})
@@ -241,11 +244,11 @@ class TestPrograms:
 
     def test_each_modality_learns_its_own_noise(self):
         model = CrossModal({"a": 4, "b": 3}, L, likelihood=Normal("learned"))
-        assert model.likelihoods["a"].log_scale is not model.likelihoods["b"].log_scale
+        assert model.decoders["a"].likelihood.log_scale is not model.decoders["b"].likelihood.log_scale
 
     def test_a_likelihood_for_each(self):
         model = CrossModal({"a": 4, "b": 3}, L, likelihood={"a": "bernoulli", "b": "normal-decoder"})
-        assert isinstance(model.likelihoods["a"], likelihoods.Bernoulli)
+        assert isinstance(model.decoders["a"].likelihood, likelihoods.Bernoulli)
         assert model.decode(torch.zeros(2, L), "b").event_shape == (3,)
 
 

@@ -21,7 +21,7 @@ from ppl_vae.data import from_tensors, given_labels, given_quadrants, hidden_pix
 from ppl_vae.evaluation.annealing.sandwich import sandwich
 from ppl_vae.guides import ConditionalNormal
 from ppl_vae.models import CVAE
-from ppl_vae.nn import likelihoods
+from ppl_vae.nn import ConditionalPrior, likelihoods
 from ppl_vae.nn.conditioning import Condition
 from ppl_vae.nn.conv import ConvDecoder
 from ppl_vae.nn.mlp import MLP
@@ -49,10 +49,10 @@ def affine_pair(prior, kind, scale=0.7):
     for parameter in pair.model.parameters():
         parameter.data.normal_(std=0.5)
     if prior == "conditional":  # narrower than the guide, for all conditions
-        net = pair.model.prior_network.layers[-1]
+        net = pair.model.prior.network.layers[-1]
         net.weight.data *= 0.3
         net.bias.data[L:] = -0.5
-    last = pair.guide.normal.encoder.layers[-1]
+    last = pair.guide.posterior.network.layers[-1]
     last.weight.data[:L] *= 0.3
     last.weight.data[L:] = 0
     last.bias.data[L:] = 0.3
@@ -65,11 +65,11 @@ def code(kind, c):
 
 def mixing(pair, kind, c, scale=0.7):
     """W S(c), b(c) and s of p(x|c) = N(b(c), W S(c)^2 W' + s^2 I), read off the parameters."""
-    layer, given = pair.model.decoder.layers[-1], code(kind, c)
+    layer, given = pair.model.decode.network.layers[-1], code(kind, c)
     W, U = layer.weight[:, :L], layer.weight[:, L:]
     mean, spread = torch.zeros(len(c), L, dtype=F64), torch.ones(len(c), L, dtype=F64)
-    if pair.model.prior_kind == "conditional":
-        net = pair.model.prior_network.layers[-1]
+    if isinstance(pair.model.prior, ConditionalPrior):
+        net = pair.model.prior.network.layers[-1]
         mean, log_spread = (given @ net.weight.T + net.bias).chunk(2, -1)
         spread = log_spread.exp()
     return (W * spread[:, None]).detach(), (mean @ W.T + given @ U.T + layer.bias).detach(), scale
@@ -165,7 +165,7 @@ def test_annealing_agrees_with_the_exact_value():
 
 def expected_distortion(pair, kind, x, c, q, scale=0.7):
     """E_q[log p(x|z, c)] of an affine decoder: -1/2 [D log 2 pi s^2 + (|x - W m - U c - b|^2 + tr(W C W')) / s^2]."""
-    layer = pair.model.decoder.layers[-1]
+    layer = pair.model.decode.network.layers[-1]
     W, U = layer.weight[:, :L].detach(), layer.weight[:, L:].detach()
     residual = x - q.mean @ W.T - code(kind, c) @ U.T - layer.bias.detach()
     squares = residual.square().sum(-1) + (q.variance * W.square().sum(0)).sum(-1)
@@ -234,8 +234,8 @@ def test_networks_of_one_s_own():
         CVAE(48, L, num_classes=C, prior="conditional", decoder=decoder, prior_network=prior),
         ConditionalNormal(48, L, num_classes=C, encoder=encoder),
     )
-    assert pair.model.decoder is decoder
-    assert pair.model.prior_network is prior
+    assert pair.model.decode.network is decoder
+    assert pair.model.prior.network is prior
     c = torch.arange(C)
     x = pair.generate(c=c)["x"]
     assert x.shape == (C, 48)
@@ -497,4 +497,4 @@ def test_the_command_line(tmp_path, capsys):
     assert "Left out" not in page
     run = ppl_vae.load(folder)
     assert isinstance(run.pair.model, CVAE)
-    assert run.pair.model.prior_kind == "conditional"
+    assert run.isinstance(pair.model.prior, ConditionalPrior)

@@ -34,7 +34,7 @@ def make(latent_dims=SIZES, hidden=(), seed=0, factors=FACTORS):
 def broad(pair):
     """The pair with posteriors that depend on data and are broader than the prior, so that weights are bounded."""
     for normal in (pair.guide.of_x, *pair.guide.of_factor.values()):
-        (layer,) = normal.encoder.layers
+        (layer,) = normal.network.layers
         with torch.no_grad():
             layer.weight.mul_(0.2)
             layer.weight[normal.latent_dim :] = 0.0
@@ -56,13 +56,13 @@ def joint(model):
         law = JointGaussian.root(site, mean) if law is None else law.child(site, {}, mean, 1.0)
     start = 0
     columns = {}
-    weight, bias = (p.detach() for p in model.decoders["x"].parameters())
+    weight, bias = (p.detach() for p in model.decoders["x"].network.parameters())
     for site, size in model.latents.items():
         columns[site] = weight[:, start : start + size]
         start += size
     law = law.child("x", columns, bias, S)
     for name in ("pose", "view"):
-        weight, bias = (p.detach() for p in model.decoders[name].parameters())
+        weight, bias = (p.detach() for p in model.decoders[name].network.parameters())
         law = law.child(name, {f"z_{name}": weight}, bias, S)
     return law
 
@@ -149,7 +149,7 @@ def test_log_p_of_factors_given_x_is_exact():
 
 def expected_log_p(pair, name, moments, value):
     """E_q[log N(y; W z + b, S^2)] = log N(y; W m + b, S^2) - tr(W C W') / 2 S^2."""
-    weight, bias = pair.model.decoders[name].parameters()
+    weight, bias = pair.model.decoders[name].network.parameters()
     sites = pair.model.latents if name == "x" else [f"z_{name}"]
     mean = torch.cat([moments[site][0] for site in sites], -1)
     variance = torch.cat([moments[site][1] for site in sites], -1).square()
@@ -218,7 +218,7 @@ def test_leaks_are_those_of_the_matrix():
     pair = make({"a": 1, "b": 1}, factors={"a": 1, "b": 1})
     matrix = torch.zeros(6, 2, dtype=torch.float64)
     matrix[:2] = torch.tensor([[1.0, 0.05], [0.2, 2.0]])
-    pair.model.decoders["x"] = Mixing(matrix)
+    pair.model.decoders["x"].network = Mixing(matrix)
     random = torch.Generator().manual_seed(0)
     z = {site: torch.randn(500, 1, generator=random, dtype=torch.float64) for site in ("z_a", "z_b")}
     found = factor_walks(pair.decode, z, lambda decoded: {"a": decoded["x"][:, :1], "b": decoded["x"][:, 1:2]}, steps=3)
@@ -237,7 +237,7 @@ def test_nothing_leaks_where_nothing_is_shared():
     pair = make({"a": 1, "b": 1}, factors={"a": 1, "b": 1})
     matrix = torch.zeros(6, 2, dtype=torch.float64)
     matrix[:2] = torch.eye(2)
-    pair.model.decoders["x"] = Mixing(matrix)
+    pair.model.decoders["x"].network = Mixing(matrix)
     z = {site: torch.randn(20, 1, dtype=torch.float64) for site in ("z_a", "z_b")}
     found = factor_walks(pair.decode, z, lambda decoded: {"a": decoded["x"][:, 0], "b": decoded["x"][:, 1]})
     torch.testing.assert_close(found.changes, torch.eye(2, dtype=torch.float64))
@@ -266,7 +266,7 @@ def test_bad_settings(change, message):
 def test_each_factor_learns_its_own_noise():
     noise = Normal("learned")
     model = Disentangled(6, {"a": 2, "b": 2}, {"a": 1, "b": 1}, likelihood=noise, factor_likelihood=noise)
-    scales = [noise.log_scale, *(model.likelihoods[name].log_scale for name in ("x", "a", "b"))]
+    scales = [noise.log_scale, *(model.decoders[name].likelihood.log_scale for name in ("x", "a", "b"))]
     assert len({id(scale) for scale in scales}) == 4
 
 

@@ -29,10 +29,10 @@ from ppl_vae import Pair, zoo
 from ppl_vae.core.errors import InputError, PairError
 from ppl_vae.core.process import isolated
 from ppl_vae.guides import AmortizedNormal, BottomUp, Ladder, TopDown
-from ppl_vae.guides.ladder import merge
 from ppl_vae.models import VAE, Hierarchical
 from ppl_vae.nn.conv import ConvEncoder
 from ppl_vae.nn.mlp import MLP
+from ppl_vae.nn.normals import product as merge
 from ppl_vae.objectives import ELBO
 from ppl_vae.pairs import sites as traces
 
@@ -143,14 +143,14 @@ def tree(latent_dims, x_dim=6):
     model = linear_model(latent_dims, x_dim).double()
     generator = torch.Generator().manual_seed(2)
     W, _ = torch.linalg.qr(torch.randn(x_dim, latent_dims[0], generator=generator, dtype=F64))
-    decoder = model.decoder.layers[-1]
+    decoder = model.decode.network.layers[-1]
     decoder.weight.data.copy_(W)
     decoder.bias.data.copy_(0.3 * torch.randn(x_dim, generator=generator, dtype=F64))
     for network, size, above in zip(model.conditionals, latent_dims, latent_dims[1:], strict=False):
         V = torch.zeros(size, above, dtype=F64)
         V[torch.arange(size), torch.arange(size) % above] = 0.7 + 0.5 * torch.rand(size, generator=generator, dtype=F64)
         network.set(V, 0.3 * torch.randn(size, generator=generator, dtype=F64), torch.full((size,), 0.7))
-    model.likelihood.log_scale.data.fill_(NOISE).log_()
+    model.decode.likelihood.log_scale.data.fill_(NOISE).log_()
     return model
 
 
@@ -164,7 +164,7 @@ def test_the_bound_of_a_ladder_reaches_the_exact_log_p_x_after_training(latent_d
         torch.manual_seed(0)
         pair = Pair(model, Ladder(model, hidden=()))
     for one in (exactly, pair):  # what x says is at first equally sharp for all x
-        for network, size in zip(one.guide.evidence_networks, latent_dims, strict=True):
+        for network, size in zip(one.guide.evidence.networks, latent_dims, strict=True):
             network.layers[-1].weight.data[size:] = 0
     batch = data_of(pair, 300)
     with torch.no_grad():  # the family holds the posterior
@@ -188,7 +188,7 @@ def test_the_bound_of_a_ladder_reaches_the_exact_log_p_x_after_training(latent_d
 def test_a_unit_that_only_hands_on_what_is_above_costs_nothing():
     """Its noise vanishes, and what is left of its KL must not be rounding errors."""
     pair = linear_pair("ladder", (2, 2)).float()
-    pair.model.conditionals[0].a.data.fill_(-60.0)
+    pair.model.conditionals[0].network.a.data.fill_(-60.0)
     batch = data_of(pair)
     ELBO().differentiable_loss(*pair.programs(), **batch).backward()
     assert all(parameter.grad.isfinite().all() for parameter in pair.parameters())
@@ -326,7 +326,7 @@ def test_by_name(guide):
     spec = ppl_vae.data.load("digits").spec
     pair = zoo.build("hierarchical", spec, latent_dims=(4, 3, 2), hidden=((9, 8), (7,), ()), guide=guide)
     assert pair.model.latent_dims == (4, 3, 2)
-    assert [len(network.layers) for network in pair.model.conditionals] == [3, 1]
+    assert [len(head.network.layers) for head in pair.model.conditionals] == [3, 1]
     with pytest.raises(InputError, match="guide: expected one of bottom-up, ladder, top-down; got 'sideways'"):
         zoo.build("hierarchical", spec, guide="sideways")
 

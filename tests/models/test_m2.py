@@ -34,7 +34,7 @@ from ppl_vae import Pair, PairError
 from ppl_vae.exact import Enumeration, quadrature
 from ppl_vae.guides import AmortizedMixture, AmortizedNormal, StackedMixture
 from ppl_vae.models import M1M2, M2, VAE
-from ppl_vae.nn import likelihoods
+from ppl_vae.nn import InferredLabels, likelihoods
 from ppl_vae.nn.mlp import MLP
 from ppl_vae.objectives import ELBO, IWELBO, Renyi, ReweightedWakeSleep
 
@@ -89,7 +89,7 @@ def test_the_kl_of_each_class_in_closed_form(K, given):
 def test_wake_sleep_weighs_the_classes_that_a_label_leaves(given):
     """Model by log sum_y mean_k w_yk, guide by these weights, with draws held fixed; a label leaves one class."""
     pair, x, K, given = pair_of(ALPHA), pictures(), 4, GIVEN[given]
-    noise, log_q = noise_of(given, K, 5), run(pair.guide.classifier, x).log_softmax(-1)
+    noise, log_q = noise_of(given, K, 5), run(pair.guide.classifier.network, x).log_softmax(-1)
     truth, gradient_of = torch.zeros((), dtype=F64), torch.zeros((), dtype=F64)
     for b in range(B):
         label, log_w, own = known(given, b), [], []
@@ -121,7 +121,7 @@ def test_pyro_s_own_objective_gives_the_same(given):
 def test_alpha_weighs_the_labels_alone(given):
     given, x = GIVEN[given], pictures()
     data, pairs = {"x": x} | given, [pair_of(alpha) for alpha in (0.0, 5.0)]
-    log_q = run(pairs[0].guide.classifier, x).log_softmax(-1)
+    log_q = run(pairs[0].guide.classifier.network, x).log_softmax(-1)
     labels = [(b, label) for b in range(B) if (label := known(given, b)) is not None]
     term = sum((log_q[b, label] for b, label in labels), torch.zeros((), dtype=F64))
     for objective in (ELBO(), ELBO(2), IWELBO(3), IWELBO(3, "stl"), ReweightedWakeSleep(3)):
@@ -138,17 +138,19 @@ def test_alpha_weighs_the_labels_alone(given):
 
 @pytest.mark.parametrize("objective", [ELBO(), ELBO(3), IWELBO(3), ReweightedWakeSleep(3)])
 def test_a_term_of_the_guide_s_own_is_averaged_over_the_classes(objective):
-    class Leaning(AmortizedMixture):
-        def sample_y(self, *args):
-            y = super().sample_y(*args)
+    class Leaning(InferredLabels):
+        def sample(self, *args):
+            y = super().sample(*args)
             pyro.factor("leaning", 0.3 * y.to(F64), has_rsample=True)
             return y
 
     pair, x = pair_of(), pictures()
-    leaning = Pair(pair.model, Leaning(D, L, C, hidden=HIDDEN).to(F64))
+    leaning = Pair(pair.model, AmortizedMixture(D, L, C, hidden=HIDDEN).to(F64))
+    leaning.guide.label = Leaning(C).to(F64)
+    leaning.guide.posterior.condition = leaning.guide.label
     leaning.load_state_dict(pair.state_dict())
     plain, found = (once(each, objective, {"x": x}, seed=2) for each in (pair, leaning))
-    term = 0.3 * (run(pair.guide.classifier, x).softmax(-1) @ torch.arange(C, dtype=F64)).sum()
+    term = 0.3 * (run(pair.guide.classifier.network, x).softmax(-1) @ torch.arange(C, dtype=F64)).sum()
     torch.testing.assert_close(found[0], plain[0] + term.detach(), **SAME)
     torch.testing.assert_close(found[1], plain[1] + gradients(pair, term), **SAME)
 
@@ -159,7 +161,7 @@ def test_a_term_of_the_guide_s_own_is_averaged_over_the_classes(objective):
 def wide_pair(alpha=ALPHA, **guide):
     """A pair of one latent whose guide is wider than its posteriors, so that weights have a variance."""
     pair = pair_of(alpha, latent_dim=1, **guide)
-    last = pair.guide.normal.encoder.layers[-1]
+    last = pair.guide.posterior.network.layers[-1]
     last.weight.data *= 0.2
     last.bias.data = torch.tensor([0.0, 0.2], dtype=F64)
     return pair
@@ -286,7 +288,7 @@ def test_a_known_label_is_the_class_of_what_is_generated_and_decoded(classes):
     assert len(drawn_y[~some].unique()) == C
     z = torch.randn(1, L, dtype=F64).expand(C, L)
     means = pair.decode({"z": z}, y=torch.arange(C))["x"]
-    wanted = torch.stack([run(pair.model.decoder, beside(z[0], k)).sigmoid() for k in range(C)])
+    wanted = torch.stack([run(pair.model.decode.network, beside(z[0], k)).sigmoid() for k in range(C)])
     torch.testing.assert_close(means, wanted.detach(), **SAME)
     torch.manual_seed(0)
     reconstructed = pair.reconstruct({"x": pictures(), "y": Y})["x"]
@@ -357,19 +359,21 @@ def test_the_stack_is_the_sum_over_classes(K, given):
     noise1 = torch.empty((K, B, L1), dtype=F64).normal_()
     enumerated = "y" not in given or "labelled" in given
     noise2 = torch.empty((C, K, B, L) if enumerated else (K, B, L), dtype=F64).normal_().expand(C, K, B, L)
-    loc1, log_scale1 = run(guide.m1.encoder, x).chunk(2, -1)
+    loc1, log_scale1 = run(guide.m1.posterior.network, x).chunk(2, -1)
     z1 = loc1 + log_scale1.exp() * noise1
-    log_q_y = run(guide.m2.classifier, z1).log_softmax(-1)
-    logits = run(model.m1.decoder, z1)
+    log_q_y = run(guide.m2.classifier.network, z1).log_softmax(-1)
+    logits = run(model.m1.decode.network, z1)
     log_p_x = -nn.functional.binary_cross_entropy_with_logits(logits, x.expand_as(logits), reduction="none").sum(-1)
     total = (log_p_x - normal(z1, loc1, log_scale1)).sum() / K
     for b in range(B):
         for k in range(K):
             label = known(given, b)
             for y in range(C) if label is None else [label]:
-                loc, log_scale = run(guide.m2.normal.encoder, beside(z1[k, b], y)).chunk(2, -1)
+                loc, log_scale = run(guide.m2.posterior.network, beside(z1[k, b], y)).chunk(2, -1)
                 z2 = loc + log_scale.exp() * noise2[y, k, b]
-                log_p = normal(z1[k, b], run(model.m2.decoder, beside(z2, y)), torch.tensor(0.5, dtype=F64).log())
+                log_p = normal(
+                    z1[k, b], run(model.m2.decode.network, beside(z2, y)), torch.tensor(0.5, dtype=F64).log()
+                )
                 term = log_p + normal(z2, zero, zero) - normal(z2, loc, log_scale) - math.log(C)
                 log_q = log_q_y[k, b, y]
                 total = total + (term + ALPHA * log_q if label is not None else log_q.exp() * (term - log_q)) / K
@@ -429,9 +433,9 @@ class Whole(nn.Module):
 def test_networks_of_one_s_own_get_the_class_beside(given):
     pair, data = pair_of(), {"x": pictures()} | GIVEN[given]
     whole = Pair(
-        M2(D, L, C, decoder=Whole(pair.model.decoder)),
+        M2(D, L, C, decoder=Whole(pair.model.decode.network)),
         AmortizedMixture(
-            D, L, C, alpha=ALPHA, classifier=pair.guide.classifier, encoder=Whole(pair.guide.normal.encoder)
+            D, L, C, alpha=ALPHA, classifier=pair.guide.classifier.network, encoder=Whole(pair.guide.posterior.network)
         ),
     ).to(F64)
     for objective in (ELBO(), ELBO(2), IWELBO(3)):

@@ -231,7 +231,7 @@ def test_ppca_set_parameters():
 def test_vae_joint_density_by_hand():
     model = VAE(D, L, hidden=(5,)).double()
     x, z = torch.randint(2, (4, D)).to(F64), torch.randn(4, L, dtype=F64)
-    h = model.decoder(z).detach().numpy()
+    h = model.decode.network(z).detach().numpy()
     by_hand = scipy.stats.norm.logpdf(z).sum(-1) + scipy.stats.bernoulli(scipy.special.expit(h)).logpmf(x).sum(-1)
     np.testing.assert_allclose(log_density(model, {"x": x}, z).detach().numpy(), by_hand, rtol=1e-10)
 
@@ -256,8 +256,8 @@ def test_vae_reads_the_decoder_s_output_parameter_by_parameter(x_shape):
 
 def test_vae_takes_names_and_modules():
     model = VAE(D, L, likelihood="normal-learned", activation="relu", hidden=(3,))
-    assert "likelihood.log_scale" in dict(model.named_parameters())
-    assert [layer.out_features for layer in model.decoder.layers[::2]] == [3, D]
+    assert "decode.likelihood.log_scale" in dict(model.named_parameters())
+    assert [layer.out_features for layer in model.decode.network.layers[::2]] == [3, D]
     own = torch.nn.Linear(L, LEVELS * D)
     assert VAE(D, L, likelihood=likelihoods.Categorical(LEVELS), decoder=own)(size=2).shape == (2, D)
 

@@ -60,7 +60,7 @@ def test_a_known_label_is_a_point():
 @pytest.mark.parametrize("hidden", [-1, C, 10**9])
 def test_what_is_hidden_is_not_looked_at(hidden):
     labels, logits, y = PartialLabels(C), torch.randn(B, C), Y.where(SOME, hidden)
-    labels.check_partial(y, SOME)
+    labels.check_values(y=y, labelled=SOME)
     assert torch.equal(labels.known(logits, y, SOME), labels.known(logits, Y, SOME))
     assert torch.equal(labels.log_prob(logits, y, SOME), labels.log_prob(logits, Y, SOME))
 
@@ -314,7 +314,7 @@ def test_by_name(name, classes):
     pair = zoo.build(name, data.spec, latent_dim=2, hidden=(4,), classes=classes, alpha=2.0, covariance="full")
     pair.check(data.train)
     guide = pair.guide if name == "m2" else pair.guide.m2
-    assert (guide.alpha, guide.labels.size, guide.how) == (2.0, 5, classes)
+    assert (guide.label.alpha, guide.label.size, guide.label.how) == (2.0, 5, classes)
     for given in GIVEN["x only"], {"y": data.test["y"]}:
         assert pair.log_weights({"x": data.test["x"]} | given, 2).shape == (2, data.test.size)
 

@@ -14,11 +14,13 @@ from torch import Tensor
 
 from ppl_vae.core import files
 from ppl_vae.core.errors import InputError, RunError, one_line
+from ppl_vae.pairs.pair import Pair
 from ppl_vae.training.distributed.workers import Workers
 from ppl_vae.training.run_folder import checksums
 from ppl_vae.training.run_folder.files import columns_to_csv, model_to_bytes
 from ppl_vae.training.run_folder.run import read_config
 from ppl_vae.training.run_folder.schema import CHECKPOINT, checked
+from ppl_vae.training.run_folder.upgrade import upgraded_checkpoint, upgraded_config
 
 #: Files of a run, by the order in which they are removed where another one takes its place.
 FILES = (
@@ -50,9 +52,15 @@ class RunFolder:
             self._lock = None
 
     def start(
-        self, config: dict[str, Any], environment: dict[str, Any], *, resume: bool = False, overwrite: bool = False
+        self,
+        config: dict[str, Any],
+        environment: dict[str, Any],
+        pair: Pair,
+        *,
+        resume: bool = False,
+        overwrite: bool = False,
     ) -> dict[str, Any] | None:
-        """Enter the folder; return the state to resume from, or None for a fresh start.
+        """Enter the folder for a fit of `pair`; return the state to resume from, or None for a fresh start.
 
         A folder without an epoch holds no run: a fresh start takes its place.
 
@@ -64,24 +72,24 @@ class RunFolder:
             If it cannot be written to or its files are broken.
         """
         state, self.seconds = self.workers.first(
-            lambda: (self._enter(config, environment, resume, overwrite), self.seconds)
+            lambda: (self._enter(config, environment, pair, resume, overwrite), self.seconds)
         )
         return state
 
     def _enter(
-        self, config: dict[str, Any], environment: dict[str, Any], resume: bool, overwrite: bool
+        self, config: dict[str, Any], environment: dict[str, Any], pair: Pair, resume: bool, overwrite: bool
     ) -> dict[str, Any] | None:
         files.make_folder(self.path)
         self._lock = files.lock(self.path)  # before the first look: another fit may be about to enter
         files.remove_partial(self.path)
         if os.path.lexists(self.path / "config.json"):
             if resume:
-                state, old = self._read_state(), read_config(self.path)
+                state, old = self._read_state(), upgraded_config(read_config(self.path), pair)
                 difference = _difference(old, config)
                 if difference is None:
                     if state is not None:
                         self.seconds = float((old.get("step") or {}).get("seconds", 0.0))
-                        return state
+                        return upgraded_checkpoint(state, pair)
                 elif state is not None and state["history"]:
                     where, was, now = difference
                     raise InputError(

@@ -27,6 +27,7 @@ from ppl_vae.core.checks import as_path, check_like
 from ppl_vae.core.errors import InputError, RunError, one_line
 from ppl_vae.pairs.description import load_state, rebuild_pair
 from ppl_vae.pairs.pair import Pair, as_pair
+from ppl_vae.pairs.renamed import renamed
 from ppl_vae.training.run_folder import checksums
 from ppl_vae.training.run_folder.files import History, columns_from_csv, model_from_bytes
 from ppl_vae.training.run_folder.schema import CONFIG, ENVIRONMENT, EVALUATIONS, checked
@@ -150,9 +151,11 @@ def read(
     if verify:
         about = [name for name in ("environment.json", "evaluation.json") if (folder / name).exists()]
         checksums.check(folder, contents | {name: files.read_bytes(folder / name) for name in about})
-    if {name: list(tensor.shape) for name, tensor in state.items()} != config["pair"]["state"]:
-        raise RunError(f"{folder}: expected parameters of the sizes in config.json; got others; try another copy of it")
     pair = build(config, folder)
+    if renamed(pair, {name: list(tensor.shape) for name, tensor in state.items()}) != renamed(
+        pair, config["pair"]["state"]
+    ):
+        raise RunError(f"{folder}: expected parameters of the sizes in config.json; got others; try another copy of it")
     load_state(pair, state, folder)
     pair.eval()
     return Run(pair, config, copy if history is None else history, folder, timing)

@@ -52,7 +52,7 @@ def test_active_units_are_those_whose_posterior_mean_moves_with_the_data():
         parameter.data.zero_()
     x = torch.randint(2, (2000, 3), generator=torch.Generator().manual_seed(0)).double()
     variance = x.var(0)
-    first, second = (network.layers[-1] for network in pair.guide.networks)
+    first, second = (head.network.layers[-1] for head in pair.guide.networks)
     first.weight.data[:3] = torch.eye(3)
     second.weight.data[:3] = torch.diag(torch.tensor([0.02, 0.005, 1.0]).div(variance).sqrt())
     uses = layer_use(pair, {"x": x}, num_draws=2)
@@ -65,7 +65,7 @@ def test_active_units_are_those_whose_posterior_mean_moves_with_the_data():
 def test_information_by_brute_force():
     """I = E[log q(z|x_n) - log (1/N) sum_m q(z|x_m)], the densities SciPy's."""
     pair = Pair(VAE(D, 2, hidden=()), AmortizedNormal(D, 2, hidden=())).double()
-    pair.guide.encoder.layers[-1].weight.data[:2] *= 4
+    pair.guide.posterior.network.layers[-1].weight.data[:2] *= 4
     batch = {"x": PAIRS["vae-bernoulli"].batch(60)["x"].double()}
     (use,) = layer_use(pair, batch, num_draws=2, seed=7)
     with torch.no_grad():
@@ -101,7 +101,7 @@ def test_information_of_a_layer_that_depends_on_a_draw_alone_lies_between_the_tw
     pair = Pair(Hierarchical(2, (1, 1), hidden=()), TopDown(2, (1, 1), hidden=())).double()
     for parameter in pair.guide.parameters():
         parameter.data.zero_()
-    first = pair.guide.networks[0].layers[-1]
+    first = pair.guide.networks[0].network.layers[-1]
     first.weight.data[0, 2], first.bias.data[1] = 1.0, -6.0
     batch = {"x": torch.randint(2, (100, 2), generator=torch.Generator().manual_seed(0)).double()}
     below, above = layer_use(pair, batch, num_draws=5)
@@ -129,7 +129,7 @@ def collapsed(gain=2.0, scale=0.5, slope=1.5, noise=0.1, N=40):
     model = Hierarchical(1, (1, 1), hidden=(), likelihood="normal").double()
     for parameter in model.conditionals.parameters():
         parameter.data.zero_()
-    last = model.conditionals[0].layers[-1]
+    last = model.conditionals[0].network.layers[-1]
     last.weight.data[0, 0], last.bias.data[1] = slope, math.log(math.expm1(noise - 1e-4))
     return Pair(model, Collapsed(model, gain, scale)), {"x": torch.tensor([[-1.0], [1.0]] * (N // 2)).double()}
 
@@ -194,7 +194,7 @@ def test_a_prior_that_knows_the_datum_bounds_no_information():
 def test_units_in_use_are_those_with_a_kl(covariance):
     """By the formula for Normals, to one side and the other of 0.01 nats; a full covariance by its marginals."""
     pair = Pair(VAE(D, 3, hidden=()), AmortizedNormal(D, 3, hidden=(), covariance=covariance)).double()
-    last = pair.guide.encoder.layers[-1]
+    last = pair.guide.posterior.network.layers[-1]
     for parameter in pair.guide.parameters():
         parameter.data.zero_()
     last.bias.data[:3] = torch.tensor([0.15, 0.13, 0.0])  # KLs of 0.0113, 0.0085 and 0
@@ -345,8 +345,8 @@ def test_reconstructions_from_upper_layers():
     top = reconstruct_from(pair, repeated, ["z2"])["x"]
     both = reconstruct_from(pair, repeated, ["z1", "z2"])["x"]
     q = posterior_of(pair, "top-down", x)
-    decoder, (above,) = pair.model.decoder.layers[-1], pair.model.conditionals
-    V, a, _ = above.layer()
+    decoder, (above,) = pair.model.decode.network.layers[-1], pair.model.conditionals
+    V, a, _ = above.network.layer()
     z1 = {"top": q.marginal("z2").mean @ V.T + a, "both": q.marginal("z1").mean}
     for name, found in (("top", top), ("both", both)):
         wanted = (z1[name] @ decoder.weight.T + decoder.bias)[0]

@@ -149,7 +149,7 @@ def test_exposure_multiplies_the_mean():
     torch.manual_seed(0)
     model = CountVAE((3, 2), 2, hidden=(4,), likelihood="poisson")
     z, e = torch.randn(7, 5, 2), torch.tensor([0.1, 1.0, 3.0, 10.0, 1e3])
-    rate = model.decoder(z).exp().unflatten(-1, (3, 2))
+    rate = model.decode.network(z).exp().unflatten(-1, (3, 2))
     torch.testing.assert_close(model.decode(z, e).mean, rate * e[:, None, None])
     wide = CountVAE((3, 2), 2, hidden=(4,), likelihood="negative-binomial-decoder")
     one, many = (wide.decode(z, e * factor).base_dist for factor in (1.0, 7.0))
@@ -160,8 +160,8 @@ def test_exposure_multiplies_the_mean():
 def test_gamma_rates_over_an_exposure_are_negative_binomial():
     """z -> rate by a decoder of no slope: p(x|e) is then the likelihood at e times the rate, whatever z."""
     model = CountVAE(1, 1, hidden=(), likelihood=likelihoods.NegativeBinomial(0.4)).double()
-    model.decoder.layers[0].weight.data.zero_()
-    model.decoder.layers[0].bias.data.fill_(np.log(2.5))
+    model.decode.network.layers[0].weight.data.zero_()
+    model.decode.network.layers[0].bias.data.fill_(np.log(2.5))
     x, e = torch.tensor([[3.0], [0.0], [9.0]], dtype=F64), torch.tensor([0.5, 1.0, 4.0], dtype=F64)
     pair = ppl_vae.Pair(model, CountNormal(1, 1, hidden=(4,)).double())
     found = ppl_vae.log_likelihood(pair, {"x": x, "exposure": e}, method="prior", num_particles=10)
