@@ -16,9 +16,8 @@ def current_names(module: nn.Module, names: Iterable[str]) -> dict[str, str | No
     found: dict[str, str | None] = {name: name for name in names}
     own = module.state_dict().keys()
     for path, part in module.named_modules():
-        rules = [
-            rule for cls in type(part).__mro__ for rule in PARAMETERS.get(f"{cls.__module__}.{cls.__qualname__}", ())
-        ]
+        classes = [f"{cls.__module__}.{cls.__qualname__}" for cls in type(part).__mro__]
+        rules = [rule for cls in classes for rule in PARAMETERS.get(cls, ())]
         prefix = f"{path}." if path else ""
         for name in [name for name in found if name.startswith(prefix) and name not in own]:
             for old, new in rules:

@@ -32,6 +32,7 @@ from ppl_vae.training.options import DTYPES, Options, check_device, find_device
 from ppl_vae.training.run_folder import run as runs
 from ppl_vae.training.run_folder.folder import RunFolder, first_difference, short
 from ppl_vae.training.run_folder.run import Run
+from ppl_vae.training.run_folder.upgrade import upgraded_checkpoint
 from ppl_vae.training.trainer import Trainer
 
 
@@ -204,7 +205,7 @@ def fit(
             if folder is not None:
                 state = folder.start(config, runs.environment(where), pair, resume=resume, overwrite=overwrite)
                 if state is not None:
-                    folder.restore(state, trainer.restore)
+                    folder.restore(state, lambda state: trainer.restore(upgraded_checkpoint(state, pair)))
                     spent = folder.seconds
                     if trainer.epoch > options.epochs:
                         done = f"at least the {trainer.epoch} that are done"

@@ -497,4 +497,4 @@ def test_the_command_line(tmp_path, capsys):
     assert "Left out" not in page
     run = ppl_vae.load(folder)
     assert isinstance(run.pair.model, CVAE)
-    assert run.isinstance(pair.model.prior, ConditionalPrior)
+    assert isinstance(run.pair.model.prior, ConditionalPrior)

@@ -20,7 +20,7 @@ from ppl_vae.training.run_folder import checksums
 from ppl_vae.training.run_folder.files import columns_to_csv, model_to_bytes
 from ppl_vae.training.run_folder.run import read_config
 from ppl_vae.training.run_folder.schema import CHECKPOINT, checked
-from ppl_vae.training.run_folder.upgrade import upgraded_checkpoint, upgraded_config
+from ppl_vae.training.run_folder.upgrade import upgraded_config
 
 #: Files of a run, by the order in which they are removed where another one takes its place.
 FILES = (
@@ -89,7 +89,7 @@ class RunFolder:
                 if difference is None:
                     if state is not None:
                         self.seconds = float((old.get("step") or {}).get("seconds", 0.0))
-                        return upgraded_checkpoint(state, pair)
+                        return state
                 elif state is not None and state["history"]:
                     where, was, now = difference
                     raise InputError(

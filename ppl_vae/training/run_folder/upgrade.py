@@ -13,14 +13,14 @@ from ppl_vae.pairs.renamed import places, with_new_buffers
 def upgraded_config(config: dict[str, Any], pair: Pair) -> dict[str, Any]:
     """Return the settings of a run of `pair` as this version would write them."""
     state = with_new_buffers(pair, config["pair"]["state"], describe_pair(pair)["state"])
-    return {name: current(section) for name, section in config.items()} | {
-        "pair": current(config["pair"]) | {"state": state}
-    }
+    return current(config | {"pair": config["pair"] | {"state": state}})
 
 
 def upgraded_checkpoint(checkpoint: dict[str, Any], pair: Pair) -> dict[str, Any]:
     """Return a checkpoint of `pair` as this version would write it: its parameters may have come in another order."""
     own, best = pair.state_dict(), checkpoint["best"]
+    if own.keys() == checkpoint["model"].keys():
+        return checkpoint
     optimizer, order = checkpoint["optimizer"], places(pair, checkpoint["model"])
     moved = {now: optimizer["state"][old] for now, old in enumerate(order) if old in optimizer["state"]}
     return checkpoint | {

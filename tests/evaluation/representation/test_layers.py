@@ -86,8 +86,8 @@ def test_information_is_that_of_the_index_at_most(scale, wanted):
     pair = Pair(Hierarchical(2, (2, 2), hidden=()), BottomUp(2, (2, 2), hidden=())).double()
     for parameter in pair.guide.parameters():
         parameter.data.zero_()
-    for network in pair.guide.networks:
-        network.layers[-1].weight.data[:2] = scale**0.5 * torch.eye(2)
+    for head in pair.guide.networks:
+        head.network.layers[-1].weight.data[:2] = scale**0.5 * torch.eye(2)
     x = torch.randn(50, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     if scale:
         x = torch.stack([torch.arange(50.0), torch.arange(50.0)], 1).double()
