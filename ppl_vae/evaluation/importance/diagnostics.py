@@ -15,8 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ppl_vae.evaluation.arviz_adapter import pareto_k, tail_length
 from ppl_vae.evaluation.importance.hidden_tail import widened
+from ppl_vae.evaluation.importance.pareto import pareto_k, tail_length
 
 #: Log weights that wait to be fitted together: 1 MiB, of which a fit makes some ten.
 NUMBERS_AT_ONCE = 2**17
@@ -121,7 +121,7 @@ class TailShapes:
         if self._filled:
             tails, (values, variances) = self._waiting[: self._filled], self._estimates[: self._filled].T
             rows = slice(self._fitted, self._fitted + self._filled)
-            self._shapes[rows] = torch.from_numpy(pareto_k(tails.numpy(), self.num_particles))
+            self._shapes[rows] = pareto_k(tails, self.num_particles)
             self._hidden[rows] = widened(tails, self.num_particles, values, variances) - variances
             self._fitted, self._filled = rows.stop, 0
 

@@ -25,6 +25,8 @@ import math
 import torch
 from torch import Tensor
 
+from ppl_vae.evaluation.importance.pareto import SHORTEST_TAIL, grid_size, theta_grid
+
 #: The prior of k, normal: a maximum-likelihood estimate has standard deviation (1 + k) / sqrt(draws), here of ten.
 PRIOR_MEAN = 0.5
 PRIOR_SCALE = (1 + PRIOR_MEAN) / math.sqrt(10)
@@ -57,9 +59,9 @@ def widened(tails: Tensor, num_particles: int, values: Tensor, variances: Tensor
         Squared nats, nowhere below `variances`; these where no tail can be fitted.
     """
     t = tails.shape[1] - 1
-    if t < 5 or t >= num_particles:  # as for Pareto k
+    if t < SHORTEST_TAIL or t >= num_particles:
         return variances
-    grid = 30 + math.isqrt(t)
+    grid = grid_size(t)
     rows = max(1, NUMBERS_AT_ONCE // (grid * max(t, SHAPES)))
     pieces = zip(tails.split(rows), values.split(rows), variances.split(rows), strict=True)
     return torch.cat([_widened(*piece, num_particles, grid) for piece in pieces])
@@ -71,7 +73,8 @@ def _widened(tails: Tensor, values: Tensor, variances: Tensor, num_particles: in
     cutoff, excess = weights[:, :1], weights[:, 1:] - weights[:, :1]
     t = excess.shape[1]
     share = t / num_particles
-    theta = _grid(excess, grid)
+    quartile = excess[:, int(t / 4 + 0.5) - 1, None]
+    theta = theta_grid(quartile, excess[:, -1:], grid, grid)
     spread = torch.log1p(theta.unsqueeze(2) * excess.unsqueeze(1)).sum(2, keepdim=True)
     shape = (torch.arange(SHAPES, dtype=weights.dtype, device=weights.device) + 0.5) / SHAPES
     k = torch.where(theta.unsqueeze(2) > 0, shape, -shape)
@@ -86,13 +89,6 @@ def _widened(tails: Tensor, values: Tensor, variances: Tensor, num_particles: in
     rest = (variances - share * excess.var(1, correction=0) / num_particles).clamp_min(0)
     found = torch.maximum(rest + hidden, variances)
     return torch.where(torch.isfinite(found) & (cutoff[:, 0] > 0), found, variances)
-
-
-def _grid(excess: Tensor, grid: int) -> Tensor:
-    """Return values of theta, (N, grid), spread as by the prior of Zhang and Stephens (2009)."""
-    quartile = excess[:, int(excess.shape[1] / 4 + 0.5) - 1, None]
-    steps = torch.sqrt(grid / (torch.arange(grid, dtype=excess.dtype, device=excess.device) + 0.5)) - 1
-    return steps / (3 * quartile) - 1 / excess[:, -1:]
 
 
 def _quantiles(values: Tensor, weights: Tensor, shares: tuple[float, ...]) -> list[Tensor]:
