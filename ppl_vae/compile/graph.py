@@ -9,22 +9,20 @@ for `ppl_vae.compile.proof` to find out.
 from __future__ import annotations
 
 import os
-import shutil
 import time
 import traceback
 import warnings
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 import pyro
 import torch
 from torch import Tensor, nn
-from torch._guards import TracingContext, tracing
-from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx.experimental.proxy_tensor import make_fx
 
-from ppl_vae.compile.onednn import hand_over
+from ppl_vae.compile.inductor import fused, has_compiler
+from ppl_vae.compile.onednn import hand_over, without_onednn
 from ppl_vae.compile.side_effects import InsideTorch, SideEffectError, Watch, unseen_by_a_graph
 from ppl_vae.core.checks import one_of
 from ppl_vae.core.errors import PplVaeError, one_line
@@ -115,8 +113,7 @@ def record(
         for index in devices:
             torch.cuda.default_generators[index].manual_seed(_SEED)
         try:
-            # The shapes of all tensors are noted in one mode; by itself torch makes one for each, half of all its work.
-            with _without_onednn(), tracing(TracingContext(FakeTensorMode())):
+            with without_onednn(), _shapes_in_one_mode():
                 graph = make_fx(_inside_torch(compute))(*inputs)
             if reason := watch.changed():
                 raise SideEffectError(reason)
@@ -133,15 +130,12 @@ def record(
     return Recording(run, path, time.perf_counter() - started)
 
 
-@contextmanager
-def _without_onednn() -> Iterator[None]:
-    """Run without oneDNN, whose LSTM is one operation that has no gradient in a graph; what is recorded may use it."""
-    enabled = torch._C._get_mkldnn_enabled()
-    torch._C._set_mkldnn_enabled(False)
-    try:
-        yield
-    finally:
-        torch._C._set_mkldnn_enabled(enabled)
+def _shapes_in_one_mode() -> AbstractContextManager[object]:
+    """Note the shapes of all traced tensors in one mode; by itself torch makes one for each, half of all its work."""
+    from torch._guards import TracingContext, tracing
+    from torch._subclasses.fake_tensor import FakeTensorMode
+
+    return tracing(TracingContext(FakeTensorMode()))
 
 
 def _inside_torch(compute: Computation) -> Computation:
@@ -185,34 +179,16 @@ def _is_random(node: torch.fx.Node) -> bool:
     return torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ())
 
 
-def has_compiler() -> bool:
-    """Tell whether there is what Inductor needs: a C++ compiler, or Triton for a GPU."""
-    if torch.cuda.is_available():
-        return True
-    wanted = os.environ.get("CXX", "g++")
-    return shutil.which(wanted) is not None or shutil.which("clang++") is not None
-
-
 def _compile(graph: torch.fx.GraphModule, inputs: Sequence[Tensor]) -> tuple[Computation, str]:
     """Return the graph fused by Inductor, or as it is, with a warning, where there is no compiler or it fails."""
     try:
         if has_compiler():
-            return _fused(graph, inputs), "inductor"
+            return fused(graph, inputs), "inductor"
         reason = "there is no compiler here"
     except Exception as error:  # whatever may be wrong with somebody's tool chain
         reason = f"the compiler failed ({' '.join(str(error).split())[:160]})"
     warnings.warn(f"{reason}: the recorded graph runs unfused", stacklevel=2)
     return graph, "graph"
-
-
-def _fused(graph: torch.fx.GraphModule, inputs: Sequence[Tensor]) -> Computation:
-    """Compile `graph` with Inductor, keeping torch's own random numbers."""
-    import torch._inductor
-    import torch._inductor.config as settings
-
-    # Gradients are part of the graph: compiled as for inference, it carries nothing for a backward pass of its own.
-    with torch.no_grad(), settings.patch(fallback_random=True, compile_threads=1):
-        return torch._inductor.compile(graph, [tensor.detach() for tensor in inputs])
 
 
 def _reason(error: Exception) -> str:

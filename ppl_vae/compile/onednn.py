@@ -10,6 +10,8 @@ the product is still in registers. On an AMD EPYC with AVX-512 it takes less tha
 from __future__ import annotations
 
 import functools
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor
@@ -81,15 +83,28 @@ def _library() -> Library:
     library = Library("ppl_vae", "FRAGMENT")
     library.define("linear(Tensor x, Tensor weight, Tensor? bias, str activation) -> Tensor")
 
-    def run(x: Tensor, weight: Tensor, bias: Tensor | None, activation: str) -> Tensor:
-        return torch.ops.mkldnn._linear_pointwise(_dense(x), _dense(weight), bias, activation, [], "")
-
     def shape(x: Tensor, weight: Tensor, bias: Tensor | None, activation: str) -> Tensor:
         return x.new_empty(x.shape[0], weight.shape[0])
 
-    library.impl("linear", run, "CPU")
+    library.impl("linear", linear, "CPU")
     torch.library.register_fake("ppl_vae::linear", shape, lib=library)
     return library
+
+
+def linear(x: Tensor, weight: Tensor, bias: Tensor | None, activation: str) -> Tensor:
+    """Return x w' + b by oneDNN, (B, out), float32 on a CPU; `activation` is ``"none"``, ``"tanh"``, ``"sigmoid"``."""
+    return torch.ops.mkldnn._linear_pointwise(_dense(x), _dense(weight), bias, activation, [], "")
+
+
+@contextmanager
+def without_onednn() -> Iterator[None]:
+    """Run without oneDNN, whose LSTM is one operation that has no gradient in a graph; what is recorded may use it."""
+    enabled = torch._C._get_mkldnn_enabled()
+    torch._C._set_mkldnn_enabled(False)
+    try:
+        yield
+    finally:
+        torch._C._set_mkldnn_enabled(enabled)
 
 
 def _dense(matrix: Tensor) -> Tensor:

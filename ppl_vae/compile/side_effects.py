@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from torch.fx.experimental.proxy_tensor import get_proxy_mode, has_proxy_slot
 from torch.nn.modules.module import _has_any_global_hook
 from torch.overrides import TorchFunctionMode
-from torch.utils._python_dispatch import TorchDispatchMode
 
+from ppl_vae.compile.dispatch import DispatchMode
 from ppl_vae.core.errors import PplVaeError
 
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
@@ -146,7 +146,7 @@ class _Calls(TorchFunctionMode):
         return func(*args, **(kwargs or {}))
 
 
-class _Operations(TorchDispatchMode):
+class _Operations(DispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Run one tensor operation, unless its result has another size for other values, or a generator draws it."""
         kwargs = kwargs or {}
@@ -169,12 +169,17 @@ def _is_traced(tensor: Tensor) -> bool:
     return mode is not None and has_proxy_slot(tensor, mode.tracer)
 
 
+def version(tensor: Tensor) -> int:
+    """Return how often a tensor was changed in place."""
+    return tensor._version
+
+
 def _mark(value: Any, depth: int = _DEPTH) -> Any:
     """Return what tells a value from another, or from itself once changed."""
     if isinstance(value, bool | int | float | complex | str | bytes | None):
         return type(value), repr(value)
     if isinstance(value, Tensor):
-        return id(value), value._version
+        return id(value), version(value)
     if isinstance(value, np.ndarray):
         return id(value), hash(value.tobytes()) if value.dtype != object and value.size <= _LENGTH else 0
     if depth and isinstance(value, dict) and len(value) <= _LENGTH:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -30,3 +31,9 @@ def substituted(module: nn.Module, tensors: Mapping[str, Tensor]) -> Iterator[No
     finally:
         for home, name, value in homes:
             home[name] = value  # type: ignore[assignment]
+
+
+def home_of(buffer: str, root: nn.Module) -> tuple[dict[str, Any], str]:
+    """Return the mapping that holds a buffer, and its name there."""
+    module, _, name = buffer.rpartition(".")
+    return root.get_submodule(module)._buffers, name

@@ -92,11 +92,12 @@ def evaluating(module: nn.Module) -> Iterator[None]:
     """
     with alone():
         modes = {child: child.training for child in module.modules()}
-        held = ((child, name, value) for child in modes for name, value in child._buffers.items())
-        buffers = [(child, name, value) for child, name, value in held if value is not None]
+        buffers = [
+            (child, *held) for child in modes for held in child.named_buffers(recurse=False, remove_duplicate=False)
+        ]
         copies = {id(value): value.clone() for _, _, value in buffers}  # one copy for a buffer under several names
         for child, name, value in buffers:
-            child._buffers[name] = copies[id(value)]
+            setattr(child, name, copies[id(value)])
         module.eval()
         try:
             with torch.no_grad():
@@ -105,7 +106,7 @@ def evaluating(module: nn.Module) -> Iterator[None]:
             for child, mode in modes.items():
                 child.training = mode
             for child, name, value in buffers:
-                child._buffers[name] = value
+                setattr(child, name, value)
 
 
 @contextmanager

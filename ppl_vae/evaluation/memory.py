@@ -8,12 +8,12 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
 
+from ppl_vae.compile.dispatch import DispatchMode
 from ppl_vae.core.errors import InputError
 
 
-class _Counter(TorchDispatchMode):
+class _Counter(DispatchMode):
     """Adds up the bytes of every tensor that the operations inside put out."""
 
     def __init__(self) -> None:

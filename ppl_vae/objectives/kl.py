@@ -14,6 +14,7 @@ from pyro.distributions import Independent, MultivariateNormal, Normal
 from torch import Tensor
 from torch.distributions import kl_divergence
 
+from ppl_vae.compile.distributions import scale_tril_of
 from ppl_vae.core.errors import PairError
 from ppl_vae.pairs.sites import Site, Sites, alike, is_auxiliary, latents
 
@@ -88,7 +89,7 @@ def _is_diagonal(fn: Any) -> bool:
 
 def _full_against_diagonal(q: Any, p: Any) -> Tensor:
     """Return KL(N(m, TT') || N(n, diag(s^2))) = 1/2 (|T/s|^2 + |(m - n)/s|^2 - L) + sum log s - sum log diag T."""
-    T = q._unbroadcasted_scale_tril  # without the batch dimensions, where all data share it
+    T = scale_tril_of(q)
     spread = (T.square().sum(-1) / p.scale.square()).sum(-1)
     shift = ((q.loc - p.loc) / p.scale).square().sum(-1)
     log_volumes = p.scale.log().sum(-1) - T.diagonal(dim1=-2, dim2=-1).log().sum(-1)

@@ -16,10 +16,12 @@ import torch
 from torch import Tensor, nn
 
 from ppl_vae.compile.cuda_graph import capturing
+from ppl_vae.compile.foreach import copy_in_place, multiply_in_place
 from ppl_vae.compile.graph import NotRecordableError, Recording, path_of, record
 from ppl_vae.compile.precision import check_precision, in_precision
 from ppl_vae.compile.proof import DIFFERED, REFUSED, broken_off, other_rows
-from ppl_vae.compile.substitution import substituted
+from ppl_vae.compile.side_effects import version
+from ppl_vae.compile.substitution import home_of, substituted
 from ppl_vae.core.errors import InputError
 from ppl_vae.core.process import random_state, set_random_state
 from ppl_vae.objectives.base import own_module
@@ -85,7 +87,7 @@ class Gradient:
         # An objective may have a module of its own, which is trained with the pair.
         self.modules = nn.ModuleList([pair, own_module(objective)])
         self.named = {name: p for name, p in self.modules.named_parameters() if p.requires_grad}
-        self.buffers = {name: _home(self.modules, name) for name, _ in self.modules.named_buffers()}
+        self.buffers = {name: home_of(name, self.modules) for name, _ in self.modules.named_buffers()}
         self.paths: dict[int, str] = {}
         self.recordings = 0
         self.seconds = 0.0
@@ -168,7 +170,7 @@ class Gradient:
         gradients = [p.grad for p in parameters if p.grad is not None]
         if not gradients:
             raise InputError("pair", expected="a loss that depends on some parameter", got="one that depends on none")
-        torch._foreach_mul_(gradients, 1.0 / shard.total)
+        multiply_in_place(gradients, 1.0 / shard.total)
         loss = loss[0] if isinstance(loss, tuple) else loss  # wake-sleep objectives return (wake, sleep)
         return loss if isinstance(loss, Tensor) else torch.tensor(loss, device=self.pair.device)
 
@@ -199,7 +201,7 @@ class Gradient:
         for parameter, gradient in zip(self.named.values(), results.gradients, strict=True):
             parameter.grad = gradient
         if results.buffers:
-            torch._foreach_copy_(self.current_buffers(), results.buffers)
+            copy_in_place(self.current_buffers(), results.buffers)
         if results.kl is not None:
             self.kl += results.kl
         return results.loss
@@ -275,7 +277,7 @@ class Gradient:
             groups = [inputs[sum(split[:i]) : sum(split[: i + 1])] for i in range(len(split))]
             parameters = [value.detach().requires_grad_() for value in groups[0]]
             buffers = [value.clone() for value in groups[1]]
-            before = [value._version for value in buffers]
+            before = [version(value) for value in buffers]
             swapped = dict(zip([*self.named, *self.buffers], [*parameters, *buffers], strict=True))
             setting, measured = groups[2][0], []
             with torch.enable_grad(), substituted(self.modules, swapped):
@@ -288,16 +290,10 @@ class Gradient:
                 gradients = torch.autograd.grad(loss / shard.total, parameters, allow_unused=True)
                 after = [value for _, value in self.modules.named_buffers()]
             changed = any(
-                new is not old or new._version != was for new, old, was in zip(after, buffers, before, strict=True)
+                new is not old or version(new) != was for new, old, was in zip(after, buffers, before, strict=True)
             )
             there = [name for name, gradient in zip(self.named, gradients, strict=True) if gradient is not None]
             reached.update({name: i for i, name in enumerate(there)})
             return [loss.detach(), *measured, *(g for g in gradients if g is not None), *(after if changed else [])]
 
         return compute
-
-
-def _home(root: nn.Module, buffer: str) -> tuple[dict[str, Any], str]:
-    """Return the mapping that holds a buffer, and its name there."""
-    module, _, name = buffer.rpartition(".")
-    return root.get_submodule(module)._buffers, name

@@ -15,6 +15,7 @@ import pyro.infer
 import torch
 from torch import Tensor
 
+from ppl_vae.compile.foreach import largest_sizes
 from ppl_vae.compile.precision import products_in
 from ppl_vae.compile.proof import DIFFERED
 from ppl_vae.core import checks, progress
@@ -312,7 +313,7 @@ class Trainer:
 
     def finite(self) -> bool:
         """Tell whether loss and parameters are finite, with one read-back."""
-        norms = torch.stack(torch._foreach_norm(self.step.update.parameters, ord=torch.inf))
+        norms = torch.stack(largest_sizes(self.step.update.parameters))
         return bool(torch.isfinite(self.step.total) & torch.isfinite(norms).all())
 
     def name_culprit(self, last_good: dict[str, Any]) -> str:

@@ -1,14 +1,15 @@
 """The update that ends a step: clip the gradient, move the parameters.
 
-Adam's own `step` looks every parameter up anew, which takes longer than a small network's kernels. Where it is fused
-and plain, its function is called on lists that are made once; the numbers are the same.
+Where the optimiser is Adam, fused and plain, its function is called on lists that are made once, which saves looking
+every parameter up anew; the numbers are the same.
 """
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torch.optim.adam import adam
+
+from ppl_vae.compile.adam import fused_adam, has_step_hooks
 
 
 class Update:
@@ -34,7 +35,9 @@ class Update:
             torch.nn.utils.clip_grad_norm_(self.parameters, self.clip_norm)
         gradients = [p.grad for p in self.parameters]
         if self._holds() and all(gradient is not None for gradient in gradients):
-            self._adam(gradients)  # type: ignore[arg-type]
+            averages, squares, counts = self._averages
+            group = self.optimizer.param_groups[0]
+            fused_adam(self.parameters, gradients, averages, squares, counts, group)  # type: ignore[arg-type]
         else:
             self.optimizer.step()
             self._averages = self._plain_adam()
@@ -42,15 +45,6 @@ class Update:
     def _holds(self) -> bool:
         """Tell whether the lists are there, and no other state was loaded since."""
         return bool(self._averages) and (self.optimizer.state[self.parameters[0]].get("step") is self._averages[2][0])
-
-    def _adam(self, gradients: list[Tensor]) -> None:
-        group = self.optimizer.param_groups[0]
-        averages, squares, counts = self._averages
-        adam(
-            self.parameters, gradients, averages, squares, [], counts, fused=True, amsgrad=False,
-            beta1=group["betas"][0], beta2=group["betas"][1],
-            **{name: group[name] for name in _SETTINGS},
-        )  # fmt: skip
 
     def _plain_adam(self) -> list[list[Tensor]]:
         """Return averages, squares and counts of all parameters; nothing for any other optimiser than fused Adam."""
@@ -61,11 +55,7 @@ class Update:
             and len(optimizer.param_groups) == 1
             and bool(group["fused"])
             and not group["amsgrad"]
-            and not optimizer._optimizer_step_pre_hooks
-            and not optimizer._optimizer_step_post_hooks
+            and not has_step_hooks(optimizer)
             and all(states)
         )
         return [[state[name] for state in states] for name in ("exp_avg", "exp_avg_sq", "step")] if plain else []
-
-
-_SETTINGS = ("lr", "weight_decay", "eps", "maximize", "capturable", "decoupled_weight_decay")

@@ -112,8 +112,8 @@ def test_a_device_is_chosen_in_one_place_alone():
     """Nothing else looks whether there is a GPU to decide where tensors go; so what names "auto" names all of it."""
     words = ("cuda.is_available", "current_accelerator")
     found = {name for name, path in modules().items() if any(word in path.read_text() for word in words)}
-    # recording.py asks for Triton's compiler, workers.py for NCCL and for what workers see.
-    assert found == {"ppl_vae.training.options", "ppl_vae.training.distributed.workers", "ppl_vae.compile.graph"}
+    # inductor.py asks for Triton's compiler, workers.py for NCCL and for what workers see.
+    assert found == {"ppl_vae.training.options", "ppl_vae.training.distributed.workers", "ppl_vae.compile.inductor"}
 
 
 # --- torch's default device -------------------------------------------------------------------------------------------

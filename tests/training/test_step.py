@@ -261,7 +261,7 @@ def test_a_compiler_that_fails_leaves_the_graph(monkeypatch):
     def fail(*_):
         raise RuntimeError("broken tool chain")
 
-    monkeypatch.setattr(recording, "_fused", fail)
+    monkeypatch.setattr(recording, "fused", fail)
     monkeypatch.setattr(recording, "has_compiler", lambda: True)
     with pytest.warns(UserWarning, match=r"the compiler failed \(broken tool chain\): the recorded graph runs unfused"):
         step, _ = steps(pair_of("ppca-linear"), batches_of("ppca-linear"), "inductor")

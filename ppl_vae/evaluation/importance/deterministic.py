@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Bernoulli, Categorical
 
+from ppl_vae.compile.distributions import categorical_of, has_probs
 from ppl_vae.pairs import sites as traces
 from ppl_vae.pairs.pair import Pair
 from ppl_vae.pairs.sites import Site
@@ -69,11 +70,11 @@ def _leaves_some(site: Site, size: int) -> Tensor:
     fn = site["fn"]
     while hasattr(fn, "base_dist"):
         fn = fn.base_dist
-    distribution = getattr(fn, "_categorical", fn)  # of one-hot vectors
+    distribution = categorical_of(fn)
     if not isinstance(distribution, Categorical | Bernoulli):
         return torch.zeros(size, dtype=torch.bool, device=site["value"].device)
     # What the distribution was given: the one made of the other is clamped.
-    by_probs = distribution._param is vars(distribution).get("probs")
+    by_probs = has_probs(distribution)
     if isinstance(distribution, Categorical):
         several = ((distribution.probs if by_probs else distribution.logits.exp()) > 0).sum(-1) > 1
     else:

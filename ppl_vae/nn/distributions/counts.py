@@ -15,6 +15,8 @@ from torch import Tensor
 from torch.distributions import constraints
 from torch.nn import functional as F
 
+from ppl_vae.compile.distributions import standard_gamma
+
 MOST = 30.0  # log of the largest mean, 1e13: beyond it numbers overflow, and so would gradients
 LEAST_DISPERSION = -14.0  # log of the least overdispersion, 1e-6, which tells no counts from a Poisson's
 MOST_DISPERSION = 30.0
@@ -133,7 +135,7 @@ class LogNegativeBinomial(CountDistribution):
         with torch.no_grad():
             shape = self._extended_shape(torch.Size(sample_shape))
             log_a = self._log_a.expand(shape)
-            rate = torch._standard_gamma((-log_a).exp()) * (self._bounded + log_a).exp()
+            rate = standard_gamma((-log_a).exp()) * (self._bounded + log_a).exp()
             return torch.poisson(rate)
 
     @property

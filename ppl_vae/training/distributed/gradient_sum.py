@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from ppl_vae.compile.foreach import copy_in_place
 from ppl_vae.training.distributed.workers import Workers
 
 #: Steps between two looks at whether a worker was told to stop, where a look makes the device wait.
@@ -48,7 +49,7 @@ class GradientSum:
         if not all(given):
             self.flat.zero_()
         if any(given):
-            torch._foreach_copy_(
+            copy_in_place(
                 [part for part, there in zip(self.slices, given, strict=True) if there],
                 [p.grad for p in self.parameters if p.grad is not None],
             )

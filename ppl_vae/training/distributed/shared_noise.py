@@ -12,8 +12,8 @@ from typing import Any
 import torch
 from pyro.poutine.messenger import Messenger
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
 
+from ppl_vae.compile.dispatch import DispatchMode, arguments_of, map_tensors
 from ppl_vae.pairs.plates import in_data_plate
 from ppl_vae.training.distributed.workers import Shard
 
@@ -66,7 +66,7 @@ class Sharing(Messenger):
 
     def draw(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Run the random operation `func` for all rows and return the worker's; as it is where it has no rows."""
-        arguments = func._schema.arguments
+        arguments = arguments_of(func)
         named = dict(zip((argument.name for argument in arguments), args, strict=False)) | kwargs
         tensors = {name: value for name, value in named.items() if isinstance(value, Tensor)}
         shape = named["size"] if "size" in named else torch.broadcast_shapes(*(t.shape for t in tensors.values()))
@@ -86,7 +86,7 @@ class Sharing(Messenger):
             named[name].copy_(self._own(whole[name], dim, folded))
         if len(written) == 1 and result is whole[written[0]]:
             return named[written[0]]
-        return torch.utils._pytree.tree_map_only(Tensor, lambda t: self._own(t, dim, folded), result)
+        return map_tensors(lambda t: self._own(t, dim, folded), result)
 
     def _layout(self, shape: tuple[int, ...]) -> tuple[int, tuple[int, ...]] | None:
         """Return the dimension of a random tensor that holds the rows, and the dimensions that its first one holds.
@@ -124,7 +124,7 @@ class Sharing(Messenger):
         return rows.narrow(dim, self.start, self.size).flatten(0, 2).clone()
 
 
-class _Drawing(TorchDispatchMode):
+class _Drawing(DispatchMode):
     """Hand every random operation to a `Sharing`."""
 
     def __init__(self, sharing: Sharing) -> None:

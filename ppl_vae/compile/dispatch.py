@@ -1,0 +1,23 @@
+"""Torch's dispatcher, which sees every tensor operation: a mode to look at them, and what it says of one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+
+#: Context in which `__torch_dispatch__` of a subclass is called in the place of every tensor operation.
+DispatchMode = TorchDispatchMode
+
+
+def arguments_of(operation: Any) -> Sequence[Any]:
+    """Return the arguments that an operation is declared with: their ``name``, and ``alias_info`` if one is changed."""
+    return operation._schema.arguments
+
+
+def map_tensors(function: Callable[[Tensor], Any], results: Any) -> Any:
+    """Return `results`, a tensor or containers of some, with `function` applied to each tensor."""
+    return torch.utils._pytree.tree_map_only(Tensor, function, results)

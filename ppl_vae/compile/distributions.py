@@ -1,0 +1,30 @@
+"""What torch's distributions know and do not say: how one was parametrised, a sampler, a factor before expansion."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.distributions import Bernoulli, Categorical, Distribution, MultivariateNormal
+
+
+def standard_gamma(concentration: Tensor) -> Tensor:
+    """Draw from Gamma(concentration, 1), shape that of `concentration`; unlike `Gamma`, down to zero."""
+    return torch._standard_gamma(concentration)
+
+
+def categorical_of(distribution: Distribution) -> Distribution:
+    """Return the categorical distribution of the class that a one-hot vector stands for, or any other as it is."""
+    return getattr(distribution, "_categorical", distribution)
+
+
+def has_probs(distribution: Bernoulli | Categorical) -> bool:
+    """Tell whether a distribution was given ``probs``; if not, ``logits``."""
+    given: Any = distribution
+    return given._param is vars(given).get("probs")
+
+
+def scale_tril_of(normal: MultivariateNormal) -> Tensor:
+    """Return the Cholesky factor (…, L, L) as it was given, without the batch dimensions where all data share it."""
+    return normal._unbroadcasted_scale_tril
