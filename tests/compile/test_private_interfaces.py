@@ -9,8 +9,8 @@ import inspect
 import pytest
 import torch
 from source_tree import modules
-from torch import nn
 from torch import distributions as dist
+from torch import nn
 from torch.fx.experimental.proxy_tensor import make_fx
 
 RELEASE = f"torch {torch.__version__}"
