@@ -147,7 +147,7 @@ def test_what_a_mask_hides_changes_nothing():
 def test_two_batches_add_up_to_one():
     pair, batch = trained(), data(missing=True)
     for encoder in pair.guide.posterior.experts.values():
-        encoder.layers[-1].bias.data[L:] += 15  # posteriors so narrow that a draw is the mean, up to 1e-6
+        encoder.network.layers[-1].bias.data[L:] += 15  # posteriors so narrow that a draw is the mean, up to 1e-6
     objective = CrossModalELBO(WEIGHTS)
     parts = [{name: x[rows] for name, x in batch.items()} for rows in (slice(0, 3), slice(3, N))]
     whole, *both = (once(pair, objective, part) for part in (batch, *parts))

@@ -152,8 +152,8 @@ def read(
         about = [name for name in ("environment.json", "evaluation.json") if (folder / name).exists()]
         checksums.check(folder, contents | {name: files.read_bytes(folder / name) for name in about})
     sizes, described = {name: list(tensor.shape) for name, tensor in state.items()}, config["pair"]["state"]
-    pair = build(config, folder) if sizes.keys() != described.keys() or sizes == described else None
-    if pair is None or renamed(pair, sizes) != renamed(pair, described):
+    pair = build(config | {"pair": config["pair"] | {"state": sizes}}, folder)
+    if renamed(pair, sizes) != renamed(pair, described):  # names may have changed between two files
         raise RunError(f"{folder}: expected parameters of the sizes in config.json; got others; try another copy of it")
     load_state(pair, state, folder)
     pair.eval()

@@ -36,12 +36,6 @@ FILES = {"config.json", "environment.json", "history.csv", "timing.csv", "model.
 FILES |= {"checksums.json", ".lock"}
 
 
-
-
-
-
-
-
 @pytest.fixture
 def folder(tmp_path):
     return tmp_path / "runs" / "one"
@@ -50,12 +44,6 @@ def folder(tmp_path):
 @pytest.fixture
 def run(folder):
     return fit(folder)
-
-
-
-
-
-
 
 
 # -- numbers of other libraries ----------------------------------------------------------------------------------------
