@@ -3,11 +3,7 @@
 q(y|x) = Categorical(softmax(classifier(x)))
 q(z|x, y) = N(m(x, y), C(x, y)),   (m, C) = encoder(x, y)
 q(y, z|x) = 1[y = label] q(z|x, y)   where the label is known
-
-A known label adds alpha log q(label|x) to the bound, which otherwise would not teach the classifier.
 """
-
-from __future__ import annotations
 
 from collections.abc import Sequence
 
@@ -25,32 +21,24 @@ class AmortizedMixture(PyroModule):
 
     Parameters
     ----------
-    x_shape : int or tuple of int
-        Shape of one datum; D is its product.
-    latent_dim : int
-        L.
-    num_classes : int
-        C; labels are 0..C-1.
+    x_shape, latent_dim, num_classes : int or tuple of int, int, int
+        Shape of one datum, of D numbers; L; C, for labels 0..C-1.
     alpha : float
-        Weight of log q(y|x) of a known label in the objective, in nats per labelled datum. Kingma's alpha is a share of
-        the data: with N_l labels among N data it is alpha = 0.1 N / N_l here. It has no part in log p(x).
+        Weight of log q(y|x) of a known label in the objective, which would not teach the classifier otherwise. Kingma's
+        is a share of the data: of N data with N_l labels it is alpha = 0.1 N / N_l here. It has no part in log p(x).
     classes : {"enumerated", "sampled", "relaxed"}
         How a class that is not known enters the objective: summed out; drawn, with the score-function gradient; or
-        drawn by the straight-through Gumbel-softmax (Jang et al. 2017), for a model with ``one_hot=True``.
-    temperature : float
-        Of the Gumbel-softmax.
+        drawn by the straight-through Gumbel-softmax (Jang et al. 2017) of a `temperature`, for a model with `one_hot`.
     hidden, activation, covariance
-        Of the default classifier and encoder, each an `MLP`, and as for `AmortizedNormal`.
-    classifier : Module, optional
-        Maps x, flattened to (..., D), to (..., C).
-    encoder : Module, optional
-        Maps x, flattened, beside the one-hot y, (..., D + C), to (..., `AmortizedNormal.outputs`).
+        Of the default networks, each an `MLP`, and as for `NormalHead`.
+    classifier, encoder : Module, optional
+        From x, (..., D), to (..., C); from x beside the one-hot y, (..., D + C), to (..., `normal_outputs`).
 
     Raises
     ------
     InputError
-        If a size is below one, `alpha` negative or a name unknown; when called, if x is not (..., *x_shape), a label is
-        out of range or no whole number, the mask no boolean of y's length, or a network's output has another size.
+        For an invalid size, name or `alpha`; when called, for another shape of x or an output, for a label out
+        of range, or a mask that is no boolean of the shape of y.
     """
 
     def __init__(
@@ -70,21 +58,16 @@ class AmortizedMixture(PyroModule):
     ) -> None:
         super().__init__()
         self.label = InferredLabels(num_classes, alpha=alpha, how=classes, temperature=temperature)
-        self.classifier = CategoricalHead(
-            x_shape, self.label.size, network=classifier, hidden=hidden, activation=activation
-        )
-        head = self.posterior = NormalHead(
+        C = self.label.size
+        self.classifier = CategoricalHead(x_shape, C, network=classifier, hidden=hidden, activation=activation)
+        self.posterior = NormalHead(
             x_shape, latent_dim, covariance=covariance,
             condition=self.label.condition(), network=encoder, hidden=hidden, activation=activation,
         )  # fmt: skip
-        self.x_shape = head.input_shape
+        self.x_shape = self.classifier.input_shape
 
     def forward(
-        self,
-        x: Tensor | None = None,
-        y: Tensor | None = None,
-        labelled: Tensor | None = None,
-        size: int | None = None,
+        self, x: Tensor | None = None, y: Tensor | None = None, labelled: Tensor | None = None, size: int | None = None
     ) -> Tensor:
         """Sample y where it is not known, then z, given x (B, *x_shape), and return z, (..., B, L)."""
         x = observed(x)

@@ -3,8 +3,6 @@
 q(z|x) = N(m(x), C(x)),   (m, C) = encoder(x)
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import pyro
@@ -24,10 +22,8 @@ class AmortizedNormal(PyroModule):
 
     Parameters
     ----------
-    x_shape : int or tuple of int
-        Shape of one datum; D is its product.
-    latent_dim : int
-        L.
+    x_shape, latent_dim : int or tuple of int, int
+        Shape of one datum, of D numbers; L.
     hidden, activation
         Of the default encoder, an `MLP`.
     covariance : {"diagonal", "isotropic", "full"}
@@ -38,8 +34,7 @@ class AmortizedNormal(PyroModule):
     Raises
     ------
     InputError
-        If a size is below one or a name unknown; when called, if x is not (..., *x_shape) or the encoder's output has
-        another size.
+        For an invalid size or name; when called, for another shape of x or of the output.
     """
 
     def __init__(

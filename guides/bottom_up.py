@@ -7,8 +7,6 @@ q(z_k|z_{k-1}) = N(m_k(z_{k-1}), diag(s_k(z_{k-1}))^2),   z_0 = x
 The model draws z_k from a z_{k+1} that comes later here. So of the KL only the topmost layer's has a closed form.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from functools import partial
@@ -29,10 +27,8 @@ class BottomUp(PyroModule):
 
     Parameters
     ----------
-    x_shape : int or tuple of int
-        Shape of one datum; D is its product.
-    latent_dims : sequence of int
-        Sizes of z_1, ..., z_L.
+    x_shape, latent_dims : int or tuple of int, sequence of int
+        Shape of one datum, of D numbers; sizes of z_1, ..., z_L.
     hidden : sequence of int, or one such sequence per layer
         Hidden layers of the network below each z_k, that of x first; one sequence is for all of them.
     activation, batch_norm, init
@@ -44,8 +40,7 @@ class BottomUp(PyroModule):
     Raises
     ------
     InputError
-        If there is no layer, a size is below one, a name unknown, or the networks are of another number; when called,
-        if x is not (..., *x_shape), or a network's output has another size.
+        For an invalid size or name, or networks of another number; when called, for another shape of x or an output.
     """
 
     def __init__(

@@ -3,8 +3,6 @@
 q(z|x, c) = N(m(x, c), C(x, c)),   (m, C) = encoder(x, c)
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import pyro
@@ -21,10 +19,8 @@ class ConditionalNormal(PyroModule):
 
     Parameters
     ----------
-    x_shape : int or tuple of int
-        Shape of one datum; D is its product.
-    latent_dim : int
-        L.
+    x_shape, latent_dim : int or tuple of int, int
+        Shape of one datum, of D numbers; L.
     c_shape : int or tuple of int, optional
         Shape of one condition made of numbers.
     num_classes : int, optional
@@ -38,8 +34,7 @@ class ConditionalNormal(PyroModule):
     Raises
     ------
     InputError
-        If a size is below one or a name unknown; when called, if x is not (..., *x_shape), c is missing, of another
-        kind or length, or a label out of range, or the encoder's output has another size.
+        For an invalid size or name; when called, for another shape of x or the output, or c missing or out of range.
     """
 
     def __init__(

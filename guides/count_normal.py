@@ -3,8 +3,6 @@
 q(z|x, e) = N(m, C),   (m, C) = encoder(log(1 + x), log e)
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import pyro
@@ -21,10 +19,8 @@ class CountNormal(PyroModule):
 
     Parameters
     ----------
-    x_shape : int or tuple of int
-        Shape of one datum; D is its product.
-    latent_dim : int
-        L.
+    x_shape, latent_dim : int or tuple of int, int
+        Shape of one datum, of D numbers; L.
     hidden, activation, covariance
         As for `AmortizedNormal`.
     encoder : Module, optional
@@ -33,8 +29,7 @@ class CountNormal(PyroModule):
     Raises
     ------
     InputError
-        If a size is below one or a name unknown; when called, if x is not (..., *x_shape), or the exposure missing or
-        not (B,), or the encoder's output has another size.
+        For an invalid size or name; when called, for another shape of x or the output, or an exposure missing.
     """
 
     def __init__(

@@ -12,8 +12,6 @@ mixture               q = 1/|S| sum_{m in S} q_{m}                        (Shi e
 mixture-of-products   q = 1/(2^|S| - 1) sum_{A in S, A not empty} q_A     (Sutter et al. 2021, eq. 6)
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 
 import pyro
@@ -52,8 +50,7 @@ class Experts(PyroModule):
     Raises
     ------
     InputError
-        If a size is below one, or a name unknown; when called, for an unknown modality, modalities of different
-        length, a mask of another shape, or a datum with none.
+        For an invalid size or name; when called, for an unknown modality, other rows or another mask, or none at all.
     """
 
     def __init__(

@@ -5,8 +5,6 @@ q(z_i|x), q(z_rest|x)                          else, all from one network, where
 p(z_i)                                         else
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -38,8 +36,7 @@ class FactorEncoders(PyroModule):
     Raises
     ------
     InputError
-        If a size is below one, or a factor without a latent; when called, for an unknown argument, arguments of
-        different length, or none.
+        For an invalid size, or a factor without a latent; when called, for an unknown argument, other rows, or none.
     """
 
     def __init__(

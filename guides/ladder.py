@@ -9,8 +9,6 @@ s_k^-2 = s^_k^-2 + t_k^-2,   m_k = s_k^2 (s^_k^-2 m^_k + t_k^-2 n_k),   where p(
 What x says of z_k and what the model says of it are weighed by their precisions, as in the posterior of a Gaussian.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 
@@ -44,8 +42,7 @@ class Ladder(PyroModule):
     Raises
     ------
     InputError
-        If `model` has no conditionals, a size is below one, a name unknown, or the widths are of another number; when
-        called, if x is not (..., *x_shape), or a conditional is no Normal.
+        For a `model` without conditionals, or an invalid size or name; when called, for another shape of x.
 
     Examples
     --------

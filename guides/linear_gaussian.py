@@ -3,8 +3,6 @@
 q(z|x) = N(A x + a, T T'),   T lower triangular with a positive diagonal, shared by all data
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import pyro
@@ -17,7 +15,7 @@ from torch.nn import functional as F
 from ppl_vae.core.checks import integer_at_least
 from ppl_vae.core.config import configurable
 from ppl_vae.core.errors import InputError
-from ppl_vae.core.shapes import check_last_dimension, check_shapes
+from ppl_vae.core.shapes import check_last_dimension, check_shapes, copy_into
 from ppl_vae.nn import data_plate, observed
 
 
@@ -76,7 +74,5 @@ class LinearGaussian(PyroModule):
         root, info = torch.linalg.cholesky_ex(covariance)
         if int(info) != 0:
             raise InputError("covariance", expected="a positive definite matrix", got="one that is not")
-        with torch.no_grad():
-            self.gain.copy_(gain)
-            self.offset.copy_(offset)
-            self.tril.copy_(root.tril(-1) + root.diagonal().log().diag_embed())
+        tril = root.tril(-1) + root.diagonal().log().diag_embed()
+        copy_into(gain=(gain, self.gain), offset=(offset, self.offset), covariance=(tril, self.tril))

@@ -4,8 +4,6 @@ q(z1|x)                      M1, a VAE's encoder
 q(y|z1) q(z2|z1, y)          M2, whose datum is z1
 """
 
-from __future__ import annotations
-
 import pyro
 from pyro.nn import PyroModule
 from torch import Tensor
@@ -44,11 +42,7 @@ class StackedMixture(PyroModule):
         self.m1, self.m2 = m1, m2
 
     def forward(
-        self,
-        x: Tensor | None = None,
-        y: Tensor | None = None,
-        labelled: Tensor | None = None,
-        size: int | None = None,
+        self, x: Tensor | None = None, y: Tensor | None = None, labelled: Tensor | None = None, size: int | None = None
     ) -> Tensor:
         """Sample z1, y where it is not known, and z2, given x (B, *x_shape), and return z2, (..., B, L2)."""
         y = self.m2.label.observed(y, labelled)

@@ -7,8 +7,6 @@ q(z_k|z_{k+1}, x) = N(m_k(x, z_{k+1}), diag(s_k(x, z_{k+1}))^2)
 The exact posterior has this form, and every KL a closed one, as guide and model condition on the same z_{k+1}.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from functools import partial
@@ -30,10 +28,8 @@ class TopDown(PyroModule):
 
     Parameters
     ----------
-    x_shape : int or tuple of int
-        Shape of one datum; D is its product.
-    latent_dims : sequence of int
-        Sizes of z_1, ..., z_L.
+    x_shape, latent_dims : int or tuple of int, sequence of int
+        Shape of one datum, of D numbers; sizes of z_1, ..., z_L.
     hidden : sequence of int, or one such sequence per layer
         Hidden layers of the network of each z_k, z_1's first; one sequence is for all of them.
     activation, batch_norm, init
@@ -46,8 +42,7 @@ class TopDown(PyroModule):
     Raises
     ------
     InputError
-        If there is no layer, a size is below one, a name unknown, or the networks are of another number; when called,
-        if x is not (..., *x_shape), or a network's output has another size.
+        For an invalid size or name, or networks of another number; when called, for another shape of x or an output.
     """
 
     def __init__(

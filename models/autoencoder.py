@@ -3,8 +3,6 @@
 p(x|z) = N(decoder(z), I/2), no p(z):   -log p(x|z) = |x - decoder(z)|^2 + (D/2) log pi
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import pyro
@@ -25,10 +23,8 @@ class Autoencoder(PyroModule):
 
     Parameters
     ----------
-    x_shape : int or tuple of int
-        Shape of one datum; D is its product.
-    latent_dim : int
-        L.
+    x_shape, latent_dim : int or tuple of int, int
+        Shape of one datum, of D numbers; L.
     hidden, activation
         Of the default decoder, an `MLP`.
     decoder : Module, optional
@@ -37,8 +33,7 @@ class Autoencoder(PyroModule):
     Raises
     ------
     InputError
-        If a size is below one or a name unknown; when called, if x is not (B, *x_shape), or the decoder's output not
-        (..., D).
+        For an invalid size or name; when called, for an x or an output of the decoder of another shape.
     """
 
     def __init__(

@@ -3,8 +3,6 @@
 p(z) = N(0, I_L),   p(x|z, e) = likelihood(decoder(z) + log e)      of mean e exp(decoder(z)), for an exposure e > 0
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import pyro
@@ -21,10 +19,8 @@ class CountVAE(PyroModule):
 
     Parameters
     ----------
-    x_shape : int or tuple of int
-        Shape of one datum; D is its product.
-    latent_dim : int
-        L.
+    x_shape, latent_dim : int or tuple of int, int
+        Shape of one datum, of D numbers; L.
     hidden, activation
         Of the default decoder, an `MLP`.
     likelihood : Likelihood or str
@@ -35,8 +31,8 @@ class CountVAE(PyroModule):
     Raises
     ------
     InputError
-        If a size is below one, or the likelihood is none of counts; when called, if x is not (B, *x_shape), or the
-        exposure missing or not (B,), or not above 0.
+        For an invalid size or name, or a likelihood of no counts; when called, for another shape of x, or an exposure
+        that is missing, not (B,), or not above 0.
     """
 
     def __init__(

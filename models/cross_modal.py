@@ -6,8 +6,6 @@ p(x_m|z) = likelihood_m(decoder_m(z))      for each modality m, independent give
 A modality that is missing is left out of the product: log p(x_S) is of those that are there.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -42,8 +40,7 @@ class CrossModal(PyroModule):
     Raises
     ------
     InputError
-        If a size is below one, or a name unknown; when called, for an unknown modality, modalities of different
-        length, a mask of another shape, or a datum with none.
+        For an invalid size or name; when called, for an unknown modality, other rows or another mask, or none at all.
     """
 
     def __init__(

@@ -4,8 +4,6 @@ p(z|c) = N(0, I_L)  or  N(m(c), diag(s(c))^2),   (m, log s) = prior_network(c)
 p(x|z, c) = likelihood(decoder(z, c))
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import pyro
@@ -17,8 +15,6 @@ from ppl_vae.core.config import configurable
 from ppl_vae.core.errors import InputError
 from ppl_vae.nn import Condition, ConditionalPrior, Likelihood, LikelihoodHead, StandardNormal, data_plate
 
-PRIORS = ("standard", "conditional")
-
 
 @configurable
 class CVAE(PyroModule):
@@ -26,14 +22,10 @@ class CVAE(PyroModule):
 
     Parameters
     ----------
-    x_shape : int or tuple of int
-        Shape of one datum; D is its product.
-    latent_dim : int
-        L.
-    c_shape : int or tuple of int, optional
-        Shape of one condition made of numbers, C in all.
-    num_classes : int, optional
-        C, for conditions that are labels 0..C-1. Exactly one of `c_shape` and `num_classes` is given.
+    x_shape, latent_dim : int or tuple of int, int
+        Shape of one datum, of D numbers; L.
+    c_shape, num_classes : int or tuple of int, int, optional
+        Shape of one condition of C numbers, or C, for conditions that are labels 0..C-1: exactly one of the two.
     prior : {"standard", "conditional"}
         Whether z has the same prior for all c (Kingma et al. 2014), or one learned from c (Sohn et al. 2015).
     hidden, activation
@@ -47,8 +39,7 @@ class CVAE(PyroModule):
     Raises
     ------
     InputError
-        If a size is below one or a name unknown; when called, if x is not (B, *x_shape), c is missing, of another kind
-        or length, or a label out of range, or a network's output has another size.
+        For an invalid size or name; when called, for another shape of x or an output, or c missing or out of range.
     """
 
     def __init__(
@@ -66,7 +57,7 @@ class CVAE(PyroModule):
         prior_network: nn.Module | None = None,
     ) -> None:
         super().__init__()
-        one_of("prior", prior, PRIORS)
+        one_of("prior", prior, ("standard", "conditional"))
         if prior == "standard" and prior_network is not None:
             raise InputError("prior_network", expected="prior='conditional'", got=f"prior={prior!r}")
         self.condition = Condition(c_shape, num_classes)

@@ -5,8 +5,6 @@ p(x, z_1, ..., z_L) = p(x|z_1) p(z_1|z_2) ... p(z_{L-1}|z_L) p(z_L)
 p(z_L) = N(0, I),   p(z_k|z_{k+1}) = N(m_k(z_{k+1}), diag(s_k(z_{k+1}))^2),   p(x|z_1) = likelihood(decoder(z_1))
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from functools import partial
 from typing import Any
@@ -26,27 +24,20 @@ class Hierarchical(PyroModule):
 
     Parameters
     ----------
-    x_shape : int or tuple of int
-        Shape of one datum; D is its product.
-    latent_dims : sequence of int
-        Sizes of z_1, ..., z_L.
-    hidden : sequence of int, or one such sequence per layer
-        Hidden layers of the network below each z_k, the decoder's first; one sequence is for all of them.
-    activation, batch_norm, init
-        Of the default networks, each an `MLP`.
+    x_shape, latent_dims : int or tuple of int, sequence of int
+        Shape of one datum, of D numbers; sizes of z_1, ..., z_L.
+    hidden, activation, batch_norm, init
+        Of the default networks, each an `MLP`; hidden layers of all, or of each below z_1, z_2, ..., the decoder first.
     likelihood : Likelihood or str
         p(x|z_1), or its name in `likelihoods.NAMES`.
-    decoder : Module, optional
-        Maps z_1 (..., L_1) to (..., P*D), laid out (P, D), with P the likelihood's `parameters_per_dim`.
-    conditionals : sequence of Module, optional
-        L - 1 networks; that of p(z_k|z_{k+1}) maps (..., L_{k+1}) to (..., 2 L_k): m_k, then a with
-        s_k = softplus(a) + 1e-4.
+    decoder, conditionals : Module, sequence of Module, optional
+        From z_1 to (..., P*D), laid out (P, D), with P the likelihood's `parameters_per_dim`; and L - 1 networks, from
+        z_{k+1} to (..., 2 L_k): m_k, then a with s_k = softplus(a) + 1e-4.
 
     Raises
     ------
     InputError
-        If there is no layer, a size is below one, a name unknown, or the networks are of another number; when called,
-        if x is not (B, *x_shape), or a network's output has another size.
+        For an invalid size or name, or networks of another number; when called, for another shape of x or an output.
     """
 
     def __init__(
@@ -70,10 +61,9 @@ class Hierarchical(PyroModule):
             x_shape, self.latent_dims[0], likelihood, network=decoder, name="z1",
             hidden=first, activation=activation, batch_norm=batch_norm, init=init,
         )  # fmt: skip
-        *sizes, top = self.latent_dims
-        above = self.latent_dims[1:]
-        self.conditionals = layer_heads("conditionals", conditionals, above, sizes, others, build)
-        self.prior = StandardNormal(top)
+        above, below = self.latent_dims[1:], self.latent_dims[:-1]
+        self.conditionals = layer_heads("conditionals", conditionals, above, below, others, build)
+        self.prior = StandardNormal(self.latent_dims[-1])
         self.x_shape = head.event_shape
 
     def forward(self, x: Tensor | None = None, size: int | None = None) -> Tensor:

@@ -4,8 +4,6 @@ p(y) p(z2) p(z1|y, z2)     M2, whose datum is z1
 p(x|z1)                    M1, a VAE's decoder
 """
 
-from __future__ import annotations
-
 import pyro
 from pyro.nn import PyroModule
 from torch import Tensor
@@ -48,11 +46,7 @@ class M1M2(PyroModule):
         self.m1, self.m2 = m1, m2
 
     def forward(
-        self,
-        x: Tensor | None = None,
-        y: Tensor | None = None,
-        labelled: Tensor | None = None,
-        size: int | None = None,
+        self, x: Tensor | None = None, y: Tensor | None = None, labelled: Tensor | None = None, size: int | None = None
     ) -> Tensor:
         """Sample y, z2, z1, then x; or observe x (B, *x_shape), and y (B,), all or those `labelled`. Returns x."""
         with data_plate(size, x=(x, self.m1.x_shape), y=(self.m2.label.observed(y, labelled), ())):

@@ -5,8 +5,6 @@ p(z) = N(0, I_L)
 p(x|y, z) = likelihood(decoder(z, y))
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import pyro
@@ -24,10 +22,8 @@ class M2(PyroModule):
 
     Parameters
     ----------
-    x_shape : int or tuple of int
-        Shape of one datum; D is its product.
-    latent_dim : int
-        L.
+    x_shape, latent_dim : int or tuple of int, int
+        Shape of one datum, of D numbers; L.
     num_classes : int
         C; labels are 0..C-1.
     hidden, activation
@@ -43,8 +39,8 @@ class M2(PyroModule):
     Raises
     ------
     InputError
-        If a size is below one or a name unknown; when called, if x is not (B, *x_shape), a label is out of range or no
-        whole number, the mask no boolean of y's length, or the decoder's output has another size.
+        For an invalid size or name; when called, for another shape of x or an output, for a label out of range, or a
+        mask that is no boolean of the shape of y.
     """
 
     def __init__(
@@ -70,11 +66,7 @@ class M2(PyroModule):
         self.x_shape, self.latent_dim = head.event_shape, self.prior.latent_dim
 
     def forward(
-        self,
-        x: Tensor | None = None,
-        y: Tensor | None = None,
-        labelled: Tensor | None = None,
-        size: int | None = None,
+        self, x: Tensor | None = None, y: Tensor | None = None, labelled: Tensor | None = None, size: int | None = None
     ) -> Tensor:
         """Sample y, z, then x; or observe x (B, *x_shape), and y (B,), all or those `labelled`. Returns x."""
         with data_plate(size, x=(x, self.x_shape), y=(self.label.observed(y, labelled), ())):

@@ -3,8 +3,6 @@
 p(z) = N(0, I_L),   p(x|z) = N(W z + b, S^2),   S = s I (PPCA) or diag(s_1, ..., s_D) (factor analysis)
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import pyro
@@ -12,16 +10,13 @@ import pyro.distributions as dist
 import torch
 from pyro.nn import PyroModule
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from ppl_vae import exact
 from ppl_vae.core.checks import integer_at_least, one_of
 from ppl_vae.core.config import configurable
 from ppl_vae.core.errors import InputError
-from ppl_vae.core.shapes import check_last_dimension, check_shapes
+from ppl_vae.core.shapes import check_last_dimension, copy_into
 from ppl_vae.nn import StandardNormal, data_plate
-
-NOISES = ("isotropic", "diagonal")
 
 
 @configurable
@@ -30,55 +25,41 @@ class PPCA(PyroModule):
 
     Parameters
     ----------
-    x_dim, latent_dim : int
-        D and L.
-    noise : {"isotropic", "diagonal"}
-        One s for all coordinates (PPCA), or one each (factor analysis).
+    x_dim, latent_dim, noise : int, int, {"isotropic", "diagonal"}
+        D; L; one s for all coordinates (PPCA), or one each (factor analysis).
 
     Attributes
     ----------
     weight, bias, log_scale : Parameter
-        W (D, L), its columns of about unit length at the start, drawn from torch's global generator; b (D,), zero; and
-        log s, () or (D,), zero.
+        W (D, L), drawn at the start, its columns of about unit length; b (D,) and log s, () or (D,), zero.
 
     Raises
     ------
     InputError
-        If a size is below one or the noise unknown; when called, if x is not (B, D).
+        For an invalid size or noise; when called, for an x of another shape.
     """
 
     def __init__(self, x_dim: int, latent_dim: int, noise: str = "isotropic") -> None:
         super().__init__()
-        self.x_dim = integer_at_least("x_dim", x_dim, 1)
-        self.latent_dim = integer_at_least("latent_dim", latent_dim, 1)
-        self.noise = one_of("noise", noise, NOISES)
+        self.prior = StandardNormal(latent_dim)
+        self.x_dim, self.latent_dim = integer_at_least("x_dim", x_dim, 1), self.prior.latent_dim
+        self.noise = one_of("noise", noise, ("isotropic", "diagonal"))
         self.weight = nn.Parameter(torch.randn(self.x_dim, self.latent_dim) / self.x_dim**0.5)
         self.bias = nn.Parameter(torch.zeros(self.x_dim))
         self.log_scale = nn.Parameter(torch.zeros(() if noise == "isotropic" else (self.x_dim,)))
-        self.prior = StandardNormal(latent_dim)
 
     @classmethod
-    def maximum_likelihood(cls, x: Tensor, latent_dim: int) -> PPCA:
+    def maximum_likelihood(cls, x: Tensor, latent_dim: int) -> "PPCA":
         """Return the PPCA of isotropic noise that maximises the likelihood of `x` (N, D), in closed form."""
-        parameters = exact.ppca_maximum_likelihood(x, latent_dim)
-        model = cls(x.shape[-1], latent_dim).to(parameters.weight)
-        model.set_parameters(*parameters)
-        return model
+        W, b, s = exact.ppca_maximum_likelihood(x, latent_dim)
+        return cls(x.shape[-1], latent_dim).to(W).set_parameters(W, b, s)
 
-    def set_parameters(self, weight: Tensor, bias: Tensor, scale: Tensor) -> None:
-        """Copy W (D, L), b (D,) and the standard deviation s (() or (D,)) into the parameters.
-
-        Raises
-        ------
-        InputError
-            If a shape differs or a scale is not above zero.
-        """
+    def set_parameters(self, weight: Tensor, bias: Tensor, scale: Tensor) -> "PPCA":
+        """Copy W (D, L), b (D,) and s (() or (D,)), which is above zero, into the parameters; return itself."""
         if not bool((scale > 0).all()):
             raise InputError("scale", expected="standard deviations > 0", got=f"{float(scale.min()):g}")
-        check_shapes(weight=(weight, self.weight), bias=(bias, self.bias), scale=(scale, self.log_scale))
-        with torch.no_grad():
-            for parameter, value in ((self.weight, weight), (self.bias, bias), (self.log_scale, scale.log())):
-                parameter.copy_(value)
+        copy_into(weight=(weight, self.weight), bias=(bias, self.bias), scale=(scale.log(), self.log_scale))
+        return self
 
     def forward(self, x: Tensor | None = None, size: int | None = None) -> Tensor:
         """Sample z, then x given z, or observe `x` (B, D); with `size` = B instead, generate. Returns x (B, D)."""
@@ -88,15 +69,11 @@ class PPCA(PyroModule):
 
     def decode(self, z: Tensor) -> Any:
         """Return p(x|z) for z (..., L): batch shape (...), event shape (D,)."""
-        check_last_dimension("z", z, self.latent_dim)
-        return dist.Normal(F.linear(z, self.weight, self.bias), self.log_scale.exp()).to_event(1)
+        mean = nn.functional.linear(check_last_dimension("z", z, self.latent_dim), self.weight, self.bias)
+        return dist.Normal(mean, self.log_scale.exp()).to_event(1)
 
     def log_marginal(self, x: Tensor) -> Tensor:
-        """Return log p(x) = log N(x; b, WW' + S^2) of `x` (B, D): shape (B,), nats.
-
-        It is worked out in float64, and only then rounded to the type of `x`: in float32 it is off by tenths of a nat
-        where the noise is small beside W.
-        """
+        """Return log p(x) = log N(x; b, WW' + S^2) of `x` (B, D): shape (B,), nats; float32 would lose tenths of a nat."""
         parameters = self.weight.double(), self.bias.double(), self.log_scale.double().exp()
         return exact.log_marginal(x.double(), *parameters).to(x.dtype)
 

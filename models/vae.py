@@ -3,8 +3,6 @@
 p(z) = N(0, I_L),   p(x|z) = likelihood(decoder(z))
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import pyro
@@ -21,10 +19,8 @@ class VAE(PyroModule):
 
     Parameters
     ----------
-    x_shape : int or tuple of int
-        Shape of one datum; D is its product.
-    latent_dim : int
-        L.
+    x_shape, latent_dim : int or tuple of int, int
+        Shape of one datum, of D numbers; L.
     hidden, activation
         Of the default decoder, an `MLP`.
     likelihood : Likelihood or str
@@ -35,8 +31,7 @@ class VAE(PyroModule):
     Raises
     ------
     InputError
-        If a size is below one or a name unknown; when called, if x is not (B, *x_shape), or the decoder's output not
-        (..., P*D).
+        For an invalid size or name; when called, for an x or an output of the decoder of another shape.
     """
 
     def __init__(

@@ -50,10 +50,11 @@ def as_widths(what: str, widths: Any) -> tuple[int, ...]:
     return tuple(integer_at_least(what, width, 1) for width in given)
 
 
-def check_last_dimension(what: str, x: Tensor, size: int) -> None:
-    """Raise `InputError` unless `x` is (..., `size`)."""
+def check_last_dimension(what: str, x: Tensor, size: int) -> Tensor:
+    """Return `x`, or raise `InputError` unless it is (..., `size`)."""
     if x.ndim == 0 or x.shape[-1] != size:
         raise InputError(what, expected=f"last dimension {size}", got=str(tuple(x.shape)))
+    return x
 
 
 def check_shapes(**tensors: tuple[Tensor, Tensor]) -> None:
@@ -61,6 +62,14 @@ def check_shapes(**tensors: tuple[Tensor, Tensor]) -> None:
     for name, (value, wanted) in tensors.items():
         if value.shape != wanted.shape:
             raise InputError(name, expected=f"shape {tuple(wanted.shape)}", got=str(tuple(value.shape)))
+
+
+def copy_into(**tensors: tuple[Tensor, Tensor]) -> None:
+    """Copy each value given by name into the parameter beside it; raise `InputError` first if a shape differs."""
+    check_shapes(**tensors)
+    with torch.no_grad():
+        for value, parameter in tensors.values():
+            parameter.copy_(value)
 
 
 def check_event(what: str, x: Tensor, shape: tuple[int, ...]) -> None:

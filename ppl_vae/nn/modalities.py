@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -139,6 +139,20 @@ class Modalities(nn.Module):
         return f"log p({', '.join(values)}{', those that are there' * bool(masks)})"
 
 
+def of_each(what: str, given: Any, names: Collection[str]) -> Mapping[str, Any]:
+    """Return what is `given` for each of `names`: a mapping of them as it is, anything else for all of them.
+
+    Raises
+    ------
+    InputError
+        If a mapping has another name; it is called `what`.
+    """
+    found = given if isinstance(given, Mapping) else dict.fromkeys(names, given)
+    for name in found:
+        one_of(what, name, names)
+    return found
+
+
 def likelihood_heads(
     modalities: Modalities,
     latent_dim: int | Mapping[str, int],
@@ -168,14 +182,13 @@ def likelihood_heads(
     InputError
         If a name is unknown, or a likelihood missing.
     """
-    chosen = likelihood if isinstance(likelihood, Mapping) else dict.fromkeys(modalities.shapes, likelihood)
-    own, given = modalities.of_each("networks", networks), modalities.of_each("likelihood", chosen)
-    of_each: Any = likelihoods.for_each(modalities.shapes, given)
+    own, given = modalities.of_each("networks", networks), of_each("modality", likelihood, modalities.shapes)
+    chosen: Any = likelihoods.for_each(modalities.shapes, given)
     heads = nn.ModuleDict()
     for name, shape in modalities.shapes.items():
         size = latent_dim if isinstance(latent_dim, int) else latent_dim[name]
         heads[name] = LikelihoodHead(
-            shape, size, of_each[name], network=own.get(name), hidden=hidden, activation=activation
+            shape, size, chosen[name], network=own.get(name), hidden=hidden, activation=activation
         )
     return heads
 
