@@ -6,7 +6,7 @@ prior      z ~ p(z)          prior_predictive      x ~ p(x | z)      observed_da
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -23,7 +23,7 @@ from ppl_vae.evaluation.arviz_adapter import inference_data
 from ppl_vae.pairs import sites as traces
 from ppl_vae.pairs.pair import Pair, ancestral_sites, as_pair
 from ppl_vae.pairs.plates import in_data_plate
-from ppl_vae.pairs.sites import Site, Sites
+from ppl_vae.pairs.sites import Site
 
 
 def to_arviz(pair: Any, batch: Batch, *, num_samples: int = 1000, num_chains: int = 4, seed: int = 0) -> Any:
@@ -89,8 +89,8 @@ def _run(
     """Return draws by group and site, (K, B, …) or without particles (B, …), and the names of their dimensions."""
     model, guide = pair.programs()
     arguments = pair.arguments(split)
-    model_sites, guide_sites = traces.trace_pair(model, guide, (), arguments, num_particles)
-    posterior = {name: site for name, site in traces.latents(guide_sites).items() if not traces.is_auxiliary(site)}
+    run = traces.trace_pair(model, guide, (), arguments, num_particles)
+    posterior = {name: site for name, site in run.guide.latents.items() if name not in run.guide.auxiliary}
     given: dict[str, Any] = {name: value for name, value in arguments.items() if name not in observed}
     given |= {"size": split.size} if pair.takes("size") else {}
     ancestral = model if num_particles is None else traces.particles(model, num_particles)
@@ -102,16 +102,16 @@ def _run(
         "log_likelihood": {
             name: log_prob if num_particles is None else log_prob.expand(num_particles, -1)
             for name in observed
-            for log_prob in [traces.log_prob(model_sites[name], scaled=False)]
+            for log_prob in [traces.log_prob(run.model[name], scaled=False)]
         },
         "prior": _values(prior, [name for name in posterior if name in prior]),
         "prior_predictive": _values(prior, observed),
     }
-    every = posterior | {name: model_sites[name] for name in observed}
+    every = posterior | {name: run.model[name] for name in observed}
     return groups, {name: _dims(name, site) for name, site in every.items()}
 
 
-def _values(sites: Sites, names: Iterable[str]) -> dict[str, Tensor]:
+def _values(sites: Mapping[str, Site], names: Iterable[str]) -> dict[str, Tensor]:
     return {name: sites[name]["value"] for name in names}
 
 

@@ -188,8 +188,8 @@ def _from_prior(pair: Pair) -> Sampler:
 
     def sample(batch: dict[str, Tensor], num_particles: int) -> Tensor:
         trace = poutine.trace(traces.particles(model, num_particles)).get_trace(**batch)
-        sites = traces.sample_sites(trace).values()
-        return traces.add(traces.log_prob(site, scaled=False) for site in sites if site["is_observed"])
+        observed = traces.sample_sites(trace).observed
+        return traces.add(traces.log_prob(site, scaled=False) for site in observed.values())
 
     return sample
 

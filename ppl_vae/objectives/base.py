@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterable
 from typing import Any
 
 import pyro.infer
@@ -14,8 +13,8 @@ from ppl_vae.core.checks import integer_at_least
 from ppl_vae.core.errors import PairError
 from ppl_vae.core.types import Program
 from ppl_vae.objectives.enumeration import average, probability
-from ppl_vae.pairs.plates import in_data_plate, is_undeclared, other_plates
-from ppl_vae.pairs.sites import Sites, add, is_auxiliary, is_deterministic, is_enumerated, is_factor, latents, log_prob
+from ppl_vae.pairs.plates import in_data_plate, other_plates, undeclared
+from ppl_vae.pairs.sites import Record, Site, add, is_factor, log_prob
 
 
 class Objective(pyro.infer.ELBO):
@@ -52,7 +51,7 @@ def own_module(objective: Any) -> nn.Module:
     return module if isinstance(module, nn.Module) else nn.Module()
 
 
-def factors(guide_sites: Sites, plates: int) -> Tensor:
+def factors(run: Record, plates: int) -> Tensor:
     """Return the guide's own terms of the loss, one `pyro.factor` each, of the batch and a mean over particles.
 
     As in Pyro, a guide's factor counts as a part of log q, and so against the bound: a term to be maximised, such as
@@ -64,9 +63,8 @@ def factors(guide_sites: Sites, plates: int) -> Tensor:
     plates : int
         1 without a particle plate, 2 with one.
     """
-    own = {name: site for name, site in guide_sites.items() if site["is_observed"] and not is_deterministic(site)}
-    terms = [log_prob(site) for site in own.values()]
-    for (name, site), term in zip(own.items(), terms, strict=True):
+    terms = [log_prob(site) for site in run.factors.values()]
+    for (name, site), term in zip(run.factors.items(), terms, strict=True):
         if is_factor(site) and term.requires_grad and not site["fn"].has_rsample:
             raise PairError(
                 f"factor {name!r} of the guide",
@@ -74,7 +72,7 @@ def factors(guide_sites: Sites, plates: int) -> Tensor:
                 got="has_rsample=False, which asks for a score function",
                 hint="pyro.infer.Trace_ELBO()",
             )
-    q = probability(guide_sites) if terms else None
+    q = probability(run) if terms else None
     return add(average(term, q, plates).sum(-1).mean() for term in terms)
 
 
@@ -83,7 +81,7 @@ def with_value(value: Tensor, surrogate: Tensor) -> Tensor:
     return value + surrogate - surrogate.detach()
 
 
-def check_sites(model_sites: Sites, guide_sites: Sites) -> None:
+def check_sites(run: Record) -> None:
     """Raise unless the guide draws exactly the model's latents, but for those the model sums out, and these can be.
 
     Raises
@@ -92,13 +90,12 @@ def check_sites(model_sites: Sites, guide_sites: Sites) -> None:
         For a latent that the guide lacks or has too many, and for one to be enumerated that is shared by all data, or
         one value after another; for a batch dimension that no plate declares; for a baseline, which is not used here.
     """
-    for sites, program in ((model_sites, "model"), (guide_sites, "guide")):
-        check_declared(sites, program)
-    for name, site in latents(model_sites).items():
-        if name not in guide_sites and not is_enumerated(site):
+    _check_declared(run)
+    for name in run.model.drawn:
+        if name not in run.guide:
             raise PairError(f"site {name!r}", expected="every latent sampled by the guide", got="a guide without it")
-    for name, site in latents(guide_sites).items():
-        if name not in model_sites and not is_auxiliary(site):
+    for name, site in run.guide.latents.items():
+        if name not in run.model and name not in run.guide.auxiliary:
             raise PairError(f"site {name!r}", expected="only latents of the model in the guide", got="one it lacks")
         if site["infer"].get("baseline"):
             raise PairError(
@@ -107,31 +104,24 @@ def check_sites(model_sites: Sites, guide_sites: Sites) -> None:
                 got="one",
                 hint="num_particles=10, or pyro.infer.TraceGraph_ELBO()",
             )
-    for name, site in (latents(guide_sites) | latents(model_sites)).items():
-        if is_enumerated(site):
+    for name, site in (run.guide.latents | run.model.latents).items():
+        if site["infer"].get("enumerate"):
             _check_enumerated(name, site)
 
 
-def check_declared(sites: Sites, program: str) -> None:
-    """Raise for a batch dimension that belongs to no plate: its log probabilities would be summed by accident.
-
-    Raises
-    ------
-    PairError
-        For the first such site of the program.
-    """
-    summed = frozenset(site["infer"].get("_enumerate_dim") for site in sites.values())
-    for name, site in sites.items():
-        if is_undeclared(site, summed):
+def _check_declared(run: Record) -> None:
+    """Raise for a batch dimension that belongs to no plate: its log probabilities would be summed by accident."""
+    for program, sites in run.programs.items():
+        for name in undeclared(sites):
             raise PairError(
                 f"site {name!r}",
                 expected="every batch dimension in a plate, such as pyro.plate('data', B, dim=-1)",
-                got=f"batch shape {tuple(site['fn'].batch_shape)} in the {program}",
+                got=f"batch shape {tuple(sites[name]['fn'].batch_shape)} in the {program}",
                 hint=".to_event(1) on its distribution, or that plate around the site",
             )
 
 
-def _check_enumerated(name: str, site: Any) -> None:
+def _check_enumerated(name: str, site: Site) -> None:
     how = site["infer"]["enumerate"]
     if how != "parallel" or site["infer"].get("num_samples"):
         got = repr(how) if how != "parallel" else "num_samples, which draws it"
@@ -148,8 +138,3 @@ def _check_enumerated(name: str, site: Any) -> None:
             got="one shared by all data",
             hint="pyro.infer.TraceEnum_ELBO",
         )
-
-
-def unreparameterised(sites: Iterable[tuple[str, Any]]) -> list[str]:
-    """Return the names of the latents that are drawn without a gradient through the draw."""
-    return [name for name, site in sites if not site["fn"].has_rsample and not is_enumerated(site)]

@@ -20,7 +20,7 @@ from ppl_vae.core.types import Program
 from ppl_vae.nn.modalities import check_there, mask_name, only
 from ppl_vae.objectives.base import factors
 from ppl_vae.objectives.elbo import ELBO
-from ppl_vae.pairs.sites import Sites, add
+from ppl_vae.pairs.sites import Record, add
 
 
 @configurable
@@ -68,33 +68,30 @@ class CrossModalELBO(ELBO):
 
     def halves(self, model: Program, guide: Program, *args: Any, **kwargs: Any) -> dict[str, Tensor]:
         """Return distortion and rate, each with its weights and summed over sources and the batch, in nats."""
-        parts = [self._weighed(source, kwargs, *self._sites(source, model, guide, kwargs)) for source in self.weights]
+        parts = [self._weighed(source, kwargs, self._run(source, model, guide, kwargs)) for source in self.weights]
         return {
-            half: add(term.sum() for part in parts for term in part[number]) / self.num_particles
-            for number, half in enumerate(("distortion", "rate"))
+            name: add(term.sum() for part in parts for term in part[number]) / self.num_particles
+            for number, name in enumerate(("distortion", "rate"))
         }
 
     def _loss(self, source: str, model: Program, guide: Program, batch: Mapping[str, Tensor]) -> Tensor:
         """Return the negative bound of one source; see `ELBO`."""
-        model_sites, guide_sites = self._sites(source, model, guide, batch)
-        distortion, rate = self._weighed(source, batch, model_sites, guide_sites)
-        self._check_gradient(guide_sites)
+        run = self._run(source, model, guide, batch)
+        distortion, rate = self._weighed(source, batch, run)
+        self._check_gradient(run)
         terms = [*distortion, *rate]
-        own = factors(guide_sites, self._plates)
-        loss = add(term.sum() for term in terms) / self.num_particles + own
-        return loss + self._score_term(model_sites, guide_sites, terms)
+        loss = add(term.sum() for term in terms) / self.num_particles + factors(run, self._plates)
+        return loss + self._score_term(run, terms) if run.guide.unreparameterised else loss
 
-    def _sites(self, source: str, model: Program, guide: Program, batch: Mapping[str, Tensor]) -> tuple[Sites, Sites]:
+    def _run(self, source: str, model: Program, guide: Program, batch: Mapping[str, Tensor]) -> Record:
         """Trace the guide of the source, and the model of its targets."""
         given, targets = source.split("+"), self.weights[source]
         check_there((*given, *targets), batch)
         return self._get_trace(_taking(model, targets), _taking(guide, given), (), dict(batch))
 
-    def _weighed(
-        self, source: str, batch: Mapping[str, Tensor], model_sites: Sites, guide_sites: Sites
-    ) -> tuple[list[Tensor], list[Tensor]]:
+    def _weighed(self, source: str, batch: Mapping[str, Tensor], run: Record) -> tuple[list[Tensor], list[Tensor]]:
         """Return the terms of distortion and rate, of the data that have source and target, times their weights."""
-        distortion, rate = self.terms(model_sites, guide_sites)
+        distortion, rate = self.terms(run)
         for name in distortion:
             if name not in self.weights[source]:
                 got = "another, or a latent that is summed out"

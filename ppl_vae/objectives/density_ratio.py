@@ -63,9 +63,9 @@ class FactorVAE(ELBO):
 
     def differentiable_loss(self, model: Program, guide: Program, *args: Any, **kwargs: Any) -> Tensor:
         """Return minus the bound and its penalty; its gradient is that, and the classifier's own."""
-        model_sites, guide_sites = self._get_trace(model, guide, args, kwargs, None)
-        distortion, rate = self.terms(model_sites, guide_sites)
-        _, q = only_code(model_sites, guide_sites, type(self).__name__)
+        run = self._get_trace(model, guide, args, kwargs, None)
+        distortion, rate = self.terms(run)
+        _, q = only_code(run, type(self).__name__)
         z = q["value"]
         frozen = {name: p.detach() for name, p in self.module.named_parameters()}
         penalty = functional_call(self.module, frozen, z).sum()

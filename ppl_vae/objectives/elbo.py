@@ -18,12 +18,12 @@ from ppl_vae.core.checks import not_negative, one_of
 from ppl_vae.core.config import configurable
 from ppl_vae.core.errors import InputError, PairError
 from ppl_vae.core.types import Program
-from ppl_vae.objectives.base import Objective, check_sites, factors, unreparameterised, with_value
+from ppl_vae.objectives.base import Objective, check_sites, factors, with_value
 from ppl_vae.objectives.detached import Leaves
-from ppl_vae.objectives.enumeration import average, check_enumerated_first, enumerated, marginal, probability
+from ppl_vae.objectives.enumeration import average, check_enumerated_first, marginal, probability
 from ppl_vae.objectives.kl import analytic_kl, conditions_match, freed, weights_match
 from ppl_vae.pairs.plates import in_data_plate
-from ppl_vae.pairs.sites import Site, Sites, add, is_auxiliary, is_enumerated, latents, log_prob, trace_pair
+from ppl_vae.pairs.sites import Record, Sites, add, log_prob, trace_pair
 
 KLS = ("auto", "analytic", "sampled")
 GRADIENTS = ("reparameterised", "stl")
@@ -99,102 +99,95 @@ class ELBO(Objective):
     def differentiable_loss(self, model: Program, guide: Program, *args: Any, **kwargs: Any) -> Tensor:
         """Return the negative bound as a tensor to differentiate."""
         leaves = Leaves() if self.gradient == "stl" and torch.is_grad_enabled() else None
-        model_sites, guide_sites = self._get_trace(model, guide, args, kwargs, leaves)
-        distortion, rate = self.terms(model_sites, guide_sites)
+        run = self._get_trace(model, guide, args, kwargs, leaves)
+        distortion, rate = self.terms(run)
         if self.free_bits:
             free = self.free_bits if isinstance(self.free_bits, dict) else dict.fromkeys(rate, self.free_bits)
             for name, nats in free.items():
                 one_of("latent of free_bits", name, rate)
-                rate[name] = freed(name, model_sites, guide_sites, nats)
+                rate[name] = freed(name, run, nats)
         terms = [*distortion.values(), *rate.values()]
-        own = factors(guide_sites, self._plates)
-        loss = add(term.sum() for term in terms) / self.num_particles + own
-        self._check_gradient(guide_sites)
+        loss = add([term.sum() for term in terms]) / self.num_particles
+        if run.factors:
+            loss = loss + factors(run, self._plates)
+        self._check_gradient(run)
         if leaves is None:
-            return loss + self._score_term(model_sites, guide_sites, terms)
-        q = probability(guide_sites)
+            return loss + self._score_term(run, terms) if run.guide.unreparameterised else loss
+        q = probability(run)
         fixed = None if q is None else q.detach()
-        direct = add(self._average(log_prob(guide_sites[name]), fixed).sum() for name in leaves.leaves)
+        direct = add(average(log_prob(run.guide[name]), fixed, self._plates).sum() for name in leaves.leaves)
         return with_value(loss, leaves.path(loss) - direct / self.num_particles)
 
     def halves(self, model: Program, guide: Program, *args: Any, **kwargs: Any) -> dict[str, Tensor]:
         """Return distortion and rate, whose sum is the loss, each summed over the batch, in nats."""
-        distortion, rate = self.terms(*self._get_trace(model, guide, args, kwargs))
+        distortion, rate = self.terms(self._get_trace(model, guide, args, kwargs))
         return {
             "distortion": add(term.sum() for term in distortion.values()) / self.num_particles,
             "rate": add(term.sum() for term in rate.values()) / self.num_particles,
         }
 
-    def terms(self, model_sites: Sites, guide_sites: Sites) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """Return the two halves of the loss by site, each of shape (B,) or (K, B), in nats.
+    def terms(self, run: Record) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """Return distortion and rate, whose sum is the loss, by site, each of shape (B,) or (K, B), in nats.
 
         Distortion: -log p(x | z) of each observed site. Rate: log q(z | x) - log p(z), or KL(q || p), of each latent.
         Sites that depend on a latent which the model sums out are one term.
         """
-        check_sites(model_sites, guide_sites)
+        check_sites(run)
         distortion: dict[str, Tensor] = {}
         rate: dict[str, Tensor] = {}
-        merged, term = marginal(model_sites, guide_sites)
+        guide, (merged, term) = run.guide, marginal(run)
         if term is not None:
             (distortion if term.observed else rate)[", ".join(merged)] = -term.scaled
-        for name, site in model_sites.items():
+        for name, site in run.model.items():
             if site["is_observed"] and name not in merged:
                 distortion[name] = -log_prob(site)
-            elif name in guide_sites and (kl := self._analytic(name, model_sites, guide_sites)) is not None:
+            elif name in guide and (kl := self._analytic(name, run)) is not None:
                 rate[name] = kl
-            elif name in guide_sites:
-                rate[name] = _log_q(guide_sites[name]) - (0.0 if name in merged else log_prob(site))
-        for name, site in latents(guide_sites).items():
-            if is_auxiliary(site):  # an AutoGuide's joint draw
-                rate[name] = _log_q(site)
-        q = probability(guide_sites)
-        for half in (distortion, rate):
-            half.update({name: self._average(term, q) for name, term in half.items()})
+            elif name in guide:
+                rate[name] = _log_q(name, guide) - (0.0 if name in merged else log_prob(site))
+        for name in guide.auxiliary:  # an AutoGuide's joint draw
+            rate[name] = _log_q(name, guide)
+        q = probability(run)
+        for part in (distortion, rate):
+            part.update({name: average(term, q, self._plates) for name, term in part.items()})
         return distortion, rate
 
-    def _get_trace(
-        self, model: Program, guide: Program, args: Any, kwargs: Any, around_guide: Any = None
-    ) -> tuple[Sites, Sites]:
+    def _get_trace(self, model: Program, guide: Program, args: Any, kwargs: Any, around_guide: Any = None) -> Record:
         particles = self.num_particles if self.num_particles > 1 else None
         return trace_pair(model, guide, args, kwargs, particles, enumerated=True, around_guide=around_guide)
-
-    def _average(self, term: Tensor, q: Tensor | None) -> Tensor:
-        """Return a term averaged over the latents that the guide enumerates, of probability `q`."""
-        return average(term, q, self._plates)
 
     @property
     def _plates(self) -> int:
         """How many plates a term has: that of the data, and, where K > 1, that of the particles."""
         return 1 if self.num_particles == 1 else 2
 
-    def _check_gradient(self, guide_sites: Sites) -> None:
+    def _check_gradient(self, run: Record) -> None:
         """Raise if a latent is drawn in a way that the estimator has no gradient for."""
-        summed = enumerated(guide_sites)
-        scores = unreparameterised(latents(guide_sites).items())
+        scores = run.guide.unreparameterised
         if scores and self.gradient == "stl":
             raise PairError(
                 f"site {scores[0]!r}",
                 expected="a latent with a reparameterised sampler, for gradient='stl'",
-                got=type(guide_sites[scores[0]]["fn"]).__name__,
+                got=type(run.guide[scores[0]]["fn"]).__name__,
                 hint="gradient='reparameterised', which takes the score function, or infer={'enumerate': 'parallel'}",
             )
-        if scores and summed:
+        if scores and run.guide.enumerated:
             raise PairError(
                 f"site {scores[0]!r}",
                 expected="a latent that is enumerated too, or reparameterised, beside an enumerated one",
-                got=type(guide_sites[scores[0]]["fn"]).__name__,
+                got=type(run.guide[scores[0]]["fn"]).__name__,
                 hint="infer={'enumerate': 'parallel'}",
             )
         if self.gradient == "stl":
-            check_enumerated_first(guide_sites, "gradient='reparameterised', or another order in the guide")
+            check_enumerated_first(run.guide, "gradient='reparameterised', or another order in the guide")
 
-    def _analytic(self, name: str, model_sites: Sites, guide_sites: Sites) -> Tensor | None:
+    def _analytic(self, name: str, run: Record) -> Tensor | None:
         """Return KL(q || p) of a latent where it is valid and known, else None; raise if it was asked for."""
-        q, p = guide_sites[name], model_sites[name]
-        if self.kl == "sampled" or is_enumerated(q):  # the sum over an enumerated latent is exact already
+        q, p = run.guide[name], run.model[name]
+        if self.kl == "sampled" or name in run.guide.enumerated:  # whose sum is exact already
             return None
         refusal = ""
-        if not conditions_match(name, model_sites, guide_sites):
+        if not conditions_match(name, run):
             refusal = "a model that conditions on latents the guide draws later"
         elif not weights_match(q, p):
             refusal = "another scale or mask in the model than in the guide"
@@ -210,15 +203,13 @@ class ELBO(Objective):
             )
         return None
 
-    def _score_term(self, model_sites: Sites, guide_sites: Sites, terms: list[Tensor]) -> Tensor | float:
+    def _score_term(self, run: Record, terms: list[Tensor]) -> Tensor:
         """Return zero, with gradient E[grad log q(z) (loss - baseline)] for latents that cannot be reparameterised.
 
         The loss is that of the site's own datum where every site belongs to a datum, else that of the whole batch.
         """
-        scores = [guide_sites[name] for name in unreparameterised(latents(guide_sites).items())]
-        if not scores:
-            return 0.0
-        local = all(in_data_plate(site) for site in (model_sites | guide_sites).values())
+        scores = [run.guide[name] for name in run.guide.unreparameterised]
+        local = all(in_data_plate(site) for site in (run.model | run.guide).values())
         shape = (lambda term: term) if local else self._per_particle
         reward = add(map(shape, terms)).detach()
         if self.num_particles > 1:
@@ -231,7 +222,7 @@ class ELBO(Objective):
         return term.reshape(self.num_particles, -1).sum(-1)
 
 
-def _log_q(site: Site) -> Tensor:
+def _log_q(name: str, guide: Sites) -> Tensor:
     """Return log q(z | x), without a gradient of its own where the score function stands for it: its mean is zero."""
-    log_q = log_prob(site)
-    return log_q if site["fn"].has_rsample or is_enumerated(site) else log_q.detach()
+    log_q = log_prob(guide[name])
+    return log_q.detach() if name in guide.unreparameterised else log_q

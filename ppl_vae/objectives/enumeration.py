@@ -14,7 +14,7 @@ from pyro.distributions.util import scale_and_mask
 from torch import Tensor
 
 from ppl_vae.core.errors import PairError
-from ppl_vae.pairs.sites import Sites, add, alike, is_enumerated, latents, log_prob
+from ppl_vae.pairs.sites import Record, Sites, add, alike, log_prob
 
 
 class Term(NamedTuple):
@@ -30,17 +30,12 @@ class Term(NamedTuple):
         return scale_and_mask(self.log_prob, self.scale)
 
 
-def enumerated(sites: Sites) -> Sites:
-    """Return the latents that are summed out."""
-    return {name: site for name, site in latents(sites).items() if is_enumerated(site)}
-
-
-def probability(guide_sites: Sites) -> Tensor | None:
+def probability(run: Record) -> Tensor | None:
     """Return q(y | x) of all latents that the guide enumerates, (…, C, B) or (…, C, K, B); None where it has none.
 
     A mask has no part in it: it takes terms out of a bound, and leaves what a guide's distribution is.
     """
-    sites = enumerated(guide_sites).values()
+    sites = run.guide.enumerated.values()
     return add(site["fn"].log_prob(site["value"]) for site in sites).exp() if sites else None
 
 
@@ -52,7 +47,7 @@ def average(term: Tensor, probability: Tensor | None, plates: int) -> Tensor:
     return weighted.sum(list(range(weighted.dim() - plates)))
 
 
-def marginal(model_sites: Sites, guide_sites: Sites) -> tuple[list[str], Term | None]:
+def marginal(run: Record) -> tuple[list[str], Term | None]:
     """Return the sites that depend on a latent which only the model has, and log of their product summed over it.
 
     log sum_k p(k) prod_i p(x_i | k, …), of the shape that is left without k's dimension; ([], None) where there
@@ -64,22 +59,22 @@ def marginal(model_sites: Sites, guide_sites: Sites) -> tuple[list[str], Term | 
     PairError
         If the sites have different scales (a weight on the KL): none of them could stand outside the sum.
     """
-    summed = {name: site for name, site in enumerated(model_sites).items() if name not in guide_sites}
+    summed, model = run.summed, run.model
     if not summed:
         return [], None
     dims = [site["infer"]["_enumerate_dim"] for site in summed.values()]
     terms = {
         name: site["fn"].log_prob(site["value"]) if name in summed else log_prob(site, scaled=False)
-        for name, site in model_sites.items()
+        for name, site in model.items()
     }
     reached = {
         name: term
         for name, term in terms.items()
         if name in summed or any(term.dim() >= -dim and term.shape[dim] > 1 for dim in dims)
     }
-    scale = model_sites[next(iter(summed))]["scale"]
+    scale = model[next(iter(summed))]["scale"]
     for name in reached:
-        if not alike(model_sites[name]["scale"], scale):
+        if not alike(model[name]["scale"], scale):
             raise PairError(
                 f"site {name!r}",
                 expected=f"the scale of {', '.join(summed)}, which the model sums out",
@@ -88,14 +83,14 @@ def marginal(model_sites: Sites, guide_sites: Sites) -> tuple[list[str], Term | 
             )
     total = add(reached.values())
     log_sum = torch.logsumexp(total, dims)
-    return list(reached), Term(log_sum, scale, any(model_sites[name]["is_observed"] for name in reached))
+    return list(reached), Term(log_sum, scale, any(name in model.observed for name in reached))
 
 
-def check_enumerated_first(guide_sites: Sites, hint: str) -> None:
+def check_enumerated_first(guide: Sites, hint: str) -> None:
     """Raise if the guide enumerates a latent after it drew another, on which its distribution may depend."""
     drawn = False
-    for name in latents(guide_sites):
-        if name not in enumerated(guide_sites):
+    for name in guide.latents:
+        if name in guide.drawn:
             drawn = True
         elif drawn:
             raise PairError(

@@ -16,7 +16,7 @@ from torch.distributions import kl_divergence
 
 from ppl_vae.compile.distributions import scale_tril_of
 from ppl_vae.core.errors import PairError
-from ppl_vae.pairs.sites import Site, Sites, alike, is_auxiliary, latents
+from ppl_vae.pairs.sites import Record, Site, alike
 
 
 def analytic_kl(q: Any, p: Any) -> Tensor | None:
@@ -31,16 +31,14 @@ def analytic_kl(q: Any, p: Any) -> Tensor | None:
         return None
 
 
-def conditions_match(name: str, model_sites: Sites, guide_sites: Sites) -> bool:
+def conditions_match(name: str, run: Record) -> bool:
     """Tell whether every latent the model may draw `name` from was drawn before `name` in the guide.
 
     The test is by order of the programs, and so errs on the safe side: a latent that precedes `name` in the model
     counts as a parent of it. A site that is auxiliary in the guide draws others behind the trace's back, so it rules
     the form out.
     """
-    if any(is_auxiliary(site) for site in latents(guide_sites).values()):
-        return False
-    return _before(name, latents(model_sites)) <= _before(name, latents(guide_sites))
+    return not run.guide.auxiliary and _before(name, run.model.latents) <= _before(name, run.guide.latents)
 
 
 def weights_match(q: Site, p: Site) -> bool:
@@ -48,7 +46,7 @@ def weights_match(q: Site, p: Site) -> bool:
     return q["mask"] is p["mask"] and alike(q["scale"], p["scale"])
 
 
-def freed(name: str, model_sites: Sites, guide_sites: Sites, free: float) -> Tensor:
+def freed(name: str, run: Record, free: float) -> Tensor:
     """Return sum_j max(free, mean of KL_j) as often as there are data (and particles), times the site's scale.
 
     KL_j = KL(q(z_j|x) || p(z_j)) of a coordinate, in nats; its mean is over the batch (Kingma et al. 2016).
@@ -58,11 +56,11 @@ def freed(name: str, model_sites: Sites, guide_sites: Sites, free: float) -> Ten
     PairError
         For a latent whose coordinates are not independent, or without a closed form that is valid.
     """
-    q, p = guide_sites.get(name), model_sites.get(name)
+    q, p = run.guide.get(name), run.model.get(name)
     if q is not None and p is not None and _is_factorised(q["fn"]) and _is_factorised(p["fn"]):
         single = isinstance(q["scale"], int | float) or q["scale"].dim() == 0
         kl = analytic_kl(q["fn"].base_dist, p["fn"].base_dist)
-        valid = conditions_match(name, model_sites, guide_sites) and weights_match(q, p) and q["mask"] is None
+        valid = conditions_match(name, run) and weights_match(q, p) and q["mask"] is None
         if kl is not None and valid and single:
             means = kl.flatten(0, -2).mean(0)
             return q["scale"] * means.clamp(min=free).sum() * (kl.numel() / len(means))
@@ -78,7 +76,7 @@ def _is_factorised(fn: Any) -> bool:
     return isinstance(fn, Independent) and fn.reinterpreted_batch_ndims == 1
 
 
-def _before(name: str, sites: Sites) -> set[str]:
+def _before(name: str, sites: dict[str, Site]) -> set[str]:
     names = list(sites)
     return set(names[: names.index(name)])
 

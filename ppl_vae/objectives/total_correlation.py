@@ -28,7 +28,7 @@ from ppl_vae.core.types import Program
 from ppl_vae.objectives.base import check_sites
 from ppl_vae.objectives.elbo import ELBO
 from ppl_vae.pairs.plates import in_data_plate
-from ppl_vae.pairs.sites import Site, Sites, add, alike, is_auxiliary, latents, log_prob
+from ppl_vae.pairs.sites import Record, Site, add, alike, log_prob
 
 SAMPLINGS = ("stratified", "weighted")
 
@@ -92,22 +92,22 @@ class BetaTCVAE(ELBO):
 
     def parts(self, model: Program, guide: Program, *args: Any, **kwargs: Any) -> dict[str, Tensor]:
         """Return distortion, mutual information, total correlation and dimension-wise KL, summed over the batch."""
-        model_sites, guide_sites = self._get_trace(model, guide, args, kwargs, None)
-        check_sites(model_sites, guide_sites)
-        name, q = only_code(model_sites, guide_sites, type(self).__name__)
-        _check_unscaled(model_sites | guide_sites)
+        run = self._get_trace(model, guide, args, kwargs, None)
+        check_sites(run)
+        name, q = only_code(run, type(self).__name__)
+        _check_unscaled(run.model | run.guide)
         z = q["value"]
         pairwise = q["fn"].base_dist.log_prob(z.unsqueeze(1))  # (B, B, L): log q(z_i | x_j)
         log_weights = self._log_weights(len(z), pairwise)
         log_q = log_prob(q)
         log_joint = torch.logsumexp(pairwise.sum(-1) + log_weights, 1)
         log_marginals = torch.logsumexp(pairwise + log_weights.unsqueeze(-1), 1).sum(-1)
-        distortion = -add(log_prob(site).sum() for site in model_sites.values() if site["is_observed"])
+        distortion = -add(log_prob(site).sum() for site in run.model.observed.values())
         return {
             "distortion": distortion,
             "mutual_information": (log_q - log_joint).sum(),
             "total_correlation": (log_joint - log_marginals).sum(),
-            "dimension_kl": (log_marginals - log_prob(model_sites[name])).sum(),
+            "dimension_kl": (log_marginals - log_prob(run.model[name])).sum(),
         }
 
     def _log_weights(self, B: int, like: Tensor) -> Tensor:
@@ -126,7 +126,7 @@ class BetaTCVAE(ELBO):
         return others.diagonal_scatter(like.new_full((B,), -math.log(N)))
 
 
-def only_code(model_sites: Sites, guide_sites: Sites, objective: str) -> tuple[str, Site]:
+def only_code(run: Record, objective: str) -> tuple[str, Site]:
     """Return the guide's one latent, of coordinates that are independent given x, drawn with a gradient.
 
     Raises
@@ -134,14 +134,14 @@ def only_code(model_sites: Sites, guide_sites: Sites, objective: str) -> tuple[s
     PairError
         If there is none such.
     """
-    codes = latents(guide_sites)
-    for name in guide_sites.keys() - codes.keys():
+    codes = run.guide.latents
+    for name in run.guide.observed:
         raise PairError(f"site {name!r}", expected=f"for {objective} no pyro.factor in the guide", got="one")
     for name, site in codes.items():
         got = ""
         if len(codes) > 1:
             got = f"{len(codes)} latents"
-        elif not in_data_plate(site) or is_auxiliary(site):
+        elif not in_data_plate(site) or name in run.guide.auxiliary:
             got = "one that the data share"
         elif not isinstance(site["fn"], Independent) or site["fn"].reinterpreted_batch_ndims != 1:
             got = type(site["fn"]).__name__
@@ -158,7 +158,7 @@ def only_code(model_sites: Sites, guide_sites: Sites, objective: str) -> tuple[s
     raise PairError("guide", expected=f"for {objective} one latent per datum", got="none")
 
 
-def _check_unscaled(sites: Sites) -> None:
+def _check_unscaled(sites: dict[str, Site]) -> None:
     for name, site in sites.items():
         if not alike(site["scale"], 1.0) or site["mask"] is not None:
             raise PairError(

@@ -30,10 +30,10 @@ from ppl_vae.pairs.dependence import Dependence
 from ppl_vae.pairs.handlers import Frozen
 from ppl_vae.pairs.plates import DataPlate, data_plates, in_data_plate
 from ppl_vae.pairs.programs import Programs
-from ppl_vae.pairs.sites import Sites
+from ppl_vae.pairs.sites import Record
 
 _T = TypeVar("_T")
-_Runner = Callable[..., tuple[Sites, Sites]]
+_Runner = Callable[..., Record]
 
 
 @dataclass(frozen=True)
@@ -96,26 +96,26 @@ def check(pair: Programs, batch: Batch, *, training: bool = False) -> Contract:
         programs = _watched(pair.model, stored), _watched(pair.guide, stored)
         # Each by itself first: a latent of another shape would break the networks of a model that is replayed with it.
         apart = _run(_apart, programs, few)
-        names = data_plates(*apart, rows)
-        site_checks.check_match(*apart, few)
+        names = data_plates(apart.model, apart.guide, rows)
+        site_checks.check_match(apart, few)
         _check_parameters(pair, stored)
         named = DataPlate(names)
         renamed = named(programs[0]), named(programs[1])
-        model_sites, guide_sites = _run(traces.trace_pair, renamed, few)
-        site_checks.check_plates(model_sites, guide_sites, arguments)
-        dependence = Dependence(renamed[0], arguments, rows, model_sites)
-        site_checks.check_shared(model_sites, dependence)
-        own = {name: site for name, site in model_sites.items() if in_data_plate(site) and traces.observes(site)}
+        run = _run(traces.trace_pair, renamed, few)
+        site_checks.check_plates(run, arguments)
+        dependence = Dependence(renamed[0], arguments, rows, run.model)
+        site_checks.check_shared(run.model, dependence)
+        own = {name: site for name, site in run.model.local.items() if traces.observes(site)}
         seen = site_checks.observed_arguments(own, arguments, dependence)
         for name, site in own.items():
             observations.check_name(name, site, few)
-        for sites, program in ((model_sites, "model"), (guide_sites, "guide")):
+        for program, sites in run.programs.items():
             for name, site in sites.items():
                 observations.check_parameters(name, site, program)
         observations.check_supports(own, arguments, renamed)
-        site_checks.check_batch_shapes(model_sites, guide_sites, len(next(iter(few.values()))))
-        local = {name: site for name, site in traces.latents(model_sites).items() if in_data_plate(site)}
-        real = [site for site in (model_sites | guide_sites).values() if not traces.is_deterministic(site)]
+        site_checks.check_batch_shapes(run, len(next(iter(few.values()))))
+        local = {name: site for name, site in run.model.latents.items() if name in run.model.local}
+        real = [site for site in (run.model | run.guide).values() if not traces.is_deterministic(site)]
         shares = not all(in_data_plate(site) for site in real)
         if not shares:
             _check_particles(renamed, few)
@@ -125,7 +125,7 @@ def check(pair: Programs, batch: Batch, *, training: bool = False) -> Contract:
         observed=tuple(name for name in own if name in arguments),
         observed_arguments=seen,
         plates=names,
-        points=site_checks.points(guide_sites),
+        points=site_checks.points(run.guide),
         without_prior=tuple(name for name, site in local.items() if site_checks.is_masked(site)),
     )
 
@@ -153,13 +153,13 @@ def _few(pair: Programs, arguments: dict[str, Tensor]) -> int:
     return next((rows for rows in range(3, total) if rows not in taken), total)
 
 
-def _apart(model: Program, guide: Program, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Sites, Sites]:
-    """Run model and guide without telling the one what the other draws."""
+def _apart(model: Program, guide: Program, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Record:
+    """Run model and guide each by itself: the model draws its own latents."""
     model_trace, guide_trace = (poutine.trace(program).get_trace(*args, **kwargs) for program in (model, guide))
-    return traces.sample_sites(model_trace), traces.sample_sites(guide_trace)
+    return Record(traces.sample_sites(model_trace), traces.sample_sites(guide_trace))
 
 
-def _run(run: _Runner, programs: tuple[Any, Any], few: dict[str, Tensor]) -> tuple[Sites, Sites]:
+def _run(run: _Runner, programs: tuple[Any, Any], few: dict[str, Tensor]) -> Record:
     return on_batch(lambda: run(*programs, (), few), few)
 
 
@@ -194,7 +194,7 @@ def _check_particles(programs: tuple[Program, Program], few: dict[str, Tensor]) 
     """Particles are one more plate: networks must take leading batch dimensions."""
     size = len(next(iter(few.values())))
     try:
-        shape = tuple(traces.log_weights(*traces.trace_pair(*programs, (), few, 2)).shape)
+        shape = tuple(traces.trace_pair(*programs, (), few, 2).log_weights().shape)
     except (RuntimeError, ValueError, IndexError) as error:
         if isinstance(error, PplVaeError):
             raise

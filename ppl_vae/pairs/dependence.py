@@ -11,8 +11,7 @@ from torch import Tensor
 
 from ppl_vae.core.process import isolated
 from ppl_vae.core.types import Program
-from ppl_vae.pairs.plates import in_data_plate
-from ppl_vae.pairs.sites import Site, Sites, latents, log_prob, sample_sites
+from ppl_vae.pairs.sites import Site, Sites, log_prob, sample_sites
 
 
 class Dependence:
@@ -28,15 +27,15 @@ class Dependence:
         All rows.
     rows : int
         How many are run at once.
-    sites : mapping
-        The model's record of the first rows.
+    sites : Sites
+        The model's, of the first rows.
     """
 
     def __init__(self, model: Program, arguments: Mapping[str, Tensor], rows: int, sites: Sites) -> None:
         self.model = model
         self.arguments = arguments
         self.rows = rows
-        self.shared = {name: site for name, site in latents(sites).items() if not in_data_plate(site)}
+        self.shared = {name: site for name, site in sites.latents.items() if name not in sites.local}
 
     def on_batch(self, names: Iterable[str]) -> set[str]:
         """Return those of the observed sites `names` that depend on the batch, or on a latent of a datum."""

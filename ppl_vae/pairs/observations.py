@@ -23,7 +23,7 @@ from torch.distributions import constraints
 from ppl_vae.core.errors import InputError, PairError, shown, unknown_name
 from ppl_vae.core.types import Batch, Program
 from ppl_vae.nn.modalities import mask_name
-from ppl_vae.pairs.sites import Site, Sites, trace_pair
+from ppl_vae.pairs.sites import Record, Site, trace_pair
 
 #: Rows that the programs are run on at once, where each has a support of its own.
 _AT_ONCE = 1000
@@ -81,9 +81,9 @@ def check_name(name: str, site: Site, few: dict[str, Tensor]) -> None:
             )
 
 
-def check_sites(both: tuple[Sites, Sites]) -> None:
+def check_sites(run: Record) -> None:
     """Raise for the first site of model or guide with a parameter or a value that it cannot have."""
-    for sites, program in zip(both, ("model", "guide"), strict=True):
+    for program, sites in run.programs.items():
         for name, site in sites.items():
             check_parameters(name, site, program)
             if _is_finite(site["value"]):
@@ -166,9 +166,9 @@ def check_supports(sites: Mapping[str, Site], arguments: dict[str, Tensor], prog
     size = len(next(iter(arguments.values())))
     for start in range(0, size if by_row else 0, _AT_ONCE):
         rows = {name: value[start : start + _AT_ONCE] for name, value in arguments.items()}
-        model_sites, _ = trace_pair(*programs, (), rows)
+        run = trace_pair(*programs, (), rows)
         for name in by_row:
-            _check_value(name, model_sites[name], start)
+            _check_value(name, run.model[name], start)
 
 
 def _differs_by_row(fn: Any) -> bool:

@@ -17,7 +17,7 @@ from ppl_vae.core.types import Batch, Program
 from ppl_vae.pairs import contract
 from ppl_vae.pairs import sites as traces
 from ppl_vae.pairs.programs import Programs
-from ppl_vae.pairs.sites import Sites
+from ppl_vae.pairs.sites import Site, Sites
 
 
 class Pair(Programs):
@@ -83,7 +83,7 @@ class Pair(Programs):
         """Return log p(x, z) - log q(z | x) for fresh z ~ q(z | x): shape (K, B), in nats."""
         num_particles = integer_at_least("num_particles", num_particles, 1, hint="num_particles=100")
         model, guide = self.programs()
-        return traces.log_weights(*traces.trace_pair(model, guide, (), self._prepared(batch), num_particles))
+        return traces.trace_pair(model, guide, (), self._prepared(batch), num_particles).log_weights()
 
     def posterior(self, batch: Batch, num_samples: int = 1) -> dict[str, Tensor]:
         """Return draws from the guide by site, each of shape (K, B, …)."""
@@ -91,15 +91,15 @@ class Pair(Programs):
         _, guide = self.programs()
         with evaluating(self):
             trace = self._trace(traces.particles(guide, num_samples), batch)
-        sites = traces.latents(traces.sample_sites(trace))
-        return {name: site["value"] for name, site in sites.items() if not traces.is_auxiliary(site)}
+        sites = traces.sample_sites(trace)
+        return {name: site["value"] for name, site in sites.latents.items() if name not in sites.auxiliary}
 
     def posterior_mean(self, batch: Batch) -> dict[str, Tensor]:
         """Return the mean of each latent under the guide, shape (B, …): exact for the first layer, one draw deep."""
         _, guide = self.programs()
         with evaluating(self):
             trace = self._trace(guide, batch)
-        return _means(traces.latents(traces.sample_sites(trace)))
+        return _means(traces.sample_sites(trace).latents)
 
     def generate(self, size: int | None = None, **conditions: Tensor) -> dict[str, Tensor]:
         """Run the model with no observation: ancestral samples of every site, each of shape (n, …).
@@ -131,7 +131,7 @@ class Pair(Programs):
         model = poutine.condition(self.programs()[0], data=given)
         sites = self._run_model(size, self._moved(conditions), model)
         for name in latents.keys() - sites.keys():
-            raise unknown_name("latent", name, traces.latents(sites))
+            raise unknown_name("latent", name, sites.latents)
         return _means({name: site for name, site in sites.items() if name not in latents})
 
     def reconstruct(self, batch: Batch) -> dict[str, Tensor]:
@@ -166,7 +166,7 @@ def ancestral_sites(model: Program, arguments: dict[str, Any], others: Sequence[
     """
     try:
         sites = traces.sample_sites(poutine.trace(model).get_trace(**arguments))
-        return {name: site for name, site in sites.items() if not isinstance(site["fn"], Unit)}
+        return Sites((name, site) for name, site in sites.items() if not isinstance(site["fn"], Unit))
     except (TypeError, AttributeError, RuntimeError, ValueError) as error:  # what a program does with x = None
         if isinstance(error, PplVaeError):
             raise
@@ -198,7 +198,7 @@ def as_pair(pair: Any) -> Pair:
     )
 
 
-def _means(sites: Sites) -> dict[str, Tensor]:
+def _means(sites: Mapping[str, Site]) -> dict[str, Tensor]:
     """Return each site's mean; its value where its distribution has none (or none that is a number)."""
     means = {}
     for name, site in sites.items():

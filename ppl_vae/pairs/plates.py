@@ -27,6 +27,12 @@ def other_plates(site: Site) -> list[str]:
     return [f.name for f in site["cond_indep_stack"] if f.vectorized and f.name not in (DATA, PARTICLES)]
 
 
+def undeclared(sites: Mapping[str, Site]) -> list[str]:
+    """Return the names of the sites with a batch dimension that belongs to no plate, nor to an enumerated latent."""
+    summed = frozenset(site["infer"].get("_enumerate_dim") for site in sites.values())
+    return [name for name, site in sites.items() if is_undeclared(site, summed)]
+
+
 def is_undeclared(site: Site, summed: frozenset[int | None] = frozenset()) -> bool:
     """Tell whether a batch dimension of a site belongs to no plate, nor to a latent that is `summed` out."""
     shape = tuple(site["fn"].batch_shape)

@@ -15,29 +15,29 @@ from ppl_vae.pairs import observations
 from ppl_vae.pairs import sites as traces
 from ppl_vae.pairs.dependence import Dependence
 from ppl_vae.pairs.plates import DATA, in_data_plate, is_undeclared, other_plates
-from ppl_vae.pairs.sites import Site, Sites
+from ppl_vae.pairs.sites import Record, Site, Sites
 
 
-def check_match(model_sites: Sites, guide_sites: Sites, batch: Batch) -> None:
+def check_match(run: Record, batch: Batch) -> None:
     """Raise unless the guide samples exactly the model's latent sites, each with the model's event shape."""
-    wanted, offered = traces.latents(model_sites), traces.latents(guide_sites)
-    for name, site in wanted.items():
-        if name not in offered and not traces.is_enumerated(site):
+    wanted, offered = run.model.latents, run.guide.latents
+    for name in wanted:
+        if name not in offered and name not in run.model.enumerated:
             raise PairError(
                 f"site {name!r}",
                 expected="the guide to sample every latent site of the model",
                 got=f"a guide that samples {names_of(offered)}",
                 hint=f"obs={name} in the model" if name in batch else f"pyro.sample({name!r}, …) in the guide",
             )
-    for name, site in offered.items():
-        if name not in model_sites and not traces.is_auxiliary(site):
+    for name in offered:
+        if name not in run.model and name not in run.guide.auxiliary:
             raise PairError(
                 f"site {name!r}",
                 expected="only latent sites of the model in the guide",
                 got=f"a site the model lacks (it has {names_of(wanted)})",
                 hint="the model's site names in the guide, or infer={'is_auxiliary': True}",
             )
-        if name in model_sites and name not in wanted:
+        if name in run.model and name not in wanted:
             raise PairError(
                 f"site {name!r}",
                 expected="a latent site",
@@ -55,9 +55,9 @@ def check_match(model_sites: Sites, guide_sites: Sites, batch: Batch) -> None:
             )
 
 
-def check_plates(model_sites: Sites, guide_sites: Sites, arguments: dict[str, Tensor]) -> None:
+def check_plates(run: Record, arguments: dict[str, Tensor]) -> None:
     """Every batch dimension belongs to a plate, and what the batch observes to the plate ``data``."""
-    for sites, program in ((model_sites, "model"), (guide_sites, "guide")):
+    for program, sites in run.programs.items():
         for name, site in sites.items():
             if in_data_plate(site) and (inner := other_plates(site)):
                 raise PairError(
@@ -97,13 +97,9 @@ def _scored(name: str, site: Site, program: str) -> Tensor:
         ) from error
 
 
-def check_shared(model_sites: Sites, dependence: Dependence) -> None:
+def check_shared(model: Sites, dependence: Dependence) -> None:
     """Raise if a term outside the plate of the data depends on the batch, or if none inside observes it."""
-    outside = [
-        name
-        for name, site in model_sites.items()
-        if site["is_observed"] and not traces.is_deterministic(site) and not in_data_plate(site)
-    ]
+    outside = [name for name in model.shared if name in model.observed]
     for name in sorted(dependence.on_batch(outside), key=outside.index) if outside else []:
         raise PairError(
             f"site {name!r}",
@@ -111,16 +107,16 @@ def check_shared(model_sites: Sites, dependence: Dependence) -> None:
             got="a site outside it",
             hint="that plate around the site, and no sum over the data",
         )
-    if not any(traces.observes(site) and in_data_plate(site) for site in model_sites.values()):
+    if not any(traces.observes(site) for site in model.local.values()):
         raise PairError(
             "model",
             expected="a site that observes the batch inside pyro.plate('data', B, dim=-1)",
-            got=f"none (it samples {names_of(traces.latents(model_sites))})",
+            got=f"none (it samples {names_of(model.latents)})",
             hint="obs=x in the model, and Pair(model, guide) in this order",
         )
 
 
-def observed_arguments(own: Sites, arguments: Mapping[str, Tensor], dependence: Dependence) -> tuple[str, ...]:
+def observed_arguments(own: Iterable[str], arguments: Mapping[str, Tensor], dependence: Dependence) -> tuple[str, ...]:
     """Return the arguments that the model observes: by the name of a site, or as what a site's value is made of."""
     elsewhere = [name for name in own if name not in arguments]
     return tuple(
@@ -130,9 +126,9 @@ def observed_arguments(own: Sites, arguments: Mapping[str, Tensor], dependence: 
     )
 
 
-def check_batch_shapes(model_sites: Sites, guide_sites: Sites, size: int) -> None:
+def check_batch_shapes(run: Record, size: int) -> None:
     """Every site of a datum has log probabilities of shape (B,)."""
-    for sites, program in ((model_sites, "model"), (guide_sites, "guide")):
+    for program, sites in run.programs.items():
         for name, site in sites.items():
             log_prob, inside = _scored(name, site, program), observations.inside(site["fn"], site["value"])
             if isinstance(site["fn"], MaskedDistribution):  # what it masks may be anything
@@ -153,15 +149,14 @@ def check_batch_shapes(model_sites: Sites, guide_sites: Sites, size: int) -> Non
                 )
 
 
-def points(guide_sites: Sites) -> tuple[str, ...]:
+def points(guide: Sites) -> tuple[str, ...]:
     """Return the latents of a datum that a guide puts at a point.
 
     AutoGuides carry the density of an auxiliary draw over to a point at the site that it is for.
     """
-    if any(traces.is_auxiliary(site) for site in traces.latents(guide_sites).values()):
+    if guide.auxiliary:
         return ()
-    local = {name: site for name, site in traces.latents(guide_sites).items() if in_data_plate(site)}
-    return tuple(name for name, site in local.items() if _is_point(site["fn"]))
+    return tuple(name for name, site in guide.latents.items() if name in guide.local and _is_point(site["fn"]))
 
 
 def _is_point(fn: Any) -> bool:

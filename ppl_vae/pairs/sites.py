@@ -1,4 +1,4 @@
-"""What one run of a pair leaves behind: the guide's trace, the model's replayed against it, and their log weights.
+"""The record of one run of a pair: the sites of the guide, those of the model replayed against it, their log weights.
 
     log w[k, b] = log p(x_b, z_kb) - log q(z_kb | x_b),   z_kb ~ q(. | x_b)
 
@@ -11,8 +11,9 @@ from __future__ import annotations
 import functools
 import operator
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
+from functools import cached_property
 from typing import Any
 
 import pyro
@@ -24,10 +25,99 @@ from pyro.poutine.util import prune_subsample_sites
 from torch import Tensor
 
 from ppl_vae.core.errors import PairError
-from ppl_vae.pairs.plates import PARTICLES, data_plates, in_data_plate, rename, rows_of
+from ppl_vae.pairs.plates import PARTICLES, Site, data_plates, in_data_plate, rename, rows_of
 
-Site = dict[str, Any]
-Sites = dict[str, Site]
+
+class Sites(dict[str, Site]):
+    """The sample sites of one program by name, in program order, sorted once by what they are.
+
+    Attributes
+    ----------
+    latents, observed : dict of str to Site
+        Sites without and with a value given, a `pyro.factor` and a `pyro.deterministic` among the latter.
+    enumerated, drawn : dict of str to Site
+        Latents that ask to be summed out, and the others.
+    auxiliary : dict of str to Site
+        Latents that only help to draw others.
+    """
+
+    def __init__(self, sites: Mapping[str, Site] | Iterable[tuple[str, Site]] = ()) -> None:
+        super().__init__(sites)
+        self.latents: dict[str, Site] = {}
+        self.observed: dict[str, Site] = {}
+        self.enumerated: dict[str, Site] = {}
+        self.drawn: dict[str, Site] = {}
+        self.auxiliary: dict[str, Site] = {}
+        for name, site in self.items():
+            if site["is_observed"]:
+                self.observed[name] = site
+                continue
+            self.latents[name] = site
+            (self.enumerated if is_enumerated(site) else self.drawn)[name] = site
+            if is_auxiliary(site):
+                self.auxiliary[name] = site
+
+    @cached_property
+    def local(self) -> dict[str, Site]:
+        """Sites inside the plate of the data."""
+        return {name: site for name, site in self.items() if in_data_plate(site)}
+
+    @cached_property
+    def shared(self) -> dict[str, Site]:
+        """Sites outside that plate, but for those that only name a value."""
+        return {name: site for name, site in self.items() if name not in self.local and not is_deterministic(site)}
+
+    @cached_property
+    def unreparameterised(self) -> list[str]:
+        """Names of the latents that are drawn without a gradient through the draw."""
+        return [name for name, site in self.drawn.items() if not site["fn"].has_rsample]
+
+
+class Record:
+    """One run of a pair.
+
+    Attributes
+    ----------
+    model, guide : Sites
+        Their sample sites; the model's latents have the guide's draws.
+    programs : dict of str to Sites
+        Both, by ``"model"`` and ``"guide"``.
+    summed : dict of str to Site
+        Latents that the model sums out by itself: enumerated, and not in the guide.
+    factors : dict of str to Site
+        The guide's own terms of the loss, one `pyro.factor` each.
+    """
+
+    def __init__(self, model: Sites, guide: Sites) -> None:
+        self.model, self.guide = model, guide
+        self.programs = {"model": model, "guide": guide}
+        self.summed = {name: site for name, site in model.enumerated.items() if name not in guide}
+        self.factors = {name: site for name, site in guide.observed.items() if not is_deterministic(site)}
+
+    def log_weights(self) -> Tensor:
+        """Return log p(x, z) - log q(z | x) in nats, shape (K, B), or (B,) without a particle plate.
+
+        Scales (from subsampling, or from a weight on the KL) are left out: a log weight is about one datum. A latent
+        that the guide lacks, because training sums it out, was drawn from the model's conditional, which cancels out. A
+        `pyro.factor` of the guide is a term of the training loss, and no part of q.
+
+        Raises
+        ------
+        PairError
+            If a site lies outside the plate ``data``: its log probability does not belong to one datum.
+        """
+        for name in self.guide | self.model:
+            if name in (self.model if name in self.model else self.guide).shared:
+                raise PairError(
+                    f"site {name!r}",
+                    expected="every site inside pyro.plate('data', B, dim=-1), so that a log weight belongs to one "
+                    "datum",
+                    got="a site outside it",
+                    hint="the bound of the whole data set (an objective's loss) for pairs with global latents",
+                )
+        proposed = [site for name, site in self.model.items() if site["is_observed"] or name in self.guide]
+        log_joint = add(log_prob(site, scaled=False) for site in proposed)
+        return log_joint - add(log_prob(site, scaled=False) for site in self.guide.latents.values())
 
 
 class _Particles(pyro.plate):
@@ -58,8 +148,8 @@ def trace_pair(
     *,
     enumerated: bool = False,
     around_guide: AbstractContextManager[Any] | None = None,
-) -> tuple[Sites, Sites]:
-    """Run the guide, replay the model against it, and return the sample sites of both, in program order.
+) -> Record:
+    """Run the guide, replay the model against it, and return the record of both.
 
     Without `num_particles` there is no particle plate: values have shape (B, …). With it they have (K, B, …). With
     `enumerated`, sites that ask to be summed out hold all their values, each such site in a dimension of its own to the
@@ -81,7 +171,7 @@ def trace_pair(
         names = data_plates(model_sites, guide_sites, rows_of(args, kwargs))
         rename(model_sites, names)
         rename(guide_sites, names)
-    return model_sites, guide_sites
+    return Record(model_sites, guide_sites)
 
 
 def _raise_collision(error: ValueError) -> None:
@@ -99,12 +189,7 @@ def _raise_collision(error: ValueError) -> None:
 def sample_sites(trace: Any) -> Sites:
     """Return the sample sites of a Pyro trace by name, leaving out those a plate makes for subsampling."""
     nodes: Any = prune_subsample_sites(trace).nodes
-    return {name: site for name, site in nodes.items() if site["type"] == "sample"}
-
-
-def latents(sites: Sites) -> Sites:
-    """Return the sites that are not observed."""
-    return {name: site for name, site in sites.items() if not site["is_observed"]}
+    return Sites((name, site) for name, site in nodes.items() if site["type"] == "sample")
 
 
 def is_auxiliary(site: Site) -> bool:
@@ -146,31 +231,6 @@ def alike(a: float | Tensor, b: float | Tensor) -> bool:
     Tensors count as alike only if they are the same one: looking at their values would read them back from the device.
     """
     return a is b or (isinstance(a, int | float) and isinstance(b, int | float) and a == b)
-
-
-def log_weights(model_sites: Sites, guide_sites: Sites) -> Tensor:
-    """Return log p(x, z) - log q(z | x) in nats, shape (K, B), or (B,) without a particle plate.
-
-    Scales (from subsampling, or from a weight on the KL) are left out: a log weight is about one datum. A latent that
-    the guide lacks, because training sums it out, was drawn from the model's conditional, which cancels out. A
-    `pyro.factor` of the guide is a term of the training loss, and no part of q.
-
-    Raises
-    ------
-    PairError
-        If a site lies outside the plate ``data``: its log probability does not belong to one datum.
-    """
-    for name, site in (guide_sites | model_sites).items():
-        if not in_data_plate(site) and not is_deterministic(site):
-            raise PairError(
-                f"site {name!r}",
-                expected="every site inside pyro.plate('data', B, dim=-1), so that a log weight belongs to one datum",
-                got="a site outside it",
-                hint="the bound of the whole data set (an objective's loss) for pairs with global latents",
-            )
-    proposed = {name: site for name, site in model_sites.items() if site["is_observed"] or name in guide_sites}
-    log_joint = add(log_prob(site, scaled=False) for site in proposed.values())
-    return log_joint - add(log_prob(site, scaled=False) for site in latents(guide_sites).values())
 
 
 def add(terms: Iterable[Tensor]) -> Tensor:

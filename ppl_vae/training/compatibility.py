@@ -10,10 +10,9 @@ from ppl_vae.core.errors import InputError, PairError
 from ppl_vae.core.process import evaluating, isolated
 from ppl_vae.data import Split
 from ppl_vae.objectives import ELBO, BetaTCVAE, FactorVAE
-from ppl_vae.objectives.base import unreparameterised
 from ppl_vae.pairs.contract import Contract
 from ppl_vae.pairs.pair import Pair
-from ppl_vae.pairs.sites import latents, trace_pair
+from ppl_vae.pairs.sites import trace_pair
 from ppl_vae.training.kl_weights import Capacity, KLRule
 
 
@@ -73,11 +72,11 @@ def check_measures(
         if workers > 1:
             raise InputError(name, expected="one worker, which sees the whole batch", got=f"{workers}")
         with isolated(device=pair.device), evaluating(pair):
-            _, guide_sites = trace_pair(*pair.programs(), (), pair.arguments(data.take(1)))
-        for site in unreparameterised(latents(guide_sites).items()):
+            guide = trace_pair(*pair.programs(), (), pair.arguments(data.take(1))).guide
+        for site in guide.unreparameterised:
             raise PairError(
                 f"site {site!r}",
                 expected=f"a latent with a reparameterised sampler, for {name}",
-                got=type(guide_sites[site]["fn"]).__name__,
+                got=type(guide[site]["fn"]).__name__,
                 hint="kl_weights.Constrained(…), or infer={'enumerate': 'parallel'}",
             )

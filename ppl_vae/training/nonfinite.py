@@ -19,8 +19,8 @@ def first_bad_site(programs: tuple[Program, Program], arguments: dict[str, Tenso
     order.
     """
     with torch.no_grad():
-        model_sites, guide_sites = traces.trace_pair(*programs, (), arguments)
-    for program, sites in (("guide", guide_sites), ("model", model_sites)):
+        run = traces.trace_pair(*programs, (), arguments)
+    for program, sites in (("guide", run.guide), ("model", run.model)):
         for name, site in sites.items():
             if outside := bad_parameter(site):
                 parameter, wanted, got = outside

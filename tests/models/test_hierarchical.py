@@ -88,8 +88,7 @@ def test_bound_and_rates_agree_with_the_closed_forms(kind, latent_dims):
     wanted = p.log_prob(x=batch["x"]) - q.kl(p.given(x=batch["x"]))
     rate_wanted = q.kl(p.marginal(*q.sizes))
     with isolated(0), torch.no_grad():
-        model_sites, guide_sites = traces.trace_pair(*pair.programs(), (), batch, K)
-        distortion, rate = ELBO(K).terms(model_sites, guide_sites)
+        distortion, rate = ELBO(K).terms(traces.trace_pair(*pair.programs(), (), batch, K))
         rates = sum(term.expand(K, 4) for term in rate.values())
     for draws, value in ((-distortion["x"] - rates, wanted), (rates, rate_wanted)):
         error = draws.std(0) / K**0.5
@@ -105,7 +104,7 @@ def test_the_kl_has_a_closed_form_only_where_guide_and_model_share_their_parents
     found = {}
     for kl in ("auto", "sampled"):
         with isolated(0), torch.no_grad():
-            found[kl] = ELBO(kl=kl).terms(*traces.trace_pair(*pair.programs(), (), batch))[1]
+            found[kl] = ELBO(kl=kl).terms(traces.trace_pair(*pair.programs(), (), batch))[1]
     closed = {name for name in found["auto"] if not torch.equal(found["auto"][name], found["sampled"][name])}
     assert closed == ({top} if kind == "bottom-up" else set(found["auto"]))
     analytic = ELBO(kl="analytic")
@@ -127,7 +126,7 @@ def test_free_bits_of_all_layers_or_of_some(kind, latent_dims):
         with isolated(0), torch.no_grad():
             loss = ELBO(free_bits=free).differentiable_loss(*pair.programs(), **batch)
         with isolated(0), torch.no_grad():  # what is reported is without
-            distortion, rate = ELBO(free_bits=free).terms(*traces.trace_pair(*pair.programs(), (), batch))
+            distortion, rate = ELBO(free_bits=free).terms(traces.trace_pair(*pair.programs(), (), batch))
         freed = free if isinstance(free, dict) else every
         rest = sum(term.sum() for name, term in rate.items() if name not in freed)
         nats = sum(100.0 * size * 12 for k, size in enumerate(latent_dims, start=1) if f"z{k}" in freed)
@@ -192,7 +191,7 @@ def test_a_unit_that_only_hands_on_what_is_above_costs_nothing():
     batch = data_of(pair)
     ELBO().differentiable_loss(*pair.programs(), **batch).backward()
     assert all(parameter.grad.isfinite().all() for parameter in pair.parameters())
-    _, rate = ELBO().terms(*traces.trace_pair(*pair.programs(), (), batch))
+    _, rate = ELBO().terms(traces.trace_pair(*pair.programs(), (), batch))
     assert (rate["z1"].abs() < 1e-3).all()
 
 

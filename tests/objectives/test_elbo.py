@@ -529,9 +529,9 @@ def test_a_kl_of_two_scales_is_sampled():
     model.__class__ = Half
     K = 4000
     with torch.no_grad():
-        model_sites, guide_sites = trace_pair(*Pair(model, guide).programs(), (), batch, K)
-        terms = [site["fn"].log_prob(site["value"]) for site in guide_sites.values()]
-        terms += [-0.5 * site["fn"].log_prob(site["value"]) for site in model_sites.values()]
+        run = trace_pair(*Pair(model, guide).programs(), (), batch, K)
+        terms = [site["fn"].log_prob(site["value"]) for site in run.guide.values()]
+        terms += [-0.5 * site["fn"].log_prob(site["value"]) for site in run.model.values()]
         wanted = sum(terms).sum(-1)
         got = torch.stack([ELBO(num_particles=200).loss(*Pair(model, guide).programs(), **batch) for _ in range(20)])
     error = (wanted.var() / K + got.var() / 20).sqrt()

@@ -62,11 +62,11 @@ class Watching(ELBO):
         self.batches.append({name: value.clone() for name, value in kwargs.items()})
         return super().differentiable_loss(model, guide, **kwargs)
 
-    def terms(self, model_sites, guide_sites):
+    def terms(self, run):
         if torch.is_grad_enabled():
-            found = {"model": model_sites["z"], "guide": guide_sites["z"], "x": model_sites["x"]}
+            found = {"model": run.model["z"], "guide": run.guide["z"], "x": run.model["x"]}
             self.scales.append({name: float(site["scale"]) for name, site in found.items()})
-        return super().terms(model_sites, guide_sites)
+        return super().terms(run)
 
 
 class WatchingSGD(torch.optim.SGD):

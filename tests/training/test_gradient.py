@@ -67,7 +67,7 @@ def log_normal(value, mean, scale):
 def by_hand(mine, x, fraction, seed, kl):
     """Return the loss: the data in full, and a `fraction` of what stands outside their plate."""
     torch.manual_seed(seed)
-    _, guide = trace_pair(*mine.programs(), (), {"x": x})
+    guide = trace_pair(*mine.programs(), (), {"x": x}).guide
     w, z = guide["w"]["value"], guide["z"]["value"]
     loc, slope, a = mine.guide.loc, mine.guide.slope, mine.model.a
     if kl == "sampled":

@@ -22,7 +22,7 @@ from ppl_vae.core.process import evaluating, isolated
 from ppl_vae.pairs import sites as traces
 from ppl_vae.pairs.pair import Pair
 from ppl_vae.pairs.plates import in_data_plate
-from ppl_vae.pairs.sites import Site, Sites
+from ppl_vae.pairs.sites import Record, Site, Sites
 
 #: Where annealing starts: log f_0 is that of the prior, or of the guide.
 STARTS = ("prior", "guide")
@@ -65,17 +65,17 @@ class Unconstrained:
         self._layout: dict[str, _Slot] = {}
         few = {name: value[:1] for name, value in batch.items()}
         with isolated(device=pair.device), evaluating(pair):
-            sites, guide_sites = self._drawn(few, 1)
-            _check(traces.latents(sites), traces.latents(guide_sites), start)
+            run = self._drawn(few, 1)
+            _check(run, start)
             size = 0
-            for name, site in traces.latents(sites).items():
+            for name, site in run.model.latents.items():
                 self._layout[name] = _Slot(size, _coordinates(name, site).shape[2:])
                 size += self._layout[name].shape.numel()
         self.size = size
 
     def draw(self, batch: Mapping[str, Tensor], num_particles: int) -> Tensor:
         """Return u ~ f_0, (K, B, L)."""
-        return self._flat(self._drawn(batch, num_particles)[0])
+        return self._flat(self._drawn(batch, num_particles).model)
 
     def flatten(self, batch: Mapping[str, Tensor], latents: Mapping[str, Tensor]) -> Tensor:
         """Return the u (1, B, L) of given `latents`, each (B, …)."""
@@ -92,23 +92,22 @@ class Unconstrained:
         with transformed:
             trace = poutine.trace(traces.particles(self._model, len(u))).get_trace(**batch)
         sites = traces.sample_sites(trace)
-        prior = traces.add(traces.log_prob(site, scaled=False) for site in traces.latents(sites).values())
-        likelihood = traces.add(
-            traces.log_prob(site, scaled=False) for site in sites.values() if site["is_observed"]
-        ).expand_as(prior)
+        prior = traces.add(traces.log_prob(site, scaled=False) for site in sites.latents.values())
+        observed = traces.add(traces.log_prob(site, scaled=False) for site in sites.observed.values())
+        likelihood = observed.expand_as(prior)
         if self.start == "prior":
             return prior + transformed.log_det, likelihood
         guide = poutine.trace(poutine.replay(traces.particles(self._guide, len(u)), trace=trace)).get_trace(**batch)
-        guide_sites = traces.latents(traces.sample_sites(guide))  # without a `pyro.factor`, which is no part of q
-        log_q = traces.add(traces.log_prob(site, scaled=False) for site in guide_sites.values())
+        drawn = traces.sample_sites(guide).latents  # without a `pyro.factor`, which is no part of q
+        log_q = traces.add(traces.log_prob(site, scaled=False) for site in drawn.values())
         return log_q + transformed.log_det, prior + likelihood - log_q
 
-    def _drawn(self, batch: Mapping[str, Tensor], num_particles: int) -> tuple[Sites, Sites]:
-        """Run the start's program; return the sites of the model, and of the guide where that is the start."""
+    def _drawn(self, batch: Mapping[str, Tensor], num_particles: int) -> Record:
+        """Run the model, and the guide before it where that is the start."""
         if self.start == "guide":
             return traces.trace_pair(self._model, self._guide, (), dict(batch), num_particles)
         trace = poutine.trace(traces.particles(self._model, num_particles)).get_trace(**batch)
-        return traces.sample_sites(trace), {}
+        return Record(traces.sample_sites(trace), Sites())
 
     def _flat(self, sites: Sites) -> Tensor:
         parts = [_coordinates(name, sites[name]) for name in self._layout]
@@ -147,13 +146,13 @@ def _coordinates(name: str, site: Site) -> Tensor:
         ) from error
 
 
-def _check(latents: Sites, guide_sites: Sites, start: str) -> None:
+def _check(run: Record, start: str) -> None:
     """Raise unless every latent can be moved by gradients, and the start's density is known."""
-    if not latents:
+    if not run.model.latents:
         raise InputError(
             "pair", expected="a model with latents to anneal", got="one without", hint="method='importance'"
         )
-    for name, site in latents.items():
+    for name, site in run.model.latents.items():
         if not in_data_plate(site):
             raise PairError(
                 f"site {name!r}",
@@ -168,11 +167,10 @@ def _check(latents: Sites, guide_sites: Sites, start: str) -> None:
                 got=f"a discrete one in {site['fn'].support}",
                 hint="method='importance'",
             )
-    for name, site in guide_sites.items():
-        if traces.is_auxiliary(site):
-            raise InputError(
-                f"site {name!r}",
-                expected="a guide whose density of the latents is known, to start from",
-                got="an auxiliary site, on which that density depends",
-                hint="start='prior'",
-            )
+    for name in run.guide.auxiliary:
+        raise InputError(
+            f"site {name!r}",
+            expected="a guide whose density of the latents is known, to start from",
+            got="an auxiliary site, on which that density depends",
+            hint="start='prior'",
+        )

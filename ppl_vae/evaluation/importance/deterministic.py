@@ -48,8 +48,7 @@ def one_configuration(
 
 def _alone(pair: Pair, batch: Mapping[str, Tensor]) -> Tensor:
     """Return for which of B data every latent of the guide is certain, (B,)."""
-    _, guide = traces.trace_pair(*pair.programs(), (), dict(batch), 2)
-    sites = traces.latents(guide)
+    sites = traces.trace_pair(*pair.programs(), (), dict(batch), 2).guide.latents
     size, device = len(next(iter(batch.values()))), next(iter(batch.values())).device
     if not sites:  # a model without latents, or one whose every latent is summed out
         return torch.zeros(size, dtype=torch.bool, device=device)

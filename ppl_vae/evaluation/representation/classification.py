@@ -27,7 +27,7 @@ from ppl_vae.core.process import evaluating, isolated
 from ppl_vae.core.types import Batch
 from ppl_vae.evaluation.marginal_likelihood import log_likelihood
 from ppl_vae.pairs.pair import as_pair
-from ppl_vae.pairs.sites import latents, trace_pair
+from ppl_vae.pairs.sites import trace_pair
 
 METHODS = ("guide", "importance")
 
@@ -199,11 +199,11 @@ def classify(
 def _of_guide(pair: Any, rows: Mapping[str, Tensor], site: str, draws: int) -> Tensor:
     """Return E_q[q(y|x, …)], (B, C)."""
     model, guide = pair.programs()
-    _, sites = trace_pair(model, guide, (), pair._prepared(rows), draws)
-    found = latents(sites).get(site)
+    latents = trace_pair(model, guide, (), pair._prepared(rows), draws).guide.latents
+    found = latents.get(site)
     probabilities = getattr(found["fn"], "probs", None) if found is not None else None
     if probabilities is None or probabilities.dim() < 2:
-        got = ", ".join(f"{name} ~ {type(s['fn']).__name__}" for name, s in latents(sites).items()) or "none"
+        got = ", ".join(f"{name} ~ {type(s['fn']).__name__}" for name, s in latents.items()) or "none"
         raise PairError("guide", expected=f"a discrete latent {site!r} of each datum", got=got, hint="AmortizedMixture")
     return probabilities.reshape(-1, *probabilities.shape[-2:]).mean(0)
 

@@ -28,7 +28,7 @@ from ppl_vae.core.errors import InputError, PairError
 from ppl_vae.core.process import evaluating, isolated
 from ppl_vae.core.types import Batch
 from ppl_vae.pairs.pair import as_pair
-from ppl_vae.pairs.sites import is_auxiliary, latents, trace_pair
+from ppl_vae.pairs.sites import trace_pair
 
 _ENTRIES_AT_ONCE = 2**23  # of a tensor (draws, N, L): bounds the memory
 _ROWS_AT_ONCE = 1000
@@ -208,8 +208,8 @@ def encode(pair: Any, data: Batch) -> tuple[Tensor, Tensor]:
         for start in range(0, len(next(iter(arguments.values()))), _ROWS_AT_ONCE):
             rows = pair._prepared({name: value[start : start + _ROWS_AT_ONCE] for name, value in arguments.items()})
             model, guide = pair.programs()
-            _, guide_sites = trace_pair(model, guide, (), rows)
-            codes = {name: site["fn"] for name, site in latents(guide_sites).items() if not is_auxiliary(site)}
+            sites = trace_pair(model, guide, (), rows).guide
+            codes = {name: site["fn"] for name, site in sites.latents.items() if name not in sites.auxiliary}
             base = getattr(next(iter(codes.values()), None), "base_dist", None)
             if len(codes) != 1 or not isinstance(base, torch.distributions.Normal) or base.loc.dim() != 2:
                 got = ", ".join(f"{name} ~ {type(fn).__name__}" for name, fn in codes.items()) or "no latent"

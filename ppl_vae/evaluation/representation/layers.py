@@ -43,7 +43,7 @@ from ppl_vae.data import as_split
 from ppl_vae.objectives import ELBO
 from ppl_vae.objectives.kl import analytic_kl, conditions_match, weights_match
 from ppl_vae.pairs.pair import as_pair
-from ppl_vae.pairs.sites import Site, Sites, latents, log_prob, particles, sample_sites, trace_pair
+from ppl_vae.pairs.sites import Record, Site, Sites, log_prob, particles, sample_sites, trace_pair
 
 #: KL of a unit, in nats per datum, above which it is in use.
 IN_USE = 0.01
@@ -173,10 +173,9 @@ def _interval(use: LayerUse) -> str:
 
 @dataclass(frozen=True)
 class _Run:
-    """Sites of model and guide, S draws for each of N data, and the rate (N,) of each latent in the model's order."""
+    """The record of S draws for each of N data, and the rate (N,) of each latent in the model's order."""
 
-    model: Sites
-    guide: Sites
+    record: Record
     rates: dict[str, Tensor]
     elsewhere: Callable[[], Sites]
 
@@ -184,8 +183,9 @@ class _Run:
         """Return sum_{a in A} KL_a (N,) by latent, A the smallest that holds it; none where p(z_A) knows the datum."""
         moved = self.elsewhere()
         found: dict[str, Tensor] = {}
-        for count, first in enumerate(itertools.accumulate(([name] for name in latents(self.guide)), operator.add), 1):
-            if not all(name in self.rates and _same_law(self.model[name], moved[name]) for name in first):
+        model, latents = self.record.model, self.record.guide.latents
+        for count, first in enumerate(itertools.accumulate(([name] for name in latents), operator.add), 1):
+            if not all(name in self.rates and _same_density(model[name], moved[name]) for name in first):
                 break
             if set(first) == set(list(self.rates)[:count]):
                 ceiling = torch.stack([self.rates[name] for name in first]).sum(0)
@@ -206,22 +206,22 @@ def _drawn(pair: Any, data: Batch, num_draws: int, seed: int) -> Iterator[_Run]:
     with isolated(seed, device=pair.device), evaluating(pair):
         arguments = pair.arguments(split)
         program, guide_program = pair.programs()
-        model, guide = trace_pair(program, guide_program, (), arguments, S)
-        _, terms = ELBO(S).terms(model, guide)
-        rates = {name: terms[name].expand(S, split.size).mean(0) for name in latents(model) if name in terms}
+        record = trace_pair(program, guide_program, (), arguments, S)
+        _, terms = ELBO(S).terms(record)
+        rates = {name: terms[name].expand(S, split.size).mean(0) for name in record.model.latents if name in terms}
 
         def elsewhere() -> Sites:
             """Return the model's sites with the latents of each datum beside the arguments of another."""
-            given = poutine.condition(program, data={name: guide[name]["value"] for name in rates})
+            given = poutine.condition(program, data={name: record.guide[name]["value"] for name in rates})
             rolled = {name: value.roll(1, 0) for name, value in arguments.items()}
             return sample_sites(poutine.trace(particles(given, S)).get_trace(**rolled))
 
-        yield _Run(model, guide, rates, elsewhere)
+        yield _Run(record, rates, elsewhere)
 
 
 def _use(name: str, run: _Run, ceiling: Tensor | None) -> LayerUse:
     """Return the use of a latent, its information held below a `ceiling` (N,)."""
-    site, kl = run.guide[name], run.rates[name]
+    site, kl = run.record.guide[name], run.rates[name]
     low, high = map(_mean_and_error, _information(site))
     if ceiling is not None:
         high = min(high, _mean_and_error(ceiling))
@@ -240,17 +240,17 @@ def _use(name: str, run: _Run, ceiling: Tensor | None) -> LayerUse:
 
 def _units_in_use(name: str, run: _Run) -> int | None:
     """Return U_k, or None where no unit has a KL of its own."""
-    units = _unit_kl(name, run.model, run.guide)
+    units = _unit_kl(name, run.record)
     return None if units is None else int((units > IN_USE).sum())
 
 
-def _unit_kl(name: str, model: Sites, guide: Sites) -> Tensor | None:
+def _unit_kl(name: str, record: Record) -> Tensor | None:
     """Return KL_kj of each unit, (units,), or None where they have none of their own."""
-    q, p = guide[name], model[name]
+    q, p = record.guide[name], record.model[name]
     q_units, p_units = _units(q["fn"]), _units(p["fn"])
     if q_units.event_dim or p_units.event_dim:
         return None
-    closed = conditions_match(name, model, guide) and weights_match(q, p)
+    closed = conditions_match(name, record) and weights_match(q, p)
     kl = analytic_kl(q_units, p_units) if closed else None
     if kl is None:
         kl = _weighed(q_units.log_prob(q["value"]), q) - _weighed(p_units.log_prob(q["value"]), p)
@@ -273,7 +273,7 @@ def _weighed(values: Tensor, site: Site) -> Tensor:
     return scale_and_mask(values, scale, mask)
 
 
-def _same_law(p: Site, moved: Site) -> bool:
+def _same_density(p: Site, moved: Site) -> bool:
     """Tell whether a latent has one density beside the arguments of its own datum and beside those of another."""
     return torch.allclose(log_prob(p), log_prob(moved), rtol=1e-4, atol=1e-4)
 

@@ -28,11 +28,10 @@ from torch import Tensor
 from ppl_vae.core.checks import one_of
 from ppl_vae.core.errors import PairError
 from ppl_vae.core.types import Program
-from ppl_vae.objectives.base import Objective, factors, unreparameterised, with_value
+from ppl_vae.objectives.base import Objective, factors, with_value
 from ppl_vae.objectives.detached import Leaves
-from ppl_vae.objectives.enumeration import enumerated
 from ppl_vae.objectives.importance.weights import Weighed, weigh
-from ppl_vae.pairs.sites import Sites, alike, latents, trace_pair
+from ppl_vae.pairs.sites import Record, alike, trace_pair
 
 
 class Coefficients(NamedTuple):
@@ -95,54 +94,52 @@ class WeightedBound(Objective):
     def differentiable_loss(self, model: Program, guide: Program, *args: Any, **kwargs: Any) -> Tensor:
         """Return minus the bound, summed over the batch, as a tensor to differentiate."""
         leaves = self.leaves() if torch.is_grad_enabled() else None
-        sites = self._get_trace(model, guide, args, kwargs, leaves)
-        run = weigh(*sites, inside=self.SUMS_INSIDE)
-        self.check(*sites)
-        own = factors(sites[1], plates=2)
+        run = self._get_trace(model, guide, args, kwargs, leaves)
+        weighed = weigh(run, inside=self.SUMS_INSIDE)
+        self.check(run)
+        own = factors(run, plates=2)
         if own.requires_grad and leaves is not None and leaves.through:
             own = with_value(own, leaves.path(own))
         if leaves is None:
-            return own - self.natural(run, sites[1])
+            return own - self.natural(weighed, run)
         with torch.no_grad():
-            coefficients = self.coefficients(run, sites[1])
-        return own - self.estimate(run, coefficients, leaves)
+            coefficients = self.coefficients(weighed, run)
+        return own - self.estimate(weighed, coefficients, leaves)
 
-    def _get_trace(
-        self, model: Program, guide: Program, args: Any, kwargs: Any, around_guide: Any = None
-    ) -> tuple[Sites, Sites]:
+    def _get_trace(self, model: Program, guide: Program, args: Any, kwargs: Any, around_guide: Any = None) -> Record:
         return trace_pair(model, guide, args, kwargs, self.draws, enumerated=True, around_guide=around_guide)
 
-    def natural(self, run: Weighed, guide_sites: Sites) -> Tensor:
+    def natural(self, weighed: Weighed, run: Record) -> Tensor:
         """Return the bound of the batch, differentiated as it stands."""
-        return run.total(self.bound(run.log_w))
+        return weighed.total(self.bound(weighed.log_w))
 
-    def estimate(self, run: Weighed, coefficients: Coefficients, leaves: Leaves) -> Tensor:
+    def estimate(self, weighed: Weighed, coefficients: Coefficients, leaves: Leaves) -> Tensor:
         """Return the bound of the batch, with the gradient that the coefficients make of its parts."""
-        value = run.total(self.bound(run.log_w.detach()))  # with the gradient of q(y | x), where y is enumerated
-        factor = run.factor.detach() if isinstance(run.factor, Tensor) else run.factor
-        return with_value(value, surrogate(coefficients, run.log_p, run.log_q, factor, leaves))
+        value = weighed.total(self.bound(weighed.log_w.detach()))  # with the gradient of q(y | x), y enumerated
+        factor = weighed.factor.detach() if isinstance(weighed.factor, Tensor) else weighed.factor
+        return with_value(value, surrogate(coefficients, weighed.log_p, weighed.log_q, factor, leaves))
 
-    def coefficients(self, run: Weighed, guide_sites: Sites) -> Coefficients:
+    def coefficients(self, weighed: Weighed, run: Record) -> Coefficients:
         """Return what the estimator multiplies the parts of the gradient by."""
-        a, b = self.slopes(run.log_w)
+        a, b = self.slopes(weighed.log_w)
         if self.gradient == "stl":
             return Coefficients(a, a, a - 1 / self.draws)
         if self.gradient == "dreg":
-            return Coefficients(a, a - weight_of_log_q(run, guide_sites) * b, None)
+            return Coefficients(a, a - weight_of_log_q(weighed, run) * b, None)
         return Coefficients(a, a, a)
 
-    def check(self, model_sites: Sites, guide_sites: Sites) -> None:
+    def check(self, run: Record) -> None:
         """Raise if a latent is drawn in a way that the estimator has no gradient for."""
-        for name in unreparameterised(latents(guide_sites).items()):
+        for name in run.guide.unreparameterised:
             raise PairError(
                 f"site {name!r}",
                 expected=f"a latent with a reparameterised sampler, for gradient={self.gradient!r}",
-                got=type(guide_sites[name]["fn"]).__name__,
+                got=type(run.guide[name]["fn"]).__name__,
                 hint="IWELBO(gradient='vimco'), ReweightedWakeSleep(), or infer={'enumerate': 'parallel'}",
             )
 
 
-def weight_of_log_q(run: Weighed, guide_sites: Sites) -> float | Tensor:
+def weight_of_log_q(weighed: Weighed, run: Record) -> float | Tensor:
     """Return what log q(z | x) is multiplied by in log w: one number for all latents that are drawn.
 
     A mask is a weight of zero: the direct gradient of what it takes out is gone, and with it what replaces it.
@@ -152,7 +149,7 @@ def weight_of_log_q(run: Weighed, guide_sites: Sites) -> float | Tensor:
     PairError
         If the latents differ in scale or mask.
     """
-    drawn = [site for name, site in latents(guide_sites).items() if name not in enumerated(guide_sites)]
+    drawn = list(run.guide.drawn.values())
     for site in drawn:
         if not alike(site["scale"], drawn[0]["scale"]) or site["mask"] is not drawn[0]["mask"]:
             raise PairError(
@@ -164,5 +161,5 @@ def weight_of_log_q(run: Weighed, guide_sites: Sites) -> float | Tensor:
     if not drawn:
         return 1.0
     scale, mask = drawn[0]["scale"], drawn[0]["mask"]
-    weight = 1.0 if alike(scale, run.scale) else scale / run.scale
+    weight = 1.0 if alike(scale, weighed.scale) else scale / weighed.scale
     return weight if mask is None else weight * mask

@@ -15,11 +15,10 @@ from torch import Tensor
 
 from ppl_vae.core.config import configurable
 from ppl_vae.core.errors import PairError
-from ppl_vae.objectives.base import unreparameterised, with_value
-from ppl_vae.objectives.enumeration import enumerated
+from ppl_vae.objectives.base import with_value
 from ppl_vae.objectives.importance.bound import WeightedBound
 from ppl_vae.objectives.importance.weights import Weighed
-from ppl_vae.pairs.sites import Sites, add, latents, log_prob
+from ppl_vae.pairs.sites import Record, add, log_prob
 
 Gradient = Literal["reparameterised", "stl", "dreg", "vimco"]
 
@@ -63,30 +62,29 @@ class IWELBO(WeightedBound):
         a = torch.softmax(log_w, -2)
         return a, a - a.square()
 
-    def natural(self, run: Weighed, guide_sites: Sites) -> Tensor:
+    def natural(self, weighed: Weighed, run: Record) -> Tensor:
         """Return the bound, with VIMCO's gradient for the latents that cannot be reparameterised.
 
         sum_k (L - L_{-k}) dlog q(z_k)/dphi, where L_{-k} is the bound with the geometric mean of the other weights in
         the place of w_k (Mnih & Rezende 2016). K = 1 has no others, and gets the plain score function.
         """
-        scores = unreparameterised(latents(guide_sites).items())
-        if not scores:
-            return super().natural(run, guide_sites)
-        bound = self.bound(run.log_w)
+        if not run.guide.unreparameterised:
+            return super().natural(weighed, run)
+        bound = self.bound(weighed.log_w)
         with torch.no_grad():
-            signal = bound.unsqueeze(-2) - _without(run.log_w)
-        log_q = add(log_prob(guide_sites[name], scaled=False) for name in scores)
-        return run.total(with_value(bound, (signal * log_q).sum(-2)))
+            signal = bound.unsqueeze(-2) - _without(weighed.log_w)
+        log_q = add(log_prob(run.guide[name], scaled=False) for name in run.guide.unreparameterised)
+        return weighed.total(with_value(bound, (signal * log_q).sum(-2)))
 
-    def check(self, model_sites: Sites, guide_sites: Sites) -> None:
+    def check(self, run: Record) -> None:
         """Raise if a latent is drawn in a way that the estimator has no gradient for."""
         if self.gradient != "vimco":
-            super().check(model_sites, guide_sites)
-        elif (scores := unreparameterised(latents(guide_sites).items())) and enumerated(guide_sites):
+            super().check(run)
+        elif (scores := run.guide.unreparameterised) and run.guide.enumerated:
             raise PairError(
                 f"site {scores[0]!r}",
                 expected="a latent that is enumerated too, or reparameterised, beside an enumerated one",
-                got=type(guide_sites[scores[0]]["fn"]).__name__,
+                got=type(run.guide[scores[0]]["fn"]).__name__,
                 hint="infer={'enumerate': 'parallel'}",
             )
 

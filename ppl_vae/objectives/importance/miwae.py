@@ -20,7 +20,7 @@ from ppl_vae.objectives.base import with_value
 from ppl_vae.objectives.detached import Leaves
 from ppl_vae.objectives.importance.bound import Coefficients, WeightedBound
 from ppl_vae.objectives.importance.weights import Weighed
-from ppl_vae.pairs.sites import Sites
+from ppl_vae.pairs.sites import Record
 
 Gradient = Literal["reparameterised", "stl", "dreg"]
 
@@ -98,16 +98,19 @@ class PIWAE(MIWAE):
         """Return a handler that takes the parts of the gradient apart: the model's has a bound of its own."""
         return Leaves()
 
-    def natural(self, run: Weighed, guide_sites: Sites) -> Tensor:
+    def natural(self, weighed: Weighed, run: Record) -> Tensor:
         """Return the bound of all M K particles."""
-        return run.total(torch.logsumexp(run.log_w, -2) - math.log(self.draws))
+        return self._tightest(weighed)
 
-    def estimate(self, run: Weighed, coefficients: Coefficients, leaves: Leaves) -> Tensor:
+    def estimate(self, weighed: Weighed, coefficients: Coefficients, leaves: Leaves) -> Tensor:
         """Return the bound of all particles, with the gradient that the coefficients make of its parts."""
         with torch.no_grad():
-            value = self.natural(run, {})
-        return with_value(value, super().estimate(run, coefficients, leaves))
+            value = self._tightest(weighed)
+        return with_value(value, super().estimate(weighed, coefficients, leaves))
 
-    def coefficients(self, run: Weighed, guide_sites: Sites) -> Coefficients:
+    def coefficients(self, weighed: Weighed, run: Record) -> Coefficients:
         """Return the coefficients of the mean of M bounds, but for the model's: w~ of all M K particles."""
-        return super().coefficients(run, guide_sites)._replace(model=torch.softmax(run.log_w, -2))
+        return super().coefficients(weighed, run)._replace(model=torch.softmax(weighed.log_w, -2))
+
+    def _tightest(self, weighed: Weighed) -> Tensor:
+        return weighed.total(torch.logsumexp(weighed.log_w, -2) - math.log(self.draws))

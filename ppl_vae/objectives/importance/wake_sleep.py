@@ -24,10 +24,9 @@ from ppl_vae.core.errors import PairError
 from ppl_vae.core.types import Program
 from ppl_vae.objectives.base import with_value
 from ppl_vae.objectives.detached import Leaves
-from ppl_vae.objectives.enumeration import enumerated
 from ppl_vae.objectives.importance.bound import Coefficients, WeightedBound, surrogate, weight_of_log_q
 from ppl_vae.objectives.importance.weights import Weighed, common_scale
-from ppl_vae.pairs.sites import Sites, add, alike, latents, log_prob, sample_sites
+from ppl_vae.pairs.sites import Record, add, alike, log_prob, sample_sites
 
 
 @configurable
@@ -84,28 +83,31 @@ class ReweightedWakeSleep(WeightedBound):
         a = torch.softmax(log_w.flatten(0, -2), 0).view_as(log_w)
         return a, a - a.square()
 
-    def natural(self, run: Weighed, guide_sites: Sites) -> Tensor:
+    def natural(self, weighed: Weighed, run: Record) -> Tensor:
         """Return the bound of the batch."""
-        return (run.scale * self.bound(run.log_w)).sum()
+        return self._summed(weighed)
 
-    def estimate(self, run: Weighed, coefficients: Coefficients, leaves: Leaves) -> Tensor:
+    def estimate(self, weighed: Weighed, coefficients: Coefficients, leaves: Leaves) -> Tensor:
         """Return the bound of the batch, with the gradient of the wake phases."""
         with torch.no_grad():
-            value = self.natural(run, {})
-        log_q = run.log_q if run.log_y is None else run.log_q + run.log_y
-        return with_value(value, surrogate(coefficients, run.log_p, log_q, run.scale, leaves))
+            value = self._summed(weighed)
+        log_q = weighed.log_q if weighed.log_y is None else weighed.log_q + weighed.log_y
+        return with_value(value, surrogate(coefficients, weighed.log_p, log_q, weighed.scale, leaves))
 
-    def coefficients(self, run: Weighed, guide_sites: Sites) -> Coefficients:
+    def _summed(self, weighed: Weighed) -> Tensor:
+        return (weighed.scale * self.bound(weighed.log_w)).sum()
+
+    def coefficients(self, weighed: Weighed, run: Record) -> Coefficients:
         """Return w~ for the model; for the guide, -w~ with draws held fixed, or w~ - w~^2 through them."""
-        a, b = self.slopes(run.log_w)
+        a, b = self.slopes(weighed.log_w)
         if self.gradient == "dreg":
-            return Coefficients(a, self.insomnia * weight_of_log_q(run, guide_sites) * b, None)
+            return Coefficients(a, self.insomnia * weight_of_log_q(weighed, run) * b, None)
         return Coefficients(a, None, -self.insomnia * a)
 
-    def check(self, model_sites: Sites, guide_sites: Sites) -> None:
+    def check(self, run: Record) -> None:
         """Raise for a weight on the KL, and where a latent is drawn in a way that the estimator has no gradient for."""
-        scale = common_scale(model_sites)
-        for name, site in [*latents(model_sites).items(), *latents(guide_sites).items()]:
+        scale = common_scale(run.model)
+        for name, site in [*run.model.latents.items(), *run.guide.latents.items()]:
             if not alike(site["scale"], scale):
                 raise PairError(
                     f"site {name!r}",
@@ -114,8 +116,8 @@ class ReweightedWakeSleep(WeightedBound):
                     hint="kl_warmup=0, or ppl_vae.objectives.IWELBO()",
                 )
         if self.gradient == "dreg":
-            super().check(model_sites, guide_sites)
-            for name in enumerated(guide_sites):
+            super().check(run)
+            for name in run.guide.enumerated:
                 raise PairError(
                     f"site {name!r}",
                     expected="no latent to be enumerated, for gradient='dreg'",
@@ -150,7 +152,7 @@ def _asleep(model: Program, guide: Program, args: tuple[Any, ...], kwargs: dict[
 
     asleep = poutine.replay(guide, trace=trace)
     guide_trace = poutine.trace(asleep).get_trace(*map(swap, args), **{k: swap(v) for k, v in kwargs.items()})
-    sites = latents(sample_sites(guide_trace))
+    sites = sample_sites(guide_trace).latents
     for name in sites:
         if name not in trace:
             raise PairError(

@@ -16,9 +16,9 @@ from torch import Tensor
 
 from ppl_vae.core.errors import PairError
 from ppl_vae.objectives.base import check_sites
-from ppl_vae.objectives.enumeration import Term, check_enumerated_first, enumerated, marginal, probability
-from ppl_vae.pairs.plates import in_data_plate, other_plates
-from ppl_vae.pairs.sites import Site, Sites, add, alike, is_deterministic, latents, log_prob
+from ppl_vae.objectives.enumeration import Term, check_enumerated_first, marginal, probability
+from ppl_vae.pairs.plates import other_plates
+from ppl_vae.pairs.sites import Record, Site, Sites, add, alike, is_deterministic, log_prob
 
 #: In every message that refuses what a log weight cannot hold.
 _LOCAL = "what belongs to a datum inside pyro.plate('data', B, dim=-1), so that a log weight belongs to one"
@@ -64,7 +64,7 @@ class Weighed:
         return (self.factor * bounds).sum()
 
 
-def weigh(model_sites: Sites, guide_sites: Sites, *, inside: bool = False) -> Weighed:
+def weigh(run: Record, *, inside: bool = False) -> Weighed:
     """Return the log weights of a run with a particle plate, (…, K, B).
 
     `inside` tells that the bound sums over enumerated latents y inside of its logarithm, where a mask must not take
@@ -77,27 +77,27 @@ def weigh(model_sites: Sites, guide_sites: Sites, *, inside: bool = False) -> We
         a latent has one scale in the model and another in the guide; for a latent to be enumerated that comes after one
         that is drawn.
     """
-    check_sites(model_sites, guide_sites)
-    _check_local(model_sites, guide_sites)
-    scale = common_scale(model_sites)
-    merged, term = marginal(model_sites, guide_sites)
+    check_sites(run)
+    _check_local(run)
+    scale = common_scale(run.model)
+    merged, term = marginal(run)
     terms = [] if term is None else [term]
-    summed = enumerated(guide_sites)
-    for name, site in model_sites.items():
+    summed = run.guide.enumerated
+    for name, site in run.model.items():
         if name not in merged:
             terms.append(_term(site | {"mask": None} if inside and name in summed else site))
-    drawn = [_term(site) for name, site in latents(guide_sites).items() if name not in summed]
+    drawn = [_term(site) for site in run.guide.drawn.values()]
     log_p = _sum(terms, scale)
     log_q = _sum(drawn, scale) if drawn else log_p.new_zeros(())
-    q, log_y = probability(guide_sites), None
+    q, log_y = probability(run), None
     if q is not None:
         q, log_y = q[..., :1, :], _sum([_term(site) for site in summed.values()], scale)[..., :1, :]
     return Weighed(log_p, log_q, scale, q, log_y)
 
 
-def common_scale(model_sites: Sites) -> float | Tensor:
+def common_scale(model: Sites) -> float | Tensor:
     """Return the scale of the observed sites; raise if there are several."""
-    observed = {name: site for name, site in model_sites.items() if site["is_observed"]}
+    observed = model.observed
     scales = [site["scale"] for site in observed.values()] or [1.0]
     for name, site in observed.items():
         if not alike(site["scale"], scales[0]):
@@ -122,23 +122,24 @@ def _sum(terms: list[Term], scale: float | Tensor) -> Tensor:
     )
 
 
-def _check_local(model_sites: Sites, guide_sites: Sites) -> None:
-    for name, site in [*guide_sites.items(), *model_sites.items()]:
-        if is_deterministic(site):
-            continue
-        others = other_plates(site)
-        if not in_data_plate(site) or others:
-            got = f"a site in the plate {others[0]!r}" if others else "a site outside it"
-            raise PairError(f"site {name!r}", expected=_LOCAL, got=got, hint="ppl_vae.objectives.ELBO()")
-    for name, site in latents(guide_sites).items():
-        if name in model_sites and not _scales_may_agree(site["scale"], model_sites[name]["scale"]):
+def _check_local(run: Record) -> None:
+    for sites in (run.guide, run.model):
+        for name, site in sites.items():
+            if is_deterministic(site):
+                continue
+            others = other_plates(site)
+            if name in sites.shared or others:
+                got = f"a site in the plate {others[0]!r}" if others else "a site outside it"
+                raise PairError(f"site {name!r}", expected=_LOCAL, got=got, hint="ppl_vae.objectives.ELBO()")
+    for name, site in run.guide.latents.items():
+        if name in run.model and not _scales_may_agree(site["scale"], run.model[name]["scale"]):
             raise PairError(
                 f"site {name!r}",
                 expected="one scale in model and guide",
-                got=f"{model_sites[name]['scale']:g} and {site['scale']:g}",
+                got=f"{run.model[name]['scale']:g} and {site['scale']:g}",
                 hint="the same pyro.poutine.scale around both",
             )
-    check_enumerated_first(guide_sites, "ppl_vae.objectives.ELBO(), or another order in the guide")
+    check_enumerated_first(run.guide, "ppl_vae.objectives.ELBO(), or another order in the guide")
 
 
 def _scales_may_agree(a: float | Tensor, b: float | Tensor) -> bool:

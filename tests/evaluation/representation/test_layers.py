@@ -236,8 +236,8 @@ def test_kls_of_units_add_up_to_that_of_their_layer(kind, monkeypatch):
     pair = linear_pair(kind, (3, 2))
     seen = {}
 
-    def spy(name, model, guide):
-        return seen.setdefault(name, unit_kl(name, model, guide))
+    def spy(name, record):
+        return seen.setdefault(name, unit_kl(name, record))
 
     unit_kl = layers._unit_kl
     monkeypatch.setattr(layers, "_unit_kl", spy)

@@ -27,10 +27,10 @@ def switch():
 def draws(mine, data, K, seed):
     """Return log p(x, k) and log q(k|x), (K, B) with gradients, of the draws that an objective gets by that seed."""
     torch.manual_seed(seed)
-    sites = trace_pair(*mine.programs(), (), data, K)
-    k = sites[1]["k"]["value"]
+    run = trace_pair(*mine.programs(), (), data, K)
+    k = run.guide["k"]["value"]
     return [torch.stack([s[name]["fn"].log_prob(k if name == "k" else s[name]["value"]) for name in s]).sum(0)
-            for s in sites]  # fmt: skip
+            for s in (run.model, run.guide)]  # fmt: skip
 
 
 def log_mean(weights):
@@ -108,7 +108,8 @@ def test_elbo_of_given_draws_of_a_latent_that_the_data_share(K):
     for seed in range(5):
         _, got = once(mine, ELBO(K, kl="sampled"), data, seed)
         torch.manual_seed(seed)
-        model, guide = trace_pair(*mine.programs(), (), data, K)
+        run = trace_pair(*mine.programs(), (), data, K)
+        model, guide = run.model, run.guide
         k = guide["k"]["value"]
         log_p = model["k"]["fn"].log_prob(k) + model["x"]["fn"].log_prob(data["x"]).sum(-1, keepdim=True)
         log_q = guide["k"]["fn"].log_prob(k)
