@@ -111,14 +111,13 @@ def check_sites(run: Record) -> None:
 
 def _check_declared(run: Record) -> None:
     """Raise for a batch dimension that belongs to no plate: its log probabilities would be summed by accident."""
-    for program, sites in run.programs.items():
-        for name in undeclared(sites):
-            raise PairError(
-                f"site {name!r}",
-                expected="every batch dimension in a plate, such as pyro.plate('data', B, dim=-1)",
-                got=f"batch shape {tuple(sites[name]['fn'].batch_shape)} in the {program}",
-                hint=".to_event(1) on its distribution, or that plate around the site",
-            )
+    for program, name in undeclared(run.programs):
+        raise PairError(
+            f"site {name!r}",
+            expected="every batch dimension in a plate, such as pyro.plate('data', B, dim=-1)",
+            got=f"batch shape {tuple(run.programs[program][name]['fn'].batch_shape)} in the {program}",
+            hint=".to_event(1) on its distribution, or that plate around the site",
+        )
 
 
 def _check_enumerated(name: str, site: Site) -> None:

@@ -21,7 +21,7 @@ from ppl_vae.core.types import Program
 from ppl_vae.objectives.base import Objective, check_sites, factors, with_value
 from ppl_vae.objectives.detached import Leaves
 from ppl_vae.objectives.enumeration import average, check_enumerated_first, marginal, probability
-from ppl_vae.objectives.kl import analytic_kl, conditions_match, freed, weights_match
+from ppl_vae.objectives.kl import analytic_kl, freed, why_drawn
 from ppl_vae.pairs.plates import in_data_plate
 from ppl_vae.pairs.sites import Record, Sites, add, log_prob, trace_pair
 
@@ -186,19 +186,15 @@ class ELBO(Objective):
         q, p = run.guide[name], run.model[name]
         if self.kl == "sampled" or name in run.guide.enumerated:  # whose sum is exact already
             return None
-        refusal = ""
-        if not conditions_match(name, run):
-            refusal = "a model that conditions on latents the guide draws later"
-        elif not weights_match(q, p):
-            refusal = "another scale or mask in the model than in the guide"
-        kl = analytic_kl(q["fn"], p["fn"]) if not refusal else None
+        reason = why_drawn(name, run)
+        kl = analytic_kl(q["fn"], p["fn"]) if not reason else None
         if kl is not None:
             return scale_and_mask(kl, q["scale"], q["mask"])
         if self.kl == "analytic":
             raise PairError(
                 f"site {name!r}",
                 expected="a KL in closed form",
-                got=refusal or f"no closed form for {type(q['fn']).__name__} and {type(p['fn']).__name__}",
+                got=reason or f"no closed form for {type(q['fn']).__name__} and {type(p['fn']).__name__}",
                 hint="kl='auto' or kl='sampled'",
             )
         return None

@@ -31,6 +31,19 @@ def analytic_kl(q: Any, p: Any) -> Tensor | None:
         return None
 
 
+def why_drawn(name: str, run: Record) -> str:
+    """Return why the KL of a latent has to be estimated by its draws, in words; empty where a closed form is valid.
+
+    Guide and model must condition on the same sampled parents, and have one scale and one mask, not two.
+    """
+    q, p = run.guide[name], run.model[name]
+    if not conditions_match(name, run):
+        return "a model that conditions on latents the guide draws later"
+    if q["mask"] is not p["mask"] or not alike(q["scale"], p["scale"]):
+        return "another scale or mask in the model than in the guide"
+    return ""
+
+
 def conditions_match(name: str, run: Record) -> bool:
     """Tell whether every latent the model may draw `name` from was drawn before `name` in the guide.
 
@@ -39,11 +52,6 @@ def conditions_match(name: str, run: Record) -> bool:
     the form out.
     """
     return not run.guide.auxiliary and _before(name, run.model.latents) <= _before(name, run.guide.latents)
-
-
-def weights_match(q: Site, p: Site) -> bool:
-    """Tell whether guide and model weigh a latent alike: a KL in closed form has one scale and one mask, not two."""
-    return q["mask"] is p["mask"] and alike(q["scale"], p["scale"])
 
 
 def freed(name: str, run: Record, free: float) -> Tensor:
@@ -60,7 +68,7 @@ def freed(name: str, run: Record, free: float) -> Tensor:
     if q is not None and p is not None and _is_factorised(q["fn"]) and _is_factorised(p["fn"]):
         single = isinstance(q["scale"], int | float) or q["scale"].dim() == 0
         kl = analytic_kl(q["fn"].base_dist, p["fn"].base_dist)
-        valid = conditions_match(name, run) and weights_match(q, p) and q["mask"] is None
+        valid = not why_drawn(name, run) and q["mask"] is None
         if kl is not None and valid and single:
             means = kl.flatten(0, -2).mean(0)
             return q["scale"] * means.clamp(min=free).sum() * (kl.numel() / len(means))

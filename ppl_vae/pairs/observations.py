@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import difflib
 import inspect
-import re
 from collections.abc import Mapping
-from functools import lru_cache
 from typing import Any, NoReturn
 
 import torch
@@ -20,32 +17,13 @@ from pyro.distributions import (
 from torch import Tensor
 from torch.distributions import constraints
 
-from ppl_vae.core.errors import InputError, PairError, shown, unknown_name
+from ppl_vae.core.errors import InputError, PairError, shown
 from ppl_vae.core.types import Batch, Program
 from ppl_vae.nn.modalities import mask_name
 from ppl_vae.pairs.sites import Record, Site, trace_pair
 
 #: Rows that the programs are run on at once, where each has a support of its own.
 _AT_ONCE = 1000
-
-
-@lru_cache  # every step has a batch of the same names
-def check_left_out(left_out: frozenset[str], taken: frozenset[str], absent: frozenset[str]) -> None:
-    """Raise for a tensor that no program takes, and that was meant to be taken.
-
-    That is the mask of one that is taken, whose hidden values would count, and one whose name is close to an argument's
-    that is absent, unless they differ in their numbers, as joints2d and joints3d do.
-    """
-
-    def number(name: str) -> str:
-        return re.sub(r"\D", "", name)
-
-    for name in left_out:
-        if name in map(mask_name, taken):
-            got, hint = "programs without one", "leaving out the rows that it hides"
-            raise InputError(name, expected="a mask that the programs take", got=got, hint=hint)
-        if difflib.get_close_matches(name, [other for other in absent if number(other) == number(name)], 1, 0.8):
-            raise unknown_name("argument", name, absent)
 
 
 def check_values(batch: Batch) -> None:

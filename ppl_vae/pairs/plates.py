@@ -27,10 +27,13 @@ def other_plates(site: Site) -> list[str]:
     return [f.name for f in site["cond_indep_stack"] if f.vectorized and f.name not in (DATA, PARTICLES)]
 
 
-def undeclared(sites: Mapping[str, Site]) -> list[str]:
-    """Return the names of the sites with a batch dimension that belongs to no plate, nor to an enumerated latent."""
-    summed = frozenset(site["infer"].get("_enumerate_dim") for site in sites.values())
-    return [name for name, site in sites.items() if is_undeclared(site, summed)]
+def undeclared(programs: Mapping[str, Mapping[str, Site]]) -> list[tuple[str, str]]:
+    """Return program and name of the sites with a batch dimension of no plate, nor of an enumerated latent."""
+    found = []
+    for program, sites in programs.items():
+        summed = frozenset(site["infer"].get("_enumerate_dim") for site in sites.values())
+        found += [(program, name) for name, site in sites.items() if is_undeclared(site, summed)]
+    return found
 
 
 def is_undeclared(site: Site, summed: frozenset[int | None] = frozenset()) -> bool:

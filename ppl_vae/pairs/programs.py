@@ -18,10 +18,9 @@ from ppl_vae.core.errors import InputError, PairError, shown
 from ppl_vae.core.process import alone
 from ppl_vae.core.shapes import check_tensor
 from ppl_vae.core.types import Batch, Program
-from ppl_vae.pairs import observations
 from ppl_vae.pairs.handlers import Frozen
 from ppl_vae.pairs.plates import DATA, DataPlate
-from ppl_vae.pairs.signature import Signature
+from ppl_vae.pairs.signature import Signature, both_take
 
 
 class Programs(nn.Module):
@@ -55,35 +54,13 @@ class Programs(nn.Module):
         InputError
             If nothing fits, an argument without a default is not in the batch, or what is left out was meant to be in.
         """
-        model, guide = self._signatures
         if not isinstance(batch, Mapping) or not all(isinstance(value, Tensor) for value in batch.values()):
             got = type(batch).__name__ if not isinstance(batch, Mapping) else "values that are no tensors"
             raise InputError("batch", expected="a mapping of argument names to tensors", got=got, hint='{"x": x}')
         check_mapping("batch", batch, "names of arguments as keys")
         for name, value in batch.items():
             check_tensor(name, value)
-        for name in batch:
-            for one, other, role in ((model, guide, "guide"), (guide, model, "model")):
-                if name in one.names and not other.takes(name):
-                    raise PairError(
-                        f"argument {name!r}",
-                        expected="both programs to take it, since both get the same batch",
-                        got=f"a {role} that does not",
-                        hint=f"`def forward(self, …, {name}=None)` in the {role}, or a batch without it",
-                    )
-        chosen = {name: value for name, value in batch.items() if model.takes(name) and guide.takes(name)}
-        taken = frozenset(chosen)
-        observations.check_left_out(frozenset(batch) - taken, taken, (model.names | guide.names) - taken - {"size"})
-        missing = sorted((model.required | guide.required) - chosen.keys())
-        if missing or not chosen:
-            wanted = missing or sorted(model.names - {"size"})
-            raise InputError(
-                "batch",
-                expected=f"tensors named {', '.join(wanted) or 'as the arguments of the model'}",
-                got=f"{', '.join(batch) or 'an empty mapping'}",
-                hint="naming the tensors as the arguments of model and guide",
-            )
-        return chosen
+        return {name: batch[name] for name in both_take(*self._signatures, tuple(batch))}
 
     def _prepared(self, batch: Batch) -> dict[str, Tensor]:
         """Return the arguments in `batch` on the pair's device, of the rank they had when the pair was checked."""

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import difflib
 import inspect
+import re
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from torch import nn
+
+from ppl_vae.core.errors import InputError, PairError, unknown_name
+from ppl_vae.nn.modalities import mask_name
 
 
 @dataclass(frozen=True)
@@ -37,3 +43,56 @@ class Signature:
     def takes(self, name: str) -> bool:
         """Tell whether the program takes an argument called `name`."""
         return self.open or name in self.names
+
+
+@lru_cache  # every step has a batch of the same names
+def both_take(model: Signature, guide: Signature, names: tuple[str, ...]) -> tuple[str, ...]:
+    """Return those of the `names` of a batch that both programs take.
+
+    Raises
+    ------
+    PairError
+        For one that only one of them takes.
+    InputError
+        If nothing fits, an argument without a default is missing, or what is left out was meant to be taken.
+    """
+    for name in names:
+        for one, other, role in ((model, guide, "guide"), (guide, model, "model")):
+            if name in one.names and not other.takes(name):
+                raise PairError(
+                    f"argument {name!r}",
+                    expected="both programs to take it, since both get the same batch",
+                    got=f"a {role} that does not",
+                    hint=f"`def forward(self, …, {name}=None)` in the {role}, or a batch without it",
+                )
+    chosen = tuple(name for name in names if model.takes(name) and guide.takes(name))
+    taken = frozenset(chosen)
+    _check_left_out(frozenset(names) - taken, taken, (model.names | guide.names) - taken - {"size"})
+    missing = sorted((model.required | guide.required) - taken)
+    if missing or not chosen:
+        wanted = missing or sorted(model.names - {"size"})
+        raise InputError(
+            "batch",
+            expected=f"tensors named {', '.join(wanted) or 'as the arguments of the model'}",
+            got=f"{', '.join(names) or 'an empty mapping'}",
+            hint="naming the tensors as the arguments of model and guide",
+        )
+    return chosen
+
+
+def _check_left_out(left_out: frozenset[str], taken: frozenset[str], absent: frozenset[str]) -> None:
+    """Raise for a tensor that no program takes, and that was meant to be taken.
+
+    That is the mask of one that is taken, whose hidden values would count, and one whose name is close to an argument's
+    that is absent, unless they differ in their numbers, as joints2d and joints3d do.
+    """
+
+    def number(name: str) -> str:
+        return re.sub(r"\D", "", name)
+
+    for name in left_out:
+        if name in map(mask_name, taken):
+            got, hint = "programs without one", "leaving out the rows that it hides"
+            raise InputError(name, expected="a mask that the programs take", got=got, hint=hint)
+        if difflib.get_close_matches(name, [other for other in absent if number(other) == number(name)], 1, 0.8):
+            raise unknown_name("argument", name, absent)

@@ -143,6 +143,8 @@ class Gradient:
         if kl_weight is not None:
             weight = KLWeight(kl_weight)
             programs = weight(programs[0]), weight(programs[1])
+        if precision == "float32":
+            return programs
         return in_precision(programs[0], precision), in_precision(programs[1], precision)
 
     def _programs(self, shard: Shard, kl_weight: Tensor) -> tuple[Any, Any]:

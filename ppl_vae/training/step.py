@@ -147,7 +147,8 @@ class TrainingStep:
 
     def on(self, data: Split, index: Tensor) -> Tensor:
         """Take one step on the rows `index` of `data`, drawn on its device, and return its loss."""
-        return self._step(data.draw, (id(data), len(index)), [index], len(index))
+        pair = self.pair
+        return self._step(lambda rows: pair.arguments(data.draw(rows)), (id(data), len(index)), [index], len(index))
 
     def loss(self, batch: Batch) -> Tensor:
         """Return the loss of `batch`, with the gradient of its mean per datum left in every parameter.
@@ -159,7 +160,10 @@ class TrainingStep:
         RunError
             If the memory does not hold one datum.
         """
-        arguments, shard = self.own(batch)
+        return self._loss(self.pair.arguments(batch))
+
+    def _loss(self, arguments: dict[str, Tensor]) -> Tensor:
+        arguments, shard = self._rows(arguments)
         if self._sum is None:
             loss = self._own_loss(arguments, shard)
         elif shard.size:
@@ -182,9 +186,11 @@ class TrainingStep:
 
     def own(self, batch: Batch) -> tuple[dict[str, Tensor], Shard]:
         """Return this worker's rows of what the programs take of `batch`, and which rows these are."""
-        arguments = self.pair.arguments(batch)
+        return self._rows(self.pair.arguments(batch))
+
+    def _rows(self, arguments: dict[str, Tensor]) -> tuple[dict[str, Tensor], Shard]:
         shard = self.workers.shard(len(next(iter(arguments.values()))))
-        if shard.size < shard.total:
+        if self.workers.count > 1:
             arguments = {name: value[shard.start : shard.stop] for name, value in arguments.items()}
         return arguments, shard
 
@@ -198,12 +204,12 @@ class TrainingStep:
                     raise
                 self._cut(shard.size, error)
 
-    def _step(self, draw: Callable[..., Batch], key: Any, inputs: list[Tensor], rows: int) -> Tensor:
-        """Take one step on the batch that `draw` makes of `inputs`, by a replay where it is captured."""
+    def _step(self, draw: Callable[..., dict[str, Tensor]], key: Any, inputs: list[Tensor], rows: int) -> Tensor:
+        """Take one step on the arguments that `draw` makes of `inputs`, by a replay where it is captured."""
         step: Any = weakref.proxy(self)  # which keeps what is captured, and is not kept by it
 
         def take(*tensors: Tensor) -> Tensor:
-            loss = step.loss(draw(*tensors))
+            loss = step._loss(draw(*tensors))
             step._update()
             step.total += loss.detach()
             return loss

@@ -41,7 +41,7 @@ from ppl_vae.core.process import evaluating, isolated
 from ppl_vae.core.types import Batch
 from ppl_vae.data import as_split
 from ppl_vae.objectives import ELBO
-from ppl_vae.objectives.kl import analytic_kl, conditions_match, weights_match
+from ppl_vae.objectives.kl import analytic_kl, why_drawn
 from ppl_vae.pairs.pair import as_pair
 from ppl_vae.pairs.sites import Record, Site, Sites, log_prob, particles, sample_sites, trace_pair
 
@@ -250,8 +250,7 @@ def _unit_kl(name: str, record: Record) -> Tensor | None:
     q_units, p_units = _units(q["fn"]), _units(p["fn"])
     if q_units.event_dim or p_units.event_dim:
         return None
-    closed = conditions_match(name, record) and weights_match(q, p)
-    kl = analytic_kl(q_units, p_units) if closed else None
+    kl = None if why_drawn(name, record) else analytic_kl(q_units, p_units)
     if kl is None:
         kl = _weighed(q_units.log_prob(q["value"]), q) - _weighed(p_units.log_prob(q["value"]), p)
     else:
