@@ -8,21 +8,17 @@ unit of rounding, at random. More than thirty times as far is no rounding.
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
-from typing import Any, TypeVar
+from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from ppl_vae.compile.foreach import differences, largest_sizes
-from ppl_vae.compile.graph import Computation, NotRecordableError, Recording, record
 from ppl_vae.core.errors import one_line
-from ppl_vae.core.process import random_state, set_random_state
 
 Results = Mapping[str, Tensor | None]
-T = TypeVar("T")
 
 #: Units of rounding that two ways of computing a result may lie apart, and the largest share of the result.
 UNITS, LARGEST = 1000.0, 0.05
@@ -31,15 +27,6 @@ UNITS, LARGEST = 1000.0, 0.05
 FACTOR = 30.0
 
 _EPSILON = {"tf32": 2.0**-10, "bf16": 2.0**-8}
-
-
-#: What a warning says of a computation that goes on without a recording.
-REFUSED = "cannot be recorded and runs eagerly"
-DIFFERED = "runs eagerly, because its recording is not the program"
-
-
-class DiffersError(Exception):
-    """A recording that was in use differs from the program: what was computed by it is to be thrown away."""
 
 
 def other_rows(values: Sequence[Tensor]) -> list[Tensor]:
@@ -101,8 +88,8 @@ def _not_alike(recorded: Results, computed: Results, precision: str) -> list[str
     if not names:
         return list(computed)
     rs, ps, allowed = (list(column) for column in zip(*pairs, strict=True))
-    gaps = torch.stack([norm.double() for norm in largest_sizes(differences(rs, ps))])
-    sizes = torch.stack([norm.double() for norm in largest_sizes(ps)])
+    gaps = torch.stack([norm.double() for norm in torch._foreach_norm(torch._foreach_sub(rs, ps), ord=torch.inf)])
+    sizes = torch.stack([norm.double() for norm in torch._foreach_norm(ps, ord=torch.inf)])
     alike = (gaps <= torch.tensor(allowed, dtype=torch.float64, device=gaps.device) * sizes).tolist()
     found = {name for name, same in zip(names, alike, strict=True) if same}
     return [name for name in computed if name not in found]
@@ -163,148 +150,6 @@ def moved_by_rounding(module: nn.Module, precision: str = "float32") -> Iterator
         with torch.no_grad():
             for parameter, value in zip(parameters, kept, strict=True):
                 parameter.copy_(value)
-
-
-def proved_or_eagerly(estimate: Callable[[str], T], mode: str, device: torch.device) -> T:
-    """Return ``estimate(mode)``, or, where a recording in use was disproved, ``estimate("off")`` of the same draws."""
-    before = random_state(device)
-    try:
-        return estimate(mode)
-    except DiffersError:
-        set_random_state(before, device)
-        return estimate("off")
-
-
-class Proved:
-    """A computation without gradients of its own that runs from its recording, once that has shown to be the program.
-
-    Parameters
-    ----------
-    compute : callable
-        Tensors in, list of tensors out.
-    path : {"eager", "graph", "inductor"}
-        How it is to run.
-    module : Module
-        What the computation belongs to.
-    what : str
-        What is computed, for the warning.
-    results : sequence of str
-        What its results are called.
-    share : float
-        See `differing`.
-
-    Attributes
-    ----------
-    path : str
-        How it runs.
-    seconds : float
-        Spent recording and compiling.
-    """
-
-    def __init__(
-        self,
-        compute: Computation,
-        path: str,
-        *,
-        module: nn.Module,
-        what: str,
-        results: Sequence[str],
-        share: float = 0.0,
-    ) -> None:
-        self.compute = compute
-        self.path = path
-        self.module = module
-        self.what = what
-        self.results = results
-        self.share = share
-        self.seconds = 0.0
-        self._recording: Recording | None = None
-
-    def __call__(
-        self, *inputs: Tensor, other: Callable[[], Sequence[Tensor]] | None = None, hold: bool = False
-    ) -> list[Tensor]:
-        """Compute, by the recording, which is made the first time on what `other` returns: other inputs than these.
-
-        With `hold`, hold it against the program once more.
-
-        Raises
-        ------
-        DiffersError
-            If they differ although the recording was in use.
-        """
-        if self.path == "eager":
-            return self.compute(*inputs)
-        if self._recording is not None and not hold:
-            try:
-                return self._recording(*inputs)
-            except torch.OutOfMemoryError:
-                raise
-            except Exception as error:  # a graph that holds for other data alone
-                self._give_up(broken_off(error))
-                raise DiffersError from error
-        used = self._recording is not None
-        try:
-            if self._recording is None:
-                self._recording = record(
-                    self.compute,
-                    inputs if other is None else other(),
-                    compiled=self.path == "inductor",
-                    module=self.module,
-                )
-                self.path = self._recording.path
-                self.seconds += self._recording.seconds
-        except NotRecordableError as reason:
-            self._give_up(str(reason), recorded=False)
-            return self.compute(*inputs)
-        return self._held(inputs, used)
-
-    def _held(self, inputs: Sequence[Tensor], used: bool) -> list[Tensor]:
-        """Run both ways from one random state and return the recording's results, or, if they differ, the program's."""
-        assert self._recording is not None
-        device = inputs[0].device
-        before = random_state(device)
-        computed = self.compute(*inputs)
-        after = random_state(device)
-        told = ""
-        set_random_state(before, device)
-        try:
-            recorded = self._recording(*inputs)
-        except torch.OutOfMemoryError:
-            raise
-        except Exception as error:
-            told = broken_off(error)
-        else:
-            drawn = drawn_differently(after, device)  # before anything is run again
-            told = differing(
-                self._named(recorded),
-                self._named(computed),
-                lambda moved: self._again(inputs, before, moved),
-                share=self.share,
-            )
-            told = told or drawn
-        if not told:
-            return recorded
-        set_random_state(after, device)
-        self._give_up(told)
-        if used:
-            raise DiffersError(told)
-        return computed
-
-    def _named(self, results: Sequence[Tensor]) -> dict[str, Tensor]:
-        return dict(zip(self.results, results, strict=True))
-
-    def _again(self, inputs: Sequence[Tensor], state: Mapping[str, Any], moved: bool) -> dict[str, Tensor]:
-        device = inputs[0].device
-        here = random_state(device)
-        set_random_state(state, device)
-        with moved_by_rounding(self.module) if moved else nullcontext():
-            results = self._named(self.compute(*inputs))
-        set_random_state(here, device)
-        return results
-
-    def _give_up(self, reason: str, *, recorded: bool = True) -> None:
-        self.path, self._recording = "eager", None
-        warnings.warn(f"{self.what} {REFUSED if not recorded else DIFFERED}: {reason}", stacklevel=7)
 
 
 def drawn_differently(after: Mapping[str, Any], device: torch.device) -> str:

@@ -16,7 +16,7 @@ import torch
 from pyro import poutine
 from torch import Tensor
 
-from ppl_vae.compile.proof import proved_or_eagerly
+from ppl_vae.compile.recorded import proved_or_eagerly
 from ppl_vae.core import progress
 from ppl_vae.core.checks import check_bytes, check_seed, integer_at_least, one_of
 from ppl_vae.core.errors import InputError, shown

@@ -18,7 +18,7 @@ import pyro.infer
 import torch
 from torch import Tensor
 
-from ppl_vae.compile.proof import Proved
+from ppl_vae.compile.recorded import Proved
 from ppl_vae.compile.substitution import substituted
 from ppl_vae.core.checks import integer_at_least
 from ppl_vae.core.errors import InputError, shown

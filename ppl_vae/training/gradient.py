@@ -15,13 +15,10 @@ import pyro.infer
 import torch
 from torch import Tensor, nn
 
-from ppl_vae.compile.cuda_graph import capturing
-from ppl_vae.compile.foreach import copy_in_place, multiply_in_place
-from ppl_vae.compile.graph import NotRecordableError, Recording, path_of, record
+from ppl_vae.compile.graph import path_of
 from ppl_vae.compile.precision import check_precision, in_precision
-from ppl_vae.compile.proof import DIFFERED, REFUSED, broken_off, other_rows
-from ppl_vae.compile.side_effects import version
-from ppl_vae.compile.substitution import home_of, substituted
+from ppl_vae.compile.proof import other_rows
+from ppl_vae.compile.recorded import DIFFERED, DiffersError
 from ppl_vae.core.errors import InputError
 from ppl_vae.core.process import random_state, set_random_state
 from ppl_vae.objectives.base import own_module
@@ -30,15 +27,12 @@ from ppl_vae.pairs.pair import Pair
 from ppl_vae.training.distributed.shared_noise import Sharing
 from ppl_vae.training.distributed.workers import Shard
 from ppl_vae.training.kl_weights import Constant, KLRule
-from ppl_vae.training.witness import StepResults, Witness
+from ppl_vae.training.recorded_step import RecordedStep, StepResults
+from ppl_vae.training.witness import Witness
 
 #: Steps of one batch shape from which recording (about a second) and compiling (some ten) pay.
 WORTH_RECORDING = 200
 WORTH_COMPILING = 50_000
-
-
-#: A recorded step, and where in its results the gradient of each parameter that it reaches stands.
-Recorded = tuple[Recording, dict[str, int]]
 
 
 def choose_path(mode: str, steps: int) -> str:
@@ -87,13 +81,13 @@ class Gradient:
         # An objective may have a module of its own, which is trained with the pair.
         self.modules = nn.ModuleList([pair, own_module(objective)])
         self.named = {name: p for name, p in self.modules.named_parameters() if p.requires_grad}
-        self.buffers = {name: home_of(name, self.modules) for name, _ in self.modules.named_buffers()}
+        self.buffers = {name: _home(self.modules, name) for name, _ in self.modules.named_buffers()}
         self.paths: dict[int, str] = {}
         self.recordings = 0
         self.seconds = 0.0
         self.disproved = ""
         self._seen: set[Any] = set()
-        self._recorded: dict[Any, Recorded] = {}
+        self._recorded: dict[Any, RecordedStep] = {}
 
     @property
     def witness(self) -> Witness:
@@ -115,21 +109,32 @@ class Gradient:
         shard = shard or Shard.whole(len(next(iter(arguments.values()))))
         key = self._key(arguments, shard)
         if self.path(shard.total) != "eager":
-            arguments = {name: value.contiguous() for name, value in arguments.items()}  # as they are recorded
-            if (recorded := self._recorded.get(key)) is not None:
-                if shard.size == 1 and key not in self._seen:  # the first batch had no other row than the recording saw
-                    self._seen.add(key)
-                    return self._first(recorded, arguments, shard)
-                return self._put(self._run_in_use(recorded, arguments, shard))
-            try:
-                self._recorded[key] = self._record(arguments, shard)
-                return self._first(self._recorded[key], arguments, shard)
-            except NotRecordableError as reason:
-                self.give_up(f"{REFUSED}: {reason}")
+            return self._put(self._recorded_step(key, arguments, shard))
         if key in self._seen:
             return self.run_eager(arguments, shard)
         self._seen.add(key)
         return self._put(self.witness.computed(arguments, shard))
+
+    def _recorded_step(self, key: Any, arguments: dict[str, Tensor], shard: Shard) -> StepResults:
+        """Take a step by its recording, which is made on other rows; from where that fails on, all are eager."""
+        arguments = {name: value.contiguous() for name, value in arguments.items()}  # as they are recorded
+        if first := key not in self._recorded:
+            self._recorded[key] = RecordedStep(self, list(arguments), shard, self.paths[shard.total])
+        step, values = self._recorded[key], list(arguments.values())
+        try:
+            results = step(*self.inputs(values), other=lambda: self.inputs(other_rows(values)))
+        except DiffersError as error:
+            self.disproved = str(error)
+            self.stop_recording()
+            return self.witness.computed(arguments, shard)
+        if first and step.seconds:
+            self.paths[shard.total] = step.path
+            self.recordings += 1
+            self.seconds += step.seconds
+        if step.path == "eager":
+            self._seen.add(key)
+            self.stop_recording()
+        return results
 
     def programs(self, shard: Shard, *, kl_weight: Tensor | None = None, precision: str = "float32") -> tuple[Any, Any]:
         """Return the model and the guide as the objective sees them for a shard of a batch."""
@@ -147,13 +152,14 @@ class Gradient:
             return programs
         return in_precision(programs[0], precision), in_precision(programs[1], precision)
 
-    def _programs(self, shard: Shard, kl_weight: Tensor) -> tuple[Any, Any]:
+    def weighted_programs(self, shard: Shard, kl_weight: Tensor) -> tuple[Any, Any]:
+        """Return them with the weight of the KL, in the step's precision."""
         return self.programs(shard, kl_weight=kl_weight if self.weighted else None, precision=self.precision)
 
-    def _measured(self, shard: Shard, setting: Tensor, arguments: dict[str, Tensor]) -> tuple[Any, Tensor]:
+    def measured(self, shard: Shard, setting: Tensor, arguments: dict[str, Tensor]) -> tuple[Any, Tensor]:
         """Return the loss to differentiate and the KL, which is the loss's slope in the weight."""
         weight = self.rule.weight(setting).detach().requires_grad_()
-        loss = self.objective.differentiable_loss(*self._programs(shard, weight), **arguments)
+        loss = self.objective.differentiable_loss(*self.weighted_programs(shard, weight), **arguments)
         (kl,) = torch.autograd.grad(loss, weight, create_graph=True)
         return self.rule.loss(loss, kl, setting, shard.size), kl
 
@@ -163,50 +169,32 @@ class Gradient:
         for parameter in parameters:
             parameter.grad = None
         if self.rule.measures:
-            loss, kl = self._measured(shard, self.kl_weight, arguments)
+            loss, kl = self.measured(shard, self.kl_weight, arguments)
             loss.backward()
             loss = loss.detach()
             self.kl += kl.detach()
         else:
-            loss = self.objective.loss_and_grads(*self._programs(shard, self.kl_weight), **arguments)
+            loss = self.objective.loss_and_grads(*self.weighted_programs(shard, self.kl_weight), **arguments)
         gradients = [p.grad for p in parameters if p.grad is not None]
         if not gradients:
             raise InputError("pair", expected="a loss that depends on some parameter", got="one that depends on none")
-        multiply_in_place(gradients, 1.0 / shard.total)
+        torch._foreach_mul_(gradients, 1.0 / shard.total)
         loss = loss[0] if isinstance(loss, tuple) else loss  # wake-sleep objectives return (wake, sleep)
         return loss if isinstance(loss, Tensor) else torch.tensor(loss, device=self.pair.device)
-
-    def _run_in_use(self, recorded: Recorded, arguments: dict[str, Tensor], shard: Shard) -> StepResults:
-        """Return what the recorded step gives; where it breaks off, go on without one."""
-        try:
-            return self.run_recorded(recorded, arguments)
-        except torch.OutOfMemoryError:
-            raise
-        except RuntimeError as error:  # a graph that holds for other data alone
-            if capturing(self.pair.device):
-                raise
-            self.disproved = broken_off(error)
-            self.give_up(f"{DIFFERED}: {self.disproved}")
-            return self.witness.computed(arguments, shard)
-
-    def run_recorded(self, recorded: Recorded, arguments: dict[str, Tensor]) -> StepResults:
-        """Return what the recorded step gives, leaving it to the caller to put it where it belongs."""
-        inputs = [*self.named.values(), *self.current_buffers(), self.kl_weight, *arguments.values()]
-        recording, reached = recorded
-        loss, *results = recording(*inputs)
-        kl = results.pop(0) if self.rule.measures else None
-        gradients = [results[reached[name]] if name in reached else None for name in self.named]
-        return StepResults(loss, kl, gradients, results[len(reached) :])
 
     def _put(self, results: StepResults) -> Tensor:
         """Leave gradients, buffers and KL of a step where they belong, and return its loss."""
         for parameter, gradient in zip(self.named.values(), results.gradients, strict=True):
             parameter.grad = gradient
         if results.buffers:
-            copy_in_place(self.current_buffers(), results.buffers)
+            torch._foreach_copy_(self.current_buffers(), results.buffers)
         if results.kl is not None:
             self.kl += results.kl
         return results.loss
+
+    def inputs(self, values: list[Tensor]) -> list[Tensor]:
+        """Return the inputs of a recorded step: parameters, buffers, the weight of the KL, and the batch's `values`."""
+        return [*self.named.values(), *self.current_buffers(), self.kl_weight, *values]
 
     def current_buffers(self) -> list[Tensor]:
         """Return the buffers as they are now: a program may put a new tensor in the place of one."""
@@ -216,32 +204,7 @@ class Gradient:
     def _key(arguments: Mapping[str, Tensor], shard: Shard) -> tuple[Any, ...]:
         return shard, *((name, value.shape, value.dtype) for name, value in arguments.items())
 
-    def _record(self, arguments: dict[str, Tensor], shard: Shard) -> Recorded:
-        """Return the step recorded for batches like `arguments`, and where in its results each gradient stands.
-
-        It is recorded on other rows than these, which it is then held against.
-        """
-        reached: dict[str, int] = {}
-        compute = self._computation(list(arguments), shard, reached)
-        others = other_rows(list(arguments.values()))
-        inputs = [*self.named.values(), *self.current_buffers(), self.kl_weight, *others]
-        fused = self.paths[shard.total] == "inductor"
-        recording = record(compute, inputs, compiled=fused, module=self.modules)
-        self.paths[shard.total] = recording.path
-        self.recordings += 1
-        self.seconds += recording.seconds
-        return recording, reached
-
     # -- the proof --------------------------------------------------------------------------------------------------
-
-    def _first(self, recorded: Recorded, arguments: dict[str, Tensor], shard: Shard) -> Tensor:
-        """Take the first step of a recording and the program's own, and keep to the recording's if they agree."""
-        told, by_recording, computed, after = self.witness.both(recorded, arguments, shard)
-        if not told:
-            return self._put(by_recording)
-        self.give_up(f"{DIFFERED}: {told}")
-        set_random_state(after, self.pair.device)
-        return self._put(computed)
 
     def differs(self, arguments: dict[str, Tensor], shard: Shard) -> str:
         """Return, in words, what a recorded step and the program differ in on a batch; empty if in nothing.
@@ -252,8 +215,8 @@ class Gradient:
         arguments = {name: value.contiguous() for name, value in arguments.items()}
         before = random_state(self.pair.device)
         try:
-            if (recorded := self._recorded.get(self._key(arguments, shard))) is not None:
-                return self.witness.both(recorded, arguments, shard)[0]
+            if (step := self._recorded.get(self._key(arguments, shard))) is not None:
+                return step.compare(self.inputs(list(arguments.values())))[0]
             self.witness.computed(arguments, shard)
             return ""
         finally:
@@ -261,41 +224,17 @@ class Gradient:
 
     def give_up(self, reason: str) -> None:
         """Go on eagerly, with a warning."""
+        self.stop_recording()
+        warnings.warn(f"the step {DIFFERED}: {reason}", stacklevel=3)
+
+    def stop_recording(self) -> None:
+        """Go on eagerly."""
         self.compile = "off"
         self.paths = dict.fromkeys(self.paths, "eager")
         self._recorded.clear()
-        warnings.warn(f"the step {reason}", stacklevel=3)
 
-    def _computation(self, names: list[str], shard: Shard, reached: dict[str, int]) -> Any:
-        """Return the step up to the gradient as a function of tensors: parameters, buffers, KL weight, batch.
 
-        Its results are the loss, the KL if the rule for its weight asks for it, the gradients of the mean per datum,
-        and the buffers if any of them changed. `reached` is filled with the parameters that have a gradient and where
-        among the gradients each one's stands.
-        """
-
-        def compute(*inputs: Tensor) -> list[Tensor]:
-            split = [len(self.named), len(self.buffers), 1, len(names)]
-            groups = [inputs[sum(split[:i]) : sum(split[: i + 1])] for i in range(len(split))]
-            parameters = [value.detach().requires_grad_() for value in groups[0]]
-            buffers = [value.clone() for value in groups[1]]
-            before = [version(value) for value in buffers]
-            swapped = dict(zip([*self.named, *self.buffers], [*parameters, *buffers], strict=True))
-            setting, measured = groups[2][0], []
-            with torch.enable_grad(), substituted(self.modules, swapped):
-                arguments = dict(zip(names, groups[3], strict=True))
-                if self.rule.measures:
-                    loss, kl = self._measured(shard, setting, arguments)
-                    measured = [kl.detach()]
-                else:
-                    loss = self.objective.differentiable_loss(*self._programs(shard, setting), **arguments)
-                gradients = torch.autograd.grad(loss / shard.total, parameters, allow_unused=True)
-                after = [value for _, value in self.modules.named_buffers()]
-            changed = any(
-                new is not old or version(new) != was for new, old, was in zip(after, buffers, before, strict=True)
-            )
-            there = [name for name, gradient in zip(self.named, gradients, strict=True) if gradient is not None]
-            reached.update({name: i for i, name in enumerate(there)})
-            return [loss.detach(), *measured, *(g for g in gradients if g is not None), *(after if changed else [])]
-
-        return compute
+def _home(root: nn.Module, buffer: str) -> tuple[dict[str, Any], str]:
+    """Return the mapping that holds a buffer, and its name there."""
+    module, _, name = buffer.rpartition(".")
+    return root.get_submodule(module)._buffers, name

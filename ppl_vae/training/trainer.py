@@ -17,7 +17,6 @@ from torch import Tensor
 
 from ppl_vae.compile.foreach import largest_sizes
 from ppl_vae.compile.precision import products_in
-from ppl_vae.compile.proof import DIFFERED
 from ppl_vae.core import checks, progress
 from ppl_vae.core.errors import InputError, NonFiniteError, RunError
 from ppl_vae.core.process import evaluating, isolated, random_state, set_random_state
@@ -183,7 +182,7 @@ class Trainer:
         """Go back to the last state that was proven, and on from there without recordings."""
         lost = self.epoch - len(self.proven["history"].get("epoch", []))
         if not self.step.gradient.disproved:
-            self.step.gradient.give_up(f"{DIFFERED}: {told}")
+            self.step.gradient.give_up(told)
         self.step.gradient.disproved = ""
         self.restore(self.proven)
         self.step.gradient.paths = dict.fromkeys(self.step.paths, "eager")

@@ -1,32 +1,21 @@
-"""The program's own step beside the recorded one: what both give, and in what they differ."""
+"""The program's own step, which leaves everything as it was: what a recorded one is held against."""
 
 from __future__ import annotations
 
-from contextlib import nullcontext
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING
 
-import torch
 from pyro.distributions import validation_enabled
 from torch import Tensor
 
-from ppl_vae.compile.proof import broken_off, differing, drawn_differently, moved_by_rounding
 from ppl_vae.core.errors import PplVaeError
 from ppl_vae.core.process import evaluating, isolated, random_state, set_random_state
 from ppl_vae.pairs.observations import check_sites
 from ppl_vae.pairs.sites import trace_pair
 from ppl_vae.training.distributed.workers import Shard
+from ppl_vae.training.recorded_step import StepResults
 
 if TYPE_CHECKING:
-    from ppl_vae.training.gradient import Gradient, Recorded
-
-
-class StepResults(NamedTuple):
-    """What a step gives: loss, KL where asked for, gradients by parameter, buffers (empty if none has changed)."""
-
-    loss: Tensor
-    kl: Tensor | None
-    gradients: list[Tensor | None]
-    buffers: list[Tensor]
+    from ppl_vae.training.gradient import Gradient
 
 
 class Witness:
@@ -40,52 +29,6 @@ class Witness:
 
     def __init__(self, step: Gradient) -> None:
         self.step = step
-
-    def both(
-        self, recorded: Recorded, arguments: dict[str, Tensor], shard: Shard
-    ) -> tuple[str, StepResults, StepResults, dict[str, Any]]:
-        """Run program and recording alike, changing neither buffers nor KL.
-
-        Returns
-        -------
-        str
-            What they differ in, in words; empty if in nothing.
-        StepResults, StepResults
-            What the recording gives, and the program; twice the latter where the recording gives nothing.
-        dict
-            The random state as the program leaves it.
-        """
-        step, device = self.step, self.step.pair.device
-        before = random_state(device)
-        computed = self.computed(arguments, shard)
-        after = random_state(device)
-
-        def again(moved: bool) -> dict[str, Tensor | None]:
-            set_random_state(before, device)
-            with moved_by_rounding(step.modules, step.precision) if moved else nullcontext():
-                return self._named(self.computed(arguments, shard))
-
-        set_random_state(before, device)
-        try:
-            results = step.run_recorded(recorded, arguments)
-        except torch.OutOfMemoryError:
-            raise
-        except Exception as error:  # a graph that holds for other data alone
-            return broken_off(error), computed, computed, after
-        drawn = drawn_differently(after, device)  # before anything is run again
-        told = differing(self._named(results), self._named(computed), again, precision=step.precision) or drawn
-        return told, results, computed, after
-
-    def _named(self, results: StepResults) -> dict[str, Tensor | None]:
-        """Return the parts of a step by what a warning calls them."""
-        step = self.step
-        buffers = results.buffers or step.current_buffers()
-        return {
-            "the loss": results.loss,
-            "the KL": results.kl,
-            **{f"the gradient of {_short(name)}": g for name, g in zip(step.named, results.gradients, strict=True)},
-            **{f"the buffer {_short(name)}": b for name, b in zip(step.buffers, buffers, strict=True)},
-        }
 
     def computed(self, arguments: dict[str, Tensor], shard: Shard) -> StepResults:
         """Return what the program's own step gives; buffers and KL are as they were afterwards.
@@ -124,8 +67,3 @@ class Witness:
             value.copy_(was)
         step.kl.zero_()
         return step.run_eager(arguments, shard)
-
-
-def _short(name: str) -> str:
-    """Return the name of a parameter as the pair has it."""
-    return name.removeprefix("0.")

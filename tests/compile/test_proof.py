@@ -13,7 +13,8 @@ from torch.utils import checkpoint, dlpack
 
 import ppl_vae
 from ppl_vae.compile.graph import NotRecordableError, record
-from ppl_vae.compile.proof import DiffersError, Proved, differing, other_rows
+from ppl_vae.compile.proof import differing, other_rows
+from ppl_vae.compile.recorded import DiffersError, Proved
 from ppl_vae.compile.substitution import substituted
 from ppl_vae.core.process import isolated
 from ppl_vae.evaluation.importance import chunks

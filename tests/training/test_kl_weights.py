@@ -13,12 +13,12 @@ from torch.distributions import Normal, kl_divergence
 
 from ppl_vae import InputError, Pair, PairError, fit
 from ppl_vae.cli import parse
+from ppl_vae.compile import recorded as fallback
 from ppl_vae.core.config import describe, rebuild
 from ppl_vae.guides import AmortizedNormal
 from ppl_vae.models import VAE
 from ppl_vae.objectives import ELBO, IWELBO, BetaTCVAE, FactorVAE
 from ppl_vae.pairs.handlers import KLWeight
-from ppl_vae.training import gradient
 from ppl_vae.training.kl_weights import Capacity, Constant, Constrained, Cyclical, Normalised, WarmUp, as_rule
 
 
@@ -145,8 +145,8 @@ def kl_of(mine):
 @pytest.mark.parametrize("rule", [4.0, WarmUp(2, 4.0), Cyclical(2, 0.25, 4.0), Normalised(0.1)], ids=rule_name)
 def test_recorded_and_eager_fits_agree_and_nothing_is_recorded_anew(rule, objective, monkeypatch):
     recordings = []
-    real = gradient.record
-    monkeypatch.setattr(gradient, "record", lambda *a, **k: recordings.append(1) or real(*a, **k))
+    real = fallback.record
+    monkeypatch.setattr(fallback, "record", lambda *a, **k: recordings.append(1) or real(*a, **k))
     eager, recorded = (fitted(rule, objective=objective, compile=how) for how in ("off", "graph"))
     assert len(recordings) == 1
     torch.testing.assert_close(flat(recorded), flat(eager), rtol=1e-4, atol=1e-5)
@@ -157,8 +157,8 @@ def test_recorded_and_eager_fits_agree_and_nothing_is_recorded_anew(rule, object
 @pytest.mark.parametrize("rule", [Constrained(1.5, 0.2), Capacity(2.0, 2, 20.0)], ids=["Constrained", "Capacity"])
 def test_rules_that_look_at_the_kl_agree_recorded_and_eager(rule, monkeypatch):
     recordings = []
-    real = gradient.record
-    monkeypatch.setattr(gradient, "record", lambda *a, **k: recordings.append(1) or real(*a, **k))
+    real = fallback.record
+    monkeypatch.setattr(fallback, "record", lambda *a, **k: recordings.append(1) or real(*a, **k))
     eager, recorded = (fitted(rule, compile=how) for how in ("off", "graph"))
     assert len(recordings) == 1
     torch.testing.assert_close(flat(recorded), flat(eager), rtol=1e-4, atol=1e-5)

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ppl_vae.compile.proof import proved_or_eagerly
+from ppl_vae.compile.recorded import proved_or_eagerly
 from ppl_vae.core import progress
 from ppl_vae.core.errors import one_line
 from ppl_vae.evaluation.annealing import hmc

@@ -21,7 +21,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ppl_vae.compile.proof import Proved, other_rows
+from ppl_vae.compile.proof import other_rows
+from ppl_vae.compile.recorded import Proved
 from ppl_vae.core import progress
 from ppl_vae.core.checks import integer_at_least, one_of, positive
 from ppl_vae.core.errors import InputError

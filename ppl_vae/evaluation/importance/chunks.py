@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from ppl_vae.compile.graph import path_of
-from ppl_vae.compile.proof import Proved
+from ppl_vae.compile.recorded import Proved
 from ppl_vae.core.errors import PairError, PplVaeError, one_line
 from ppl_vae.core.progress import Bar
 from ppl_vae.evaluation.memory import bytes_per_row, even, halved, went_from

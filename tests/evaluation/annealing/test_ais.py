@@ -295,7 +295,7 @@ def test_recorded_is_the_same_as_eager(start):
 @pytest.mark.slow
 def test_one_recording_serves_every_chunk(monkeypatch):
     calls = []
-    monkeypatch.setattr("ppl_vae.compile.proof.record", lambda *a, **k: calls.append(a) or recorded(*a, **k))
+    monkeypatch.setattr("ppl_vae.compile.recorded.record", lambda *a, **k: calls.append(a) or recorded(*a, **k))
     from ppl_vae.compile.graph import record as recorded
 
     mine, data, _ = linear_pair(N=3)

@@ -11,7 +11,7 @@ from imperfect_guides import imperfect
 from own_pairs import batch, pair
 
 from ppl_vae import InputError
-from ppl_vae.compile import proof
+from ppl_vae.compile import recorded as fallback
 from ppl_vae.compile.graph import Recording
 from ppl_vae.evaluation import marginal_likelihood as log_likelihood
 from ppl_vae.evaluation.importance import chunks
@@ -165,7 +165,7 @@ def test_annealing_goes_on_when_memory_runs_out(compile):
 
 def test_a_recorded_chunk_that_runs_out_of_memory_is_recorded_anew(monkeypatch):
     mine, x = imperfect(1)
-    record, recorded = proof.record, []
+    record, recorded = fallback.record, []
 
     def short_of_memory(compute, inputs, **options):
         recording = record(compute, inputs, **options)
@@ -178,7 +178,7 @@ def test_a_recorded_chunk_that_runs_out_of_memory_is_recorded_anew(monkeypatch):
 
         return Recording(run, recording.path, recording.seconds)
 
-    monkeypatch.setattr(proof, "record", short_of_memory)
+    monkeypatch.setattr(fallback, "record", short_of_memory)
     with pytest.warns(UserWarning, match="300 particles of 4 data to 75 particles of 4 data"):
         result = log_likelihood.log_likelihood(mine, {"x": x}, num_particles=300, memory=2**28, compile="graph")
     assert recorded == [1200, 600, 300]
@@ -223,8 +223,8 @@ def test_recorded_and_eager_draw_the_same():
 
 def test_one_shape_is_recorded_once(monkeypatch):
     times = []
-    record = proof.record
-    monkeypatch.setattr(proof, "record", lambda *args, **options: (times.append(1), record(*args, **options))[1])
+    record = fallback.record
+    monkeypatch.setattr(fallback, "record", lambda *args, **options: (times.append(1), record(*args, **options))[1])
     result = log_likelihood.log_likelihood(pair(), batch(23), num_particles=53, memory=5_000, compile="graph")
     particles, data = (int(word) for word in result.details["chunk"].split() if word.isdigit())
     assert 53 % particles or 23 % data  # the last chunk has too much

@@ -1,0 +1,238 @@
+"""A computation that runs from its recording, once that has shown to be the program, or eagerly with one warning."""
+
+from __future__ import annotations
+
+import warnings
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
+from typing import Any, Generic, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from ppl_vae.compile.cuda_graph import capturing
+from ppl_vae.compile.graph import Computation, NotRecordableError, Recording, record
+from ppl_vae.compile.proof import Results, broken_off, differing, drawn_differently, moved_by_rounding
+from ppl_vae.core.process import random_state, set_random_state
+
+R = TypeVar("R")
+T = TypeVar("T")
+
+#: What a warning says of a computation that goes on without a recording.
+REFUSED = "cannot be recorded and runs eagerly"
+DIFFERED = "runs eagerly, because its recording is not the program"
+
+
+class DiffersError(Exception):
+    """A recording that was in use differs from the program: what was computed by it is to be thrown away."""
+
+
+class Recorded(ABC, Generic[R]):
+    """Callable of tensors; a concrete class defines what is recorded, what the program gives, and the results' names.
+
+    Parameters
+    ----------
+    path : {"eager", "graph", "inductor"}
+        How it is to run.
+    module : Module
+        What the computation belongs to.
+    what : str
+        What is computed, for the warning.
+    precision : {"float32", "tf32", "bf16"}
+        Of matrix products.
+    share : float
+        See `differing`.
+    proofs : int
+        How many of the first calls are computed by the program too.
+
+    Attributes
+    ----------
+    path : str
+        How it runs.
+    seconds : float
+        Spent recording and compiling.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        *,
+        module: nn.Module,
+        what: str,
+        precision: str = "float32",
+        share: float = 0.0,
+        proofs: int = 1,
+    ) -> None:
+        self.path = path
+        self.module = module
+        self.what = what
+        self.precision = precision
+        self.share = share
+        self.seconds = 0.0
+        self._proofs = proofs
+        self._recording: Recording | None = None
+
+    @abstractmethod
+    def compute(self, *inputs: Tensor) -> list[Tensor]:
+        """Return what is recorded."""
+
+    @abstractmethod
+    def read(self, outputs: list[Tensor]) -> R:
+        """Return the results that the recording's outputs are."""
+
+    @abstractmethod
+    def program(self, *inputs: Tensor) -> R:
+        """Return the results by the program, changing nothing but the random state."""
+
+    @abstractmethod
+    def named(self, results: R) -> Results:
+        """Return the results by what a warning calls them."""
+
+    def __call__(self, *inputs: Tensor, other: Callable[[], Sequence[Tensor]] | None = None, hold: bool = False) -> R:
+        """Compute, by the recording, which is made the first time on what `other` returns: other inputs than these.
+
+        With `hold`, hold it against the program once more.
+
+        Raises
+        ------
+        DiffersError
+            If they differ, or the recording breaks off, although it was in use.
+        """
+        if self.path == "eager":
+            return self.program(*inputs)
+        used = self._recording is not None and self._proofs <= 0
+        if used and not hold:
+            return self._in_use(inputs)
+        if self._recording is None:
+            try:
+                self._record(inputs if other is None else other())
+            except NotRecordableError as reason:
+                self._give_up(f"{REFUSED}: {reason}")
+                return self.program(*inputs)
+        self._proofs -= 1
+        return self._held(inputs, used)
+
+    def compare(self, inputs: Sequence[Tensor]) -> tuple[str, R, Mapping[str, Any]]:
+        """Run both ways from one random state.
+
+        Returns
+        -------
+        str
+            What they differ in, in words; empty if in nothing.
+        R
+            The recording's results, or, if they differ, the program's.
+        mapping
+            The random state as the program leaves it.
+        """
+        assert self._recording is not None
+        device = inputs[0].device
+        before = random_state(device)
+        computed = self.program(*inputs)
+        after = random_state(device)
+
+        def again(moved: bool) -> Results:
+            here = random_state(device)
+            set_random_state(before, device)
+            with moved_by_rounding(self.module, self.precision) if moved else nullcontext():
+                results = self.named(self.program(*inputs))
+            set_random_state(here, device)
+            return results
+
+        set_random_state(before, device)
+        try:
+            recorded = self.read(self._recording(*inputs))
+        except torch.OutOfMemoryError:
+            raise
+        except Exception as error:  # a graph that holds for other data alone
+            return broken_off(error), computed, after
+        drawn = drawn_differently(after, device)  # before anything is run again
+        named = self.named(recorded), self.named(computed)
+        reason = differing(*named, again, precision=self.precision, share=self.share) or drawn
+        return reason, computed if reason else recorded, after
+
+    def _held(self, inputs: Sequence[Tensor], used: bool) -> R:
+        """Return the recording's results, or, if it is not the program, the program's; raise if it was in use."""
+        reason, results, after = self.compare(inputs)
+        if reason:
+            set_random_state(after, inputs[0].device)
+            self._give_up(f"{DIFFERED}: {reason}")
+            if used:
+                raise DiffersError(reason)
+        return results
+
+    def _in_use(self, inputs: Sequence[Tensor]) -> R:
+        assert self._recording is not None
+        try:
+            return self.read(self._recording(*inputs))
+        except torch.OutOfMemoryError:
+            raise
+        except Exception as error:  # a graph that holds for other data alone
+            if capturing(inputs[0].device):
+                raise
+            reason = broken_off(error)
+            self._give_up(f"{DIFFERED}: {reason}")
+            raise DiffersError(reason) from error
+
+    def _record(self, inputs: Sequence[Tensor]) -> None:
+        self._recording = record(self.compute, inputs, compiled=self.path == "inductor", module=self.module)
+        self.path = self._recording.path
+        self.seconds += self._recording.seconds
+
+    def _give_up(self, reason: str) -> None:
+        self.path, self._recording = "eager", None
+        warnings.warn(f"{self.what} {reason}", stacklevel=7)
+
+
+class Proved(Recorded[list[Tensor]]):
+    """A computation without gradients of its own, as a function.
+
+    Parameters
+    ----------
+    compute : callable
+        Tensors in, list of tensors out.
+    results : sequence of str
+        What its results are called.
+    path, module, what, share
+        See `Recorded`.
+    """
+
+    def __init__(
+        self,
+        compute: Computation,
+        path: str,
+        *,
+        module: nn.Module,
+        what: str,
+        results: Sequence[str],
+        share: float = 0.0,
+    ) -> None:
+        super().__init__(path, module=module, what=what, share=share)
+        self._compute = compute
+        self._results = results
+
+    def compute(self, *inputs: Tensor) -> list[Tensor]:
+        """Return what the function returns."""
+        return self._compute(*inputs)
+
+    def program(self, *inputs: Tensor) -> list[Tensor]:
+        """Return what the function returns."""
+        return self._compute(*inputs)
+
+    def read(self, outputs: list[Tensor]) -> list[Tensor]:
+        """Return the outputs as they are."""
+        return outputs
+
+    def named(self, results: list[Tensor]) -> Results:
+        """Return the results by their names."""
+        return dict(zip(self._results, results, strict=True))
+
+
+def proved_or_eagerly(estimate: Callable[[str], T], mode: str, device: torch.device) -> T:
+    """Return ``estimate(mode)``, or, where a recording in use was disproved, ``estimate("off")`` of the same draws."""
+    before = random_state(device)
+    try:
+        return estimate(mode)
+    except DiffersError:
+        set_random_state(before, device)
+        return estimate("off")
