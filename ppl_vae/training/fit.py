@@ -17,21 +17,19 @@ import torch
 from ppl_vae import data as datasets
 from ppl_vae.compile.precision import products_in
 from ppl_vae.core.checks import as_path, as_plain, check_mapping, not_negative
-from ppl_vae.core.config import describe
 from ppl_vae.core.errors import InputError, shown
 from ppl_vae.core.process import in_memory, isolated
 from ppl_vae.core.types import Batch
 from ppl_vae.data import Dataset, Split
 from ppl_vae.objectives import ELBO
 from ppl_vae.objectives.base import own_module
-from ppl_vae.pairs.description import describe_pair
 from ppl_vae.pairs.pair import as_pair
-from ppl_vae.training.distributed.workers import Workers, joined
+from ppl_vae.training.description import check_agreement, describe_fit
+from ppl_vae.training.distributed.workers import joined
 from ppl_vae.training.kl_weights import KLRule
 from ppl_vae.training.options import DTYPES, Options, check_device, find_device
-from ppl_vae.training.run_folder import run as runs
-from ppl_vae.training.run_folder.folder import RunFolder, first_difference, short
-from ppl_vae.training.run_folder.run import Run
+from ppl_vae.training.run_folder.folder import RunFolder
+from ppl_vae.training.run_folder.run import Run, environment
 from ppl_vae.training.run_folder.upgrade import upgraded_checkpoint
 from ppl_vae.training.trainer import Trainer
 
@@ -170,91 +168,71 @@ def fit(
     checkpoint_seconds = not_negative("checkpoint_seconds", checkpoint_seconds, "seconds, 0 or more", finite=False)
     run_dir = None if run_dir is None else as_path("run_dir", run_dir)
     source = None if source is None else as_plain("source", check_mapping("source", source))
-    pair = as_pair(pair)
-    objective = ELBO() if objective is None else objective
-    if not isinstance(objective, pyro.infer.ELBO):
-        raise InputError(
-            "objective", expected="a pyro.infer.ELBO", got=shown(objective, 60), hint="ppl_vae.objectives.ELBO()"
-        )
-    train, validation = (data.train, data.validation) if isinstance(data, Dataset) else (datasets.as_split(data), None)
-    if patience is not None and validation is None:
-        raise InputError(
-            "patience", expected="data with a validation split", got="none", hint="a Dataset, or patience=None"
-        )
-    rising = getattr(options.kl_rule(), "epochs", 0)  # of a warm-up, or of a capacity that grows
+    pair, objective = as_pair(pair), _as_objective(objective)
+    train, validation = _splits(data, options)
     with joined() as workers, in_memory("fit: expected memory for pair and data", "a smaller pair or device='cpu'"):
-        if workers.is_first and rising > options.epochs:
-            told = f"the KL is let in over {rising:g} epochs, and the fit ends after {options.epochs}"
-            warnings.warn(f"{told}: it never has its full weight", stacklevel=2)
+        if workers.is_first:
+            _warn_of_warm_up(options)
         where, kind = find_device(workers.device(device)), DTYPES[dtype]
         pair.to(where, kind)
         own_module(objective).to(where, kind)
         folder = RunFolder(run_dir, workers) if run_dir is not None else None
         with isolated(options.seed, device=where), products_in("float32"), folder or nullcontext():
-            seen = train.to(where, kind), validation and validation.to(where, kind)
-            trainer = Trainer(pair, objective, *seen, options, workers)
-            config = {
-                "pair": describe_pair(pair),
-                "objective": _describe_objective(objective),
-                "data": _describe_data(train, validation),
-                "fit": options.to_json(),
-            } | ({} if source is None else {"source": source})
-            _agree(workers, config)
+            here = train.to(where, kind), validation and validation.to(where, kind)
+            trainer = Trainer(pair, objective, *here, options, workers)
+            config = describe_fit(pair, objective, train, validation, options, source)
+            check_agreement(workers, config)
             config["fit"] |= {"device": str(where), "workers": workers.count}
-            spent = 0.0
             if folder is not None:
-                state = folder.start(config, runs.environment(where), pair, resume=resume, overwrite=overwrite)
-                if state is not None:
-                    folder.restore(state, lambda state: trainer.restore(upgraded_checkpoint(state, pair)))
-                    spent = folder.seconds
-                    if trainer.epoch > options.epochs:
-                        done = f"at least the {trainer.epoch} that are done"
-                        raise InputError("epochs", expected=done, got=str(options.epochs))
-                    folder.update_config(config)
+                _begin(folder, config, trainer, resume=resume, overwrite=overwrite)
             try:
                 trainer.run(folder, checkpoint_seconds, progress)
             finally:
                 pair.eval()
-            config["step"] = {"paths": trainer.step.paths, "seconds": spent + trainer.step.seconds}
-            if precision != "float32":
-                config["precision"] = trainer.effect_of_precision()
-            if trainer.best is not None:
-                config["kept"] = {name: trainer.best[name] for name in ("epoch", "bound")}
+            config |= trainer.outcome(folder.seconds if folder is not None else 0.0)
             if folder is not None:
                 folder.update_config(config)
         pair.load_state_dict(trainer.result())
         pair.eval()
-        where_to = folder.path if folder else None
-        return Run(pair, config, trainer.history, where_to, trainer.timing, workers.is_first)
+        path = folder.path if folder is not None else None
+        return Run(pair, config, trainer.history, path, trainer.timing, workers.is_first)
 
 
-def _agree(workers: Workers, config: dict[str, Any]) -> None:
-    """Raise, on all workers, unless all of them fit the same pair to the same data in the same way."""
-    configs = workers.gather(config)
-    for rank, theirs in enumerate(configs):
-        if theirs != configs[0]:
-            where, first, other = first_difference("", configs[0], theirs)
-            raise InputError(
-                f"worker {rank}",
-                expected=f"{where.strip()} {short(first)} as worker 0 has",
-                got=short(other),
-                hint="the same program, settings and data for all workers",
-            )
+def _as_objective(objective: Any) -> pyro.infer.ELBO:
+    """Return the objective, `ELBO()` for None; raise if it is none."""
+    if objective is not None and not isinstance(objective, pyro.infer.ELBO):
+        raise InputError(
+            "objective", expected="a pyro.infer.ELBO", got=shown(objective, 60), hint="ppl_vae.objectives.ELBO()"
+        )
+    return ELBO() if objective is None else objective
 
 
-def _describe_objective(objective: pyro.infer.ELBO) -> dict[str, Any]:
-    about = {"name": type(objective).__name__, "num_particles": objective.num_particles}
-    described = describe(objective)
-    if described is None:  # Pyro's own: what can be told of one are its plain attributes
-        about |= {name: value for name, value in vars(objective).items() if isinstance(value, bool | int | float | str)}
-    return about | {"description": described}
+def _splits(data: Dataset | Split | Batch, options: Options) -> tuple[Split, Split | None]:
+    """Return what to train on and, of a `Dataset`, what to validate by; early stopping needs the latter."""
+    train, validation = (data.train, data.validation) if isinstance(data, Dataset) else (datasets.as_split(data), None)
+    if options.patience is not None and validation is None:
+        raise InputError(
+            "patience", expected="data with a validation split", got="none", hint="a Dataset, or patience=None"
+        )
+    return train, validation
 
 
-def _describe_data(train: Split, validation: Split | None) -> dict[str, Any]:
-    parts = {"train": train} | ({"validation": validation} if validation is not None else {})
-    return {
-        "name": train.spec.name,
-        "spec": train.spec.to_json(),
-        "size": {role: split.size for role, split in parts.items()},
-        "digest": {role: split.digest for role, split in parts.items()},
-    }
+def _begin(folder: RunFolder, config: dict[str, Any], trainer: Trainer, *, resume: bool, overwrite: bool) -> None:
+    """Start a run in `folder`, or go on from the checkpoint that is there."""
+    pair = trainer.pair
+    state = folder.start(config, environment(pair.device), pair, resume=resume, overwrite=overwrite)
+    if state is None:
+        return
+    folder.restore(state, lambda state: trainer.restore(upgraded_checkpoint(state, pair)))
+    if trainer.epoch > trainer.options.epochs:
+        done = f"at least the {trainer.epoch} that are done"
+        raise InputError("epochs", expected=done, got=str(trainer.options.epochs))
+    folder.update_config(config)
+
+
+def _warn_of_warm_up(options: Options) -> None:
+    """Warn if the weight of the KL rises for longer than the fit lasts."""
+    rising = getattr(options.kl_rule(), "epochs", 0)  # of a warm-up, or of a capacity that grows
+    if rising > options.epochs:
+        lengths = f"the KL is let in over {rising:g} epochs, and the fit ends after {options.epochs}"
+        warnings.warn(f"{lengths}: it never has its full weight", stacklevel=3)

@@ -19,24 +19,22 @@ from ppl_vae.compile.foreach import largest_sizes
 from ppl_vae.compile.precision import products_in
 from ppl_vae.core import checks, progress
 from ppl_vae.core.errors import InputError, NonFiniteError, RunError
-from ppl_vae.core.process import evaluating, isolated, random_state, set_random_state
+from ppl_vae.core.process import isolated, random_state, set_random_state
 from ppl_vae.data import Split
-from ppl_vae.objectives import ELBO
 from ppl_vae.objectives.base import own_module
 from ppl_vae.pairs.pair import Pair
 from ppl_vae.training import learning_rates as schedules
 from ppl_vae.training.compatibility import check_measures, check_scales, check_sums
-from ppl_vae.training.distributed.workers import Shard, WorkerLostError, Workers
+from ppl_vae.training.distributed.workers import WorkerLostError, Workers
 from ppl_vae.training.kl_weights import Constant
 from ppl_vae.training.nonfinite import first_bad_parameter, first_bad_site
 from ppl_vae.training.optimizer_state import load_state
 from ppl_vae.training.options import Options
+from ppl_vae.training.proofs import Proofs, epochs_of
 from ppl_vae.training.run_folder.files import History
 from ppl_vae.training.run_folder.folder import RunFolder
 from ppl_vae.training.step import TrainingStep
-
-#: Recorded steps after which they are held against the programs again, which costs some two of them.
-PROVING = 1000
+from ppl_vae.training.validation import effect_of_precision, validate
 
 
 class Trainer:
@@ -95,6 +93,7 @@ class Trainer:
             workers=self.workers,
         )
         self.steps_per_epoch = -(-train.size // options.batch_size)
+        self.proofs = Proofs(self.step, train, options.precision, self.steps_per_epoch)
         self.schedule = schedules.learning_rate(options.schedule)
         self.history: History = {}
         self.timing: History = {}
@@ -102,13 +101,22 @@ class Trainer:
 
     # -- the loop ---------------------------------------------------------------------------------------------------
 
+    def outcome(self, before: float) -> dict[str, Any]:
+        """Return what ``config.json`` tells of an ended fit; `before` is seconds of recording before it was resumed."""
+        found: dict[str, Any] = {"step": {"paths": self.step.paths, "seconds": before + self.step.seconds}}
+        if self.options.precision != "float32":
+            found["precision"] = effect_of_precision(self.step, self.validation or self.train, self.options)
+        if self.best is not None:
+            found["kept"] = {name: self.best[name] for name in ("epoch", "bound")}
+        return found
+
     def run(self, folder: RunFolder | None, checkpoint_seconds: float, show: bool | None) -> None:
         """Run the epochs that are left, checkpointing to `folder`; of several workers, the first one does."""
         held = [*self.pair.parameters(), *self.pair.buffers(), *self.module.parameters()]
         self.workers.align(held, self.pair.device)
         saved = time.monotonic()
         last_good = self.snapshot()
-        self.proven = last_good
+        self.proofs.state = last_good
 
         def save(seconds: float) -> None:
             nonlocal saved
@@ -132,60 +140,25 @@ class Trainer:
                 raise
         self.workers.first(lambda: save(0))
 
-    # -- recordings that prove themselves ---------------------------------------------------------------------------
-
     def hold(self, state: dict[str, Any]) -> dict[str, Any]:
         """Hold recorded steps against the programs at a stated moment, and return the state to go on from.
 
-        Moments are the ends of epochs by which another 1,000 steps are done, and of a fit that has as many. Where the
-        two differ, the state is that of the last moment, and steps are eager from there.
+        Where the two differ, it is that of the last such moment, and steps are eager from there.
         """
-        steps = self.epoch * self.steps_per_epoch
-        since = steps - len(self.proven["history"].get("epoch", [])) * self.steps_per_epoch
-        due = since >= PROVING or (self.ended and since > 0 and steps >= PROVING)
-        if told := self.disproof(due):
-            self.discard(told)
-            return self.proven
-        if due:
-            self.proven = state
+        if reason := self.proofs.against(state, ended=self.ended):
+            self.discard(reason)
+            return self.proofs.state
         return state
 
-    def disproof(self, look: bool) -> str:
-        """Return, in words, what speaks against a recording, on any worker; with `look`, hold it against the programs.
-
-        Empty if nothing does.
-        """
-        told = self.step.gradient.disproved or (self.differs() if look else "")
-        return next(filter(None, self.workers.gather(told)), "")
-
-    def differs(self) -> str:
-        """Return, in words, what recorded steps and the programs differ in on the first data; empty if in nothing.
-
-        Raises
-        ------
-        NonFiniteError
-            For a value that a distribution cannot have.
-        """
-        self.pair.train()
-        with isolated(device=self.pair.device), products_in(self.options.precision):
-            for rows in (rows for rows in self.step.paths if rows <= self.train.size):
-                batch = self.train.draw(torch.arange(rows, device=self.pair.device))
-                arguments, shard = self.step.own(batch)
-                try:
-                    if shard.size and (told := self.step.gradient.differs(arguments, shard)):
-                        return told
-                except InputError as error:
-                    raise NonFiniteError(f"epoch {self.epoch}: {error}; it was not so at first") from error
-        return ""
-
-    def discard(self, told: str) -> None:
+    def discard(self, reason: str) -> None:
         """Go back to the last state that was proven, and on from there without recordings."""
-        lost = self.epoch - len(self.proven["history"].get("epoch", []))
-        if not self.step.gradient.disproved:
-            self.step.gradient.give_up(told)
-        self.step.gradient.disproved = ""
-        self.restore(self.proven)
-        self.step.gradient.paths = dict.fromkeys(self.step.paths, "eager")
+        proven, gradient = self.proofs.state, self.step.gradient
+        lost = self.epoch - epochs_of(proven)
+        if not gradient.disproved:
+            gradient.give_up(reason)
+        gradient.disproved = ""
+        self.restore(proven)
+        gradient.paths = dict.fromkeys(self.step.paths, "eager")
         if lost and self.workers.is_first:
             warnings.warn(f"the last {lost} epochs are discarded and fitted again", stacklevel=4)
 
@@ -200,14 +173,14 @@ class Trainer:
                 self.step.on(self.train, index)
                 bar()
         if not self.finite():
-            if told := self.disproof(look=True):  # no fault of the programs
-                self.discard(told)
+            if reason := self.proofs.disproof(self.epoch, look=True):  # no fault of the programs
+                self.discard(reason)
                 return
             raise NonFiniteError(self.name_culprit(last_good))
         self.workers.align(list(self.pair.buffers()), self.pair.device)
         row = {"epoch": self.epoch + 1, "train_bound": -float(self.step.total) / self.train.size}
         if self.validation is not None:
-            row |= self.validate(self.validation)
+            row |= validate(self.step, self.validation, self.options, self.epoch)
         row |= {"lr": lr, self.rule.column: float(self.step.gradient.kl_weight) if weight is None else weight}
         if self.history and self.history.keys() != row.keys():
             raise RunError(
@@ -232,60 +205,12 @@ class Trainer:
         self.step.set(lr=lr, kl_weight=weight)
         return lr, weight
 
-    def validate(self, split: Split) -> dict[str, float]:
-        """Return the unweighted bound on `split`, the noise alike in all epochs; for `ELBO` its two halves too."""
-        totals: dict[str, Any] = {}
-        with isolated(self.options.seed + 1, device=self.pair.device), evaluating(self.pair):
-            for start in range(0, split.size, self.options.batch_size):
-                rows = {name: value[start : start + self.options.batch_size] for name, value in split.items()}
-                batch, shard = self.step.own(rows)
-                if shard.size:
-                    for name, value in self._bound_of(batch, shard).items():
-                        totals[name] = totals.get(name, 0.0) + value
-        parts = self.workers.gather({name: float(value) for name, value in totals.items()})
-        values = {f"validation_{name}": sum(part.get(name, 0.0) for part in parts) / split.size for name in parts[0]}
-        if not all(torch.isfinite(torch.tensor(value, device="cpu")) for value in values.values()):
-            with isolated(self.options.seed + 1, device=self.pair.device), evaluating(self.pair):
-                culprit = first_bad_site(self.pair.programs(), self.pair.arguments(split)) or "the validation bound"
-            raise NonFiniteError(f"epoch {self.epoch + 1}, validation: {culprit}; try a smaller lr, or clip_norm")
-        return values
-
-    def _bound_of(self, batch: dict[str, Tensor], shard: Shard) -> dict[str, Any]:
-        """Return the bound of a shard, summed; where memory runs out, that of its halves, under the same noise."""
-        before = random_state(self.pair.device)
-        try:
-            return _bound(self.objective, self.step.gradient.programs(shard), batch)
-        except torch.OutOfMemoryError:
-            if shard.size == 1:
-                raise
-        torch.cuda.empty_cache()
-        totals: dict[str, Any] = {}
-        middle = shard.size // 2
-        for start, stop in ((0, middle), (middle, shard.size)):
-            set_random_state(before, self.pair.device)  # each draws the noise of all, and keeps its rows
-            part = Shard(shard.start + start, shard.start + stop, shard.total)
-            rows = {name: value[start:stop] for name, value in batch.items()}
-            for name, value in self._bound_of(rows, part).items():
-                totals[name] = totals.get(name, 0.0) + value
-        return totals
-
-    def effect_of_precision(self) -> dict[str, Any]:
-        """Return the bound of some data in the fit's precision and in float32, under the same noise."""
-        split = self.validation or self.train
-        batch = self.pair.arguments(split.take(min(split.size, 1000)))
-        told: dict[str, Any] = {"name": self.options.precision, "data": len(next(iter(batch.values())))}
-        for name in (self.options.precision, "float32"):
-            with isolated(self.options.seed + 1, device=self.pair.device), evaluating(self.pair), products_in(name):
-                programs = self.step.gradient.programs(Shard.whole(told["data"]), precision=name)
-                told[f"bound_{name}"] = float(_bound(self.objective, programs, batch)["bound"]) / told["data"]
-        return told
-
     # -- early stopping and non-finite values -----------------------------------------------------------------------
 
     @property
     def epoch(self) -> int:
         """How many epochs are done."""
-        return len(self.history.get("epoch", []))
+        return epochs_of({"history": self.history})
 
     @property
     def ended(self) -> bool:
@@ -376,15 +301,6 @@ def _planned(data_size: int, options: Options) -> dict[int, int]:
     """Return how many steps of each batch size the fit has."""
     whole, rest = divmod(data_size, options.batch_size)
     return {options.batch_size: whole * options.epochs} | ({rest: options.epochs} if rest else {})
-
-
-def _bound(objective: Any, programs: tuple[Any, Any], batch: dict[str, Any]) -> dict[str, Any]:
-    """Return the bound of a batch, summed over it; for `ELBO` also distortion and rate."""
-    if isinstance(objective, ELBO):
-        halves = objective.halves(*programs, **batch)
-        return {"bound": -sum(halves.values()), **halves}
-    loss: Any = objective.loss(*programs, **batch)
-    return {"bound": -(loss[0] if isinstance(loss, tuple) else loss)}
 
 
 def _clone(state: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -13,7 +13,7 @@ from ppl_vae.compile.cuda_graph import WARM_UP, Captured, CaptureError
 from ppl_vae.core.process import isolated
 from ppl_vae.objectives import ELBO
 from ppl_vae.training import step as step_module
-from ppl_vae.training import trainer
+from ppl_vae.training import validation
 from ppl_vae.training.step import TrainingStep
 
 
@@ -204,7 +204,7 @@ def test_an_optimizer_without_memory_is_an_error_of_one_line(monkeypatch):
 
 @pytest.mark.parametrize("rows", [3, 0])
 def test_validation_goes_on_in_pieces_of_the_same_noise(monkeypatch, rows):
-    case, bound = PAIRS["vae-bernoulli"], trainer._bound
+    case, bound = PAIRS["vae-bernoulli"], validation._bound
 
     def small(objective, programs, batch):
         if len(batch["x"]) > rows:
@@ -216,7 +216,7 @@ def test_validation_goes_on_in_pieces_of_the_same_noise(monkeypatch, rows):
         return ppl_vae.fit(pair, data, objective=ELBO(2, "sampled"), epochs=2, batch_size=16, device="cpu").history
 
     whole = fit()
-    monkeypatch.setattr(trainer, "_bound", small)
+    monkeypatch.setattr(validation, "_bound", small)
     if rows:
         cut = fit()
         assert cut.keys() == whole.keys()

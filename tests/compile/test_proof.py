@@ -266,7 +266,7 @@ def fit_with_a_switch(pictures, compile, **options):
 
 @pytest.mark.slow
 def test_epochs_by_a_recording_that_became_wrong_are_fitted_again(pictures, monkeypatch, tmp_path):
-    monkeypatch.setattr("ppl_vae.training.trainer.PROVING", 12)  # every third epoch
+    monkeypatch.setattr("ppl_vae.training.proofs.PROVING", 12)  # every third epoch
     wanted, eager = fit_with_a_switch(pictures, "off")
     with pytest.warns(UserWarning, match=NOT_THE_PROGRAM) as caught:
         got, run = fit_with_a_switch(pictures, "graph", run_dir=tmp_path / "run", checkpoint_seconds=0)
@@ -282,7 +282,7 @@ def test_epochs_by_a_recording_that_became_wrong_are_fitted_again(pictures, monk
 
 @pytest.mark.slow
 def test_the_end_of_a_fit_is_a_moment(pictures, monkeypatch):
-    monkeypatch.setattr("ppl_vae.training.trainer.PROVING", 47)  # of 48 steps
+    monkeypatch.setattr("ppl_vae.training.proofs.PROVING", 47)  # of 48 steps
     wanted, _ = fit_with_a_switch(pictures, "off")
     with pytest.warns(UserWarning, match=NOT_THE_PROGRAM):
         got, _ = fit_with_a_switch(pictures, "graph")
@@ -302,7 +302,7 @@ def test_a_proof_leaves_the_fit_as_it_was(pictures, monkeypatch):
         return pair.state_dict()
 
     wanted = fitted()
-    monkeypatch.setattr("ppl_vae.training.trainer.PROVING", 1)
+    monkeypatch.setattr("ppl_vae.training.proofs.PROVING", 1)
     for name, value in fitted().items():
         assert torch.equal(value, wanted[name]), name
 

@@ -229,7 +229,7 @@ def test_values_of_the_whole_first_batch_are_looked_at(compile):
 @pytest.mark.parametrize("compile", ["off", "graph"])
 def test_values_are_looked_at_again_later(compile, monkeypatch):
     """A scale that turns negative on the way leaves a KL in closed form finite."""
-    monkeypatch.setattr("ppl_vae.training.trainer.PROVING", 10)
+    monkeypatch.setattr("ppl_vae.training.proofs.PROVING", 10)
 
     class Sinking(Encoder):
         def __init__(self):
