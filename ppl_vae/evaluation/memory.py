@@ -28,10 +28,11 @@ class _Counter(DispatchMode):
         return result
 
 
-def bytes_per_row(run: Callable[[int], Any]) -> float:
+def bytes_per_row(run: Callable[[int], Any], *, has_run: bool = False) -> float:
     """Return how many bytes ``run(rows)`` allocates for each row more: an upper bound on what it holds at once."""
-    _measure(run, 2)  # what is done once, such as a check, is not what a row costs
-    few, many = _measure(run, 2), _measure(run, 4)
+    if not has_run:  # what is done once, such as a check, is not what a row costs
+        allocated(run, 2)
+    few, many = allocated(run, 2), allocated(run, 4)
     return max((many - few) / 2, 1.0)
 
 
@@ -69,7 +70,8 @@ def went_from(planned: tuple[int, int], taken: tuple[int, int]) -> str:
     return told
 
 
-def _measure(run: Callable[[int], Any], rows: int) -> int:
+def allocated(run: Callable[[int], Any], rows: int) -> int:
+    """Return how many bytes ``run(rows)`` allocates in all."""
     with torch.no_grad(), _Counter() as counter:
         run(rows)
     return counter.bytes

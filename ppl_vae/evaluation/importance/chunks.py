@@ -1,7 +1,7 @@
 """Log weights of many particles and data, drawn a chunk at a time in a budget of memory.
 
 A chunk is a sampler's call for so many particles of so many data. All chunks have one shape, which is recorded once:
-what a last one has too much is drawn and left out. Where the device runs out of memory all the same, the chunk halves
+the last one is padded, and the padding discarded. Where the device runs out of memory all the same, the chunk halves
 and the work goes on.
 """
 
@@ -16,8 +16,9 @@ from torch import Tensor, nn
 from ppl_vae.compile.graph import path_of
 from ppl_vae.compile.recorded import Proved
 from ppl_vae.core.errors import PairError, PplVaeError, one_line
+from ppl_vae.core.process import isolated
 from ppl_vae.core.progress import Bar
-from ppl_vae.evaluation.memory import bytes_per_row, even, halved, went_from
+from ppl_vae.evaluation.memory import allocated, bytes_per_row, even, halved, went_from
 
 #: Log weights of shape (k, B) for a batch, k fresh particles each.
 Sampler = Callable[[dict[str, Tensor], int], Tensor]
@@ -84,10 +85,13 @@ class Chunks:
         self.module = module or nn.Module()
         device, size = next(iter(batch.values())).device.type, _size(batch)
         one = {name: value[:1] for name, value in batch.items()}
+        budget = min(memory, CACHE) if device == "cpu" else memory
         try:
-            per_row = bytes_per_row(lambda count: sampler(one, count))
-            # A datum costs something by itself as well: a guide reads it once, however many particles it draws.
-            per_datum = bytes_per_row(lambda count: sampler(_repeated(one, count), 1))
+            with isolated(device=next(iter(batch.values())).device):  # draws of the estimate do not depend on these
+                # Two particles of one datum: K of N data take no more than N K / 2 times as much, or N times.
+                two = allocated(lambda count: sampler(one, count), 2)
+                fits = two * size * max(num_particles / 2, 1) <= budget
+                per_row, per_datum = (two / 2, two) if fits else _measured(sampler, one)
         except (ValueError, RuntimeError) as error:
             if isinstance(error, PplVaeError | torch.OutOfMemoryError):
                 raise
@@ -97,9 +101,8 @@ class Chunks:
                 got=one_line(error, 200),
                 hint="batch norm with track_running_stats=True",
             ) from error
-        budget = min(memory, CACHE) if device == "cpu" else memory
         self.particles = even(num_particles, int(budget / per_row))
-        self.data = even(size, int(budget / (per_datum + (num_particles - 1) * per_row)))
+        self.data = size if fits else even(size, int(budget / (per_datum + (num_particles - 1) * per_row)))
         calls = -(-size // self.data) * -(-num_particles // self.particles)
         self.path = choose_path(compile, calls, per_row * num_particles * size, device)
         self._planned = self.particles, self.data
@@ -178,6 +181,15 @@ class Chunks:
 
 def _size(batch: dict[str, Tensor]) -> int:
     return len(next(iter(batch.values())))
+
+
+def _measured(sampler: Sampler, one: dict[str, Tensor]) -> tuple[float, float]:
+    """Return the bytes of each particle more of one datum, and of each datum more with one particle.
+
+    A datum costs something by itself as well: a guide reads it once, however many particles it draws.
+    """
+    per_row = bytes_per_row(lambda count: sampler(one, count), has_run=True)
+    return per_row, bytes_per_row(lambda count: sampler(_repeated(one, count), 1), has_run=True)
 
 
 def _repeated(one: dict[str, Tensor], count: int) -> dict[str, Tensor]:

@@ -99,7 +99,7 @@ def test_memory_that_runs_out_halves_the_chunk(most):
 def test_memory_that_runs_out_midway_counts_each_particle_once():
     class Sudden(Counting):
         def __call__(self, data, num_particles):
-            self.most = 10**9 if self.drawn < 60 else 5
+            self.most = 10**9 if self.drawn < 46 else 5
             return super().__call__(data, num_particles)
 
     block, work = filled(Sudden(), 10, 7, 2**24, 4, 7)
@@ -265,3 +265,28 @@ def test_choice_of_path(mode, calls, traffic, device, path):
 def test_unknown_path():
     with pytest.raises(InputError, match=r"unknown compile: expected one of auto, graph, inductor, off; got 'grpah'"):
         log_likelihood.log_likelihood(pair(), batch(), num_particles=10, compile="grpah")
+
+
+# -- what an estimate costs beside its chunks -------------------------------------------------------------------------
+
+
+def test_a_small_estimate_runs_the_model_a_few_times():
+    """Three times by the contract, once to see that all fits in one chunk, once for the chunk."""
+    mine, calls = pair(), []
+    mine.model.register_forward_pre_hook(lambda *_: calls.append(1))
+    log_likelihood.log_likelihood(mine, batch(20), num_particles=50)
+    assert len(calls) == 5
+
+
+def test_draws_do_not_depend_on_how_a_chunk_was_measured():
+    mine, data, K, N = pair(), batch(20), 50, 20
+    one = {name: x[:1] for name, x in data.items()}
+    enough = chunks.allocated(lambda count: mine.log_weights(one, count), 2) * N * K // 2
+    runs, estimates = [], []
+    mine.model.register_forward_pre_hook(lambda *_: runs.append(1))
+    for memory in (enough, int(0.9 * enough)):
+        runs.clear()
+        estimates.append(log_likelihood.log_likelihood(mine, data, num_particles=K, memory=memory))
+        assert estimates[-1].details["chunk"] == "50 particles of 20 data"
+        assert len(runs) == (5 if memory == enough else 9)
+    assert torch.equal(estimates[0].values, estimates[1].values)
