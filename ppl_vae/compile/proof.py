@@ -72,8 +72,8 @@ def differing(
             return f"{name} is another each time that the program is run, all else being equal"
     moved = again(True)
     for name in suspects:
-        if told := _apart(recorded.get(name), computed[name], (moved.get(name), computed[name]), precision, share):
-            return f"{name} {told}"
+        if gap := _apart(recorded.get(name), computed[name], (moved.get(name), computed[name]), precision, share):
+            return f"{name} {gap}"
     return ""
 
 

@@ -238,4 +238,4 @@ def _estimate(
             if correction == "jackknife":
                 values, variances = jackknife(drawn)
             columns.put(rows, stream, values, variances)
-    return columns.results() | {"curve": curve.curve(), "details": chunks.told()}
+    return columns.results() | {"curve": curve.curve(), "details": chunks.details()}

@@ -65,9 +65,9 @@ def halved(particles: int, data: int, reason: str) -> tuple[int, int]:
 def went_from(planned: tuple[int, int], taken: tuple[int, int]) -> str:
     """Say, and warn, that chunks of so many particles and data ended smaller than they were planned."""
     was, now = (f"{particles:,} particles of {data:,} data" for particles, data in (planned, taken))
-    told = f"the chunk went from {was} to {now}"
-    warnings.warn(f"log p(x) ran out of memory: {told}", stacklevel=5)
-    return told
+    change = f"the chunk went from {was} to {now}"
+    warnings.warn(f"log p(x) ran out of memory: {change}", stacklevel=5)
+    return change
 
 
 def allocated(run: Callable[[int], Any], rows: int) -> int:

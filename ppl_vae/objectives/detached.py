@@ -20,7 +20,7 @@ from torch import Tensor
 from ppl_vae.pairs.sites import is_enumerated
 
 
-class Leaves(Messenger):
+class DetachedDraws(Messenger):
     """Handler around a guide's trace: hands on each draw cut off from the parameters that it came from.
 
     Whatever is computed from the draws then has a direct gradient alone, and `path` adds the rest.
@@ -32,7 +32,7 @@ class Leaves(Messenger):
 
     Attributes
     ----------
-    drawn, leaves : dict of str to Tensor
+    drawn, detached : dict of str to Tensor
         The reparameterised draws by site, in the order of the guide: as drawn, and as handed on.
     """
 
@@ -40,32 +40,32 @@ class Leaves(Messenger):
         super().__init__()
         self.through = through
         self.drawn: dict[str, Tensor] = {}
-        self.leaves: dict[str, Tensor] = {}
+        self.detached: dict[str, Tensor] = {}
 
     def _pyro_post_sample(self, msg: Any) -> None:
         if msg["is_observed"] or site_is_subsample(msg) or is_enumerated(msg):
             return
-        leaf = msg["value"].detach()
+        value = msg["value"].detach()
         if self.through and msg["fn"].has_rsample:
-            self.drawn[msg["name"]], self.leaves[msg["name"]] = msg["value"], leaf.requires_grad_()
-        msg["value"] = leaf
+            self.drawn[msg["name"]], self.detached[msg["name"]] = msg["value"], value.requires_grad_()
+        msg["value"] = value
 
     def path(self, objective: Tensor) -> Tensor:
-        """Return a tensor whose gradient is that of `objective`, a function of the leaves, through the draws.
+        """Return a tensor whose gradient is that of `objective`, a function of the detached draws, through the draws.
 
         The draws are taken in reverse: what a draw owes to later ones is known by the time it is reached.
         """
-        drawn, leaves = list(self.drawn.values()), list(self.leaves.values())
+        drawn, detached = list(self.drawn.values()), list(self.detached.values())
         surrogate = objective.new_zeros(())
-        if not objective.requires_grad or not leaves:
+        if not objective.requires_grad or not detached:
             return surrogate
-        slopes = list(torch.autograd.grad(objective, leaves, retain_graph=True, allow_unused=True))
+        slopes = list(torch.autograd.grad(objective, detached, retain_graph=True, allow_unused=True))
         for j in reversed(range(len(drawn))):
             if slopes[j] is None:
                 continue
             surrogate = surrogate + (slopes[j] * drawn[j]).sum()
             if j > 0 and drawn[j].requires_grad:
-                back = torch.autograd.grad(drawn[j], leaves[:j], slopes[j], retain_graph=True, allow_unused=True)
+                back = torch.autograd.grad(drawn[j], detached[:j], slopes[j], retain_graph=True, allow_unused=True)
                 for i, more in enumerate(back):
                     if more is not None:
                         slopes[i] = more if slopes[i] is None else slopes[i] + more

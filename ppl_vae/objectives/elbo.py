@@ -19,7 +19,7 @@ from ppl_vae.core.config import configurable
 from ppl_vae.core.errors import InputError, PairError
 from ppl_vae.core.types import Program
 from ppl_vae.objectives.base import Objective, check_sites, factors, with_value
-from ppl_vae.objectives.detached import Leaves
+from ppl_vae.objectives.detached import DetachedDraws
 from ppl_vae.objectives.enumeration import average, check_enumerated_first, marginal, probability
 from ppl_vae.objectives.kl import analytic_kl, freed, why_drawn
 from ppl_vae.pairs.plates import in_data_plate
@@ -98,8 +98,8 @@ class ELBO(Objective):
 
     def differentiable_loss(self, model: Program, guide: Program, *args: Any, **kwargs: Any) -> Tensor:
         """Return the negative bound as a tensor to differentiate."""
-        leaves = Leaves() if self.gradient == "stl" and torch.is_grad_enabled() else None
-        run = self._get_trace(model, guide, args, kwargs, leaves)
+        detached = DetachedDraws() if self.gradient == "stl" and torch.is_grad_enabled() else None
+        run = self._get_trace(model, guide, args, kwargs, detached)
         distortion, rate = self.terms(run)
         if self.free_bits:
             free = self.free_bits if isinstance(self.free_bits, dict) else dict.fromkeys(rate, self.free_bits)
@@ -111,12 +111,12 @@ class ELBO(Objective):
         if run.factors:
             loss = loss + factors(run, self._plates)
         self._check_gradient(run)
-        if leaves is None:
+        if detached is None:
             return loss + self._score_term(run, terms) if run.guide.unreparameterised else loss
         q = probability(run)
         fixed = None if q is None else q.detach()
-        direct = add(average(log_prob(run.guide[name]), fixed, self._plates).sum() for name in leaves.leaves)
-        return with_value(loss, leaves.path(loss) - direct / self.num_particles)
+        direct = add(average(log_prob(run.guide[name]), fixed, self._plates).sum() for name in detached.detached)
+        return with_value(loss, detached.path(loss) - direct / self.num_particles)
 
     def halves(self, model: Program, guide: Program, *args: Any, **kwargs: Any) -> dict[str, Tensor]:
         """Return distortion and rate, whose sum is the loss, each summed over the batch, in nats."""

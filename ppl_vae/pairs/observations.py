@@ -33,8 +33,8 @@ def check_values(batch: Batch) -> None:
         if length == 0:
             raise InputError(f"{name}", expected="at least one datum", got=f"shape {tuple(batch[name].shape)}")
     if len(set(lengths.values())) > 1:
-        told = ", ".join(f"{name} {length}" for name, length in lengths.items())
-        raise InputError("batch", expected="tensors of one leading length", got=told)
+        found = ", ".join(f"{name} {length}" for name, length in lengths.items())
+        raise InputError("batch", expected="tensors of one leading length", got=found)
     for name, value in batch.items():
         if value.is_floating_point() and not bool(torch.isfinite(value).all()):
             bad = ~torch.isfinite(value).flatten(1 if value.dim() > 1 else 0)

@@ -128,7 +128,7 @@ def fit(
     -------
     Run
         ``run.history`` has a row per epoch: ``train_bound`` (of the objective as weighted), ``validation_bound``
-        (unweighted), in nats per datum, and for `ELBO` its two halves, ``validation_distortion`` = -E[log p(x|z)] and
+        (unweighted), in nats per datum, and for `ELBO` its two parts, ``validation_distortion`` = -E[log p(x|z)] and
         ``validation_rate`` = KL. Under early stopping ``run.config["kept"]`` tells the epoch whose parameters it has.
 
     Raises

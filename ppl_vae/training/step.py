@@ -225,8 +225,8 @@ class TrainingStep:
             except torch.OutOfMemoryError:  # of the capture, which has computed nothing
                 self._stop_capturing()
                 torch.cuda.empty_cache()
-                told = "there is no memory for a CUDA graph of the step, which is launched op by op"
-                warnings.warn(told, stacklevel=3)
+                line = "there is no memory for a CUDA graph of the step, which is launched op by op"
+                warnings.warn(line, stacklevel=3)
         return take(*inputs)
 
     def _update(self) -> None:

@@ -137,7 +137,7 @@ class Chunks:
         self._halve(reason)
         self.fill(block, batch, bar)
 
-    def told(self) -> dict[str, Any]:
+    def details(self) -> dict[str, Any]:
         """Return, as plain values, how the work was done; warn once where memory ran out on the way."""
         details: dict[str, Any] = {"chunk": self.shape, "path": self.path, "seconds_recording": self.seconds}
         if (self.particles, self.data) != self._planned:

@@ -29,7 +29,7 @@ from ppl_vae.core.checks import one_of
 from ppl_vae.core.errors import PairError
 from ppl_vae.core.types import Program
 from ppl_vae.objectives.base import Objective, factors, with_value
-from ppl_vae.objectives.detached import Leaves
+from ppl_vae.objectives.detached import DetachedDraws
 from ppl_vae.objectives.importance.weights import Weighed, weigh
 from ppl_vae.pairs.sites import Record, alike, trace_pair
 
@@ -42,13 +42,15 @@ class Coefficients(NamedTuple):
     direct: Tensor | None
 
 
-def surrogate(parts: Coefficients, log_p: Tensor, log_q: Tensor, factor: float | Tensor, leaves: Leaves) -> Tensor:
+def surrogate(
+    parts: Coefficients, log_p: Tensor, log_q: Tensor, factor: float | Tensor, detached: DetachedDraws
+) -> Tensor:
     """Return a tensor whose gradient is made of the three parts, each times its coefficient and a `factor`."""
     total = (factor * parts.model * log_p).sum()
     if parts.direct is not None:
         total = total - (factor * parts.direct * log_q).sum()
     if parts.path is not None:
-        total = total + leaves.path((factor * parts.path * (log_p - log_q)).sum())
+        total = total + detached.path((factor * parts.path * (log_p - log_q)).sum())
     return total
 
 
@@ -87,24 +89,24 @@ class WeightedBound(Objective):
         """Draws per datum in all."""
         return self.num_particles
 
-    def leaves(self) -> Leaves | None:
+    def detached(self) -> DetachedDraws | None:
         """Return a handler that takes the parts of the gradient apart; None to differentiate the bound as it stands."""
-        return Leaves() if self.gradient in ("stl", "dreg") else None
+        return DetachedDraws() if self.gradient in ("stl", "dreg") else None
 
     def differentiable_loss(self, model: Program, guide: Program, *args: Any, **kwargs: Any) -> Tensor:
         """Return minus the bound, summed over the batch, as a tensor to differentiate."""
-        leaves = self.leaves() if torch.is_grad_enabled() else None
-        run = self._get_trace(model, guide, args, kwargs, leaves)
+        detached = self.detached() if torch.is_grad_enabled() else None
+        run = self._get_trace(model, guide, args, kwargs, detached)
         weighed = weigh(run, inside=self.SUMS_INSIDE)
         self.check(run)
         own = factors(run, plates=2)
-        if own.requires_grad and leaves is not None and leaves.through:
-            own = with_value(own, leaves.path(own))
-        if leaves is None:
+        if own.requires_grad and detached is not None and detached.through:
+            own = with_value(own, detached.path(own))
+        if detached is None:
             return own - self.natural(weighed, run)
         with torch.no_grad():
             coefficients = self.coefficients(weighed, run)
-        return own - self.estimate(weighed, coefficients, leaves)
+        return own - self.estimate(weighed, coefficients, detached)
 
     def _get_trace(self, model: Program, guide: Program, args: Any, kwargs: Any, around_guide: Any = None) -> Record:
         return trace_pair(model, guide, args, kwargs, self.draws, enumerated=True, around_guide=around_guide)
@@ -113,11 +115,11 @@ class WeightedBound(Objective):
         """Return the bound of the batch, differentiated as it stands."""
         return weighed.total(self.bound(weighed.log_w))
 
-    def estimate(self, weighed: Weighed, coefficients: Coefficients, leaves: Leaves) -> Tensor:
+    def estimate(self, weighed: Weighed, coefficients: Coefficients, detached: DetachedDraws) -> Tensor:
         """Return the bound of the batch, with the gradient that the coefficients make of its parts."""
         value = weighed.total(self.bound(weighed.log_w.detach()))  # with the gradient of q(y | x), y enumerated
         factor = weighed.factor.detach() if isinstance(weighed.factor, Tensor) else weighed.factor
-        return with_value(value, surrogate(coefficients, weighed.log_p, weighed.log_q, factor, leaves))
+        return with_value(value, surrogate(coefficients, weighed.log_p, weighed.log_q, factor, detached))
 
     def coefficients(self, weighed: Weighed, run: Record) -> Coefficients:
         """Return what the estimator multiplies the parts of the gradient by."""

@@ -17,7 +17,7 @@ from torch import Tensor
 from ppl_vae.core.checks import integer_at_least
 from ppl_vae.core.config import configurable
 from ppl_vae.objectives.base import with_value
-from ppl_vae.objectives.detached import Leaves
+from ppl_vae.objectives.detached import DetachedDraws
 from ppl_vae.objectives.importance.bound import Coefficients, WeightedBound
 from ppl_vae.objectives.importance.weights import Weighed
 from ppl_vae.pairs.sites import Record
@@ -94,19 +94,19 @@ class PIWAE(MIWAE):
     def __init__(self, num_particles: int = 8, num_groups: int = 8, gradient: Gradient = "reparameterised") -> None:
         super().__init__(num_particles, num_groups, gradient)
 
-    def leaves(self) -> Leaves:
+    def detached(self) -> DetachedDraws:
         """Return a handler that takes the parts of the gradient apart: the model's has a bound of its own."""
-        return Leaves()
+        return DetachedDraws()
 
     def natural(self, weighed: Weighed, run: Record) -> Tensor:
         """Return the bound of all M K particles."""
         return self._tightest(weighed)
 
-    def estimate(self, weighed: Weighed, coefficients: Coefficients, leaves: Leaves) -> Tensor:
+    def estimate(self, weighed: Weighed, coefficients: Coefficients, detached: DetachedDraws) -> Tensor:
         """Return the bound of all particles, with the gradient that the coefficients make of its parts."""
         with torch.no_grad():
             value = self._tightest(weighed)
-        return with_value(value, super().estimate(weighed, coefficients, leaves))
+        return with_value(value, super().estimate(weighed, coefficients, detached))
 
     def coefficients(self, weighed: Weighed, run: Record) -> Coefficients:
         """Return the coefficients of the mean of M bounds, but for the model's: w~ of all M K particles."""

@@ -23,7 +23,7 @@ from ppl_vae.core.config import configurable
 from ppl_vae.core.errors import PairError
 from ppl_vae.core.types import Program
 from ppl_vae.objectives.base import with_value
-from ppl_vae.objectives.detached import Leaves
+from ppl_vae.objectives.detached import DetachedDraws
 from ppl_vae.objectives.importance.bound import Coefficients, WeightedBound, surrogate, weight_of_log_q
 from ppl_vae.objectives.importance.weights import Weighed, common_scale
 from ppl_vae.pairs.sites import Record, add, alike, log_prob, sample_sites
@@ -70,9 +70,9 @@ class ReweightedWakeSleep(WeightedBound):
             return loss
         return with_value(loss, -(1 - self.insomnia) * _asleep(model, guide, args, kwargs))
 
-    def leaves(self) -> Leaves:
+    def detached(self) -> DetachedDraws:
         """Return a handler that holds draws fixed."""
-        return Leaves(through=self.gradient == "dreg")
+        return DetachedDraws(through=self.gradient == "dreg")
 
     def bound(self, log_w: Tensor) -> Tensor:
         """Return log 1/K sum_k w_k, summed over enumerated latents too, (B,)."""
@@ -87,12 +87,12 @@ class ReweightedWakeSleep(WeightedBound):
         """Return the bound of the batch."""
         return self._summed(weighed)
 
-    def estimate(self, weighed: Weighed, coefficients: Coefficients, leaves: Leaves) -> Tensor:
+    def estimate(self, weighed: Weighed, coefficients: Coefficients, detached: DetachedDraws) -> Tensor:
         """Return the bound of the batch, with the gradient of the wake phases."""
         with torch.no_grad():
             value = self._summed(weighed)
         log_q = weighed.log_q if weighed.log_y is None else weighed.log_q + weighed.log_y
-        return with_value(value, surrogate(coefficients, weighed.log_p, log_q, weighed.scale, leaves))
+        return with_value(value, surrogate(coefficients, weighed.log_p, log_q, weighed.scale, detached))
 
     def _summed(self, weighed: Weighed) -> Tensor:
         return (weighed.scale * self.bound(weighed.log_w)).sum()

@@ -91,7 +91,7 @@ def test_memory_that_runs_out_halves_the_chunk(most):
     assert work.particles * work.data <= most
     assert len(set(sampler.shapes)) == 1
     with pytest.warns(UserWarning, match="ran out of memory: the chunk went from 10 particles of 7 data to") as caught:
-        details = work.told()
+        details = work.details()
     assert len(caught) == 1
     assert details["out_of_memory"].endswith(f"to {work.particles} particles of {work.data} data")
 

@@ -20,7 +20,7 @@ from ppl_vae import Pair
 from ppl_vae.guides import LinearGaussian
 from ppl_vae.models import PPCA
 from ppl_vae.objectives import CIWAE, ELBO, IWELBO, MIWAE, PIWAE, Renyi, ReweightedWakeSleep
-from ppl_vae.objectives.detached import Leaves
+from ppl_vae.objectives.detached import DetachedDraws
 from ppl_vae.objectives.importance.bound import Coefficients
 from ppl_vae.pairs.handlers import KLWeight
 
@@ -125,18 +125,18 @@ class WholeDirectPartLeftOut(IWELBO):
         return Coefficients(*super().coefficients(run, guide_sites)[:2], None)
 
 
-class Forgetful(Leaves):
+class Forgetful(DetachedDraws):
     """What would come of forgetting that z1 moves z2."""
 
     def path(self, objective):
-        slopes = torch.autograd.grad(objective, list(self.leaves.values()), retain_graph=True)
+        slopes = torch.autograd.grad(objective, list(self.detached.values()), retain_graph=True)
         return sum((slope * z).sum() for slope, z in zip(slopes, self.drawn.values(), strict=True))
 
 
 class NoPathOfLaterDraws(IWELBO):
     recordable = True
 
-    def leaves(self):
+    def detached(self):
         return Forgetful()
 
 
