@@ -88,8 +88,8 @@ def _not_alike(recorded: Results, computed: Results, precision: str) -> list[str
     if not names:
         return list(computed)
     rs, ps, allowed = (list(column) for column in zip(*pairs, strict=True))
-    gaps = torch.stack([norm.double() for norm in torch._foreach_norm(torch._foreach_sub(rs, ps), ord=torch.inf)])
-    sizes = torch.stack([norm.double() for norm in torch._foreach_norm(ps, ord=torch.inf)])
+    gaps = torch.stack([norm.double() for norm in largest_sizes(differences(rs, ps))])
+    sizes = torch.stack([norm.double() for norm in largest_sizes(ps)])
     alike = (gaps <= torch.tensor(allowed, dtype=torch.float64, device=gaps.device) * sizes).tolist()
     found = {name for name, same in zip(names, alike, strict=True) if same}
     return [name for name in computed if name not in found]

@@ -15,10 +15,12 @@ import pyro.infer
 import torch
 from torch import Tensor, nn
 
+from ppl_vae.compile.foreach import copy_in_place, multiply_in_place
 from ppl_vae.compile.graph import path_of
 from ppl_vae.compile.precision import check_precision, in_precision
 from ppl_vae.compile.proof import other_rows
 from ppl_vae.compile.recorded import DIFFERED, DiffersError
+from ppl_vae.compile.substitution import home_of
 from ppl_vae.core.errors import InputError
 from ppl_vae.core.process import random_state, set_random_state
 from ppl_vae.objectives.base import own_module
@@ -81,7 +83,7 @@ class Gradient:
         # An objective may have a module of its own, which is trained with the pair.
         self.modules = nn.ModuleList([pair, own_module(objective)])
         self.named = {name: p for name, p in self.modules.named_parameters() if p.requires_grad}
-        self.buffers = {name: _home(self.modules, name) for name, _ in self.modules.named_buffers()}
+        self.buffers = {name: home_of(name, self.modules) for name, _ in self.modules.named_buffers()}
         self.paths: dict[int, str] = {}
         self.recordings = 0
         self.seconds = 0.0
@@ -178,7 +180,7 @@ class Gradient:
         gradients = [p.grad for p in parameters if p.grad is not None]
         if not gradients:
             raise InputError("pair", expected="a loss that depends on some parameter", got="one that depends on none")
-        torch._foreach_mul_(gradients, 1.0 / shard.total)
+        multiply_in_place(gradients, 1.0 / shard.total)
         loss = loss[0] if isinstance(loss, tuple) else loss  # wake-sleep objectives return (wake, sleep)
         return loss if isinstance(loss, Tensor) else torch.tensor(loss, device=self.pair.device)
 
@@ -187,7 +189,7 @@ class Gradient:
         for parameter, gradient in zip(self.named.values(), results.gradients, strict=True):
             parameter.grad = gradient
         if results.buffers:
-            torch._foreach_copy_(self.current_buffers(), results.buffers)
+            copy_in_place(self.current_buffers(), results.buffers)
         if results.kl is not None:
             self.kl += results.kl
         return results.loss
@@ -232,9 +234,3 @@ class Gradient:
         self.compile = "off"
         self.paths = dict.fromkeys(self.paths, "eager")
         self._recorded.clear()
-
-
-def _home(root: nn.Module, buffer: str) -> tuple[dict[str, Any], str]:
-    """Return the mapping that holds a buffer, and its name there."""
-    module, _, name = buffer.rpartition(".")
-    return root.get_submodule(module)._buffers, name

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ppl_vae.compile.recorded import Recorded
+from ppl_vae.compile.side_effects import version
 from ppl_vae.compile.substitution import substituted
 from ppl_vae.training.distributed.workers import Shard
 
@@ -57,7 +58,7 @@ class RecordedStep(Recorded[StepResults]):
         groups = [inputs[sum(split[:i]) : sum(split[: i + 1])] for i in range(len(split))]
         parameters = [value.detach().requires_grad_() for value in groups[0]]
         buffers = [value.clone() for value in groups[1]]
-        before = [value._version for value in buffers]
+        before = [version(value) for value in buffers]
         swapped = dict(zip([*step.named, *step.buffers], [*parameters, *buffers], strict=True))
         setting, measured = groups[2][0], []
         with torch.enable_grad(), substituted(step.modules, swapped):
@@ -70,7 +71,7 @@ class RecordedStep(Recorded[StepResults]):
             gradients = torch.autograd.grad(loss / shard.total, parameters, allow_unused=True)
             after = [value for _, value in step.modules.named_buffers()]
         changed = any(
-            new is not old or new._version != was for new, old, was in zip(after, buffers, before, strict=True)
+            new is not old or version(new) != was for new, old, was in zip(after, buffers, before, strict=True)
         )
         there = [name for name, gradient in zip(step.named, gradients, strict=True) if gradient is not None]
         self._reached.update({name: i for i, name in enumerate(there)})
