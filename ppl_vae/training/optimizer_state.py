@@ -49,12 +49,17 @@ def _check_kind(optimizer: torch.optim.Optimizer, state: Mapping[str, Any]) -> N
         _check_entries(f"state.{number}", entries, state["state"].get(number, {}))
 
 
+def _kind(value: Any) -> type:
+    """Return the type of a setting; a list and a tuple are of one kind, which torch keeps as they were given or not."""
+    return tuple if isinstance(value, list) else type(value)
+
+
 def _check_entries(where: str, made: Mapping[str, Any], given: Mapping[str, Any]) -> None:
     for name, value in made.items():
         other = given.get(name)
         if isinstance(value, Tensor) and name != "lr":  # a rate is a tensor where steps are captured
             fits = isinstance(other, Tensor) and value.shape == other.shape and value.dtype == other.dtype
         else:
-            fits = name in ("lr", "foreach", "fused") or value is None or type(value) is type(other)
+            fits = name in ("lr", "foreach", "fused") or value is None or _kind(value) is _kind(other)
         if not fits:
             raise ValueError(f"no {type(value).__name__} at optimizer.{where}.{name}")
