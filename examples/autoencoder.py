@@ -18,16 +18,11 @@ Test data have no part in any choice.
 from __future__ import annotations
 
 import argparse
-import platform
-import shlex
-import sys
-import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-import pyro
-import sklearn
 import torch
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
@@ -39,6 +34,7 @@ from ppl_vae import plots
 from ppl_vae.data import Dataset, Split
 from ppl_vae.guides import AmortizedDelta, AmortizedNormal
 from ppl_vae.models import PPCA, VAE, Autoencoder
+from ppl_vae.report import RECORD, recorded
 
 Floats = NDArray[np.float64]
 
@@ -138,9 +134,12 @@ def latent_spaces(runs: dict[str, ppl_vae.Run], few: Split) -> Figure:
     return plots.embeddings(panels, few["y"])
 
 
-def main(argv: Sequence[str] | None = None) -> None:
+@recorded
+def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     """Train, print reconstructions, log p(x) and accuracies, and save the latent spaces side by side."""
-    parser = argparse.ArgumentParser(description="An autoencoder beside a VAE: latent spaces, and few labels.")
+    parser = argparse.ArgumentParser(
+        parents=[RECORD], description="An autoencoder beside a VAE: latent spaces, and few labels."
+    )
     parser.add_argument("--data", default="digits", help="a data set of grey images with labels: digits or mnist")
     parser.add_argument("--latent-dim", type=int, default=10)
     parser.add_argument("--hidden", type=int, nargs="+", default=[128])
@@ -155,11 +154,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--runs", type=Path, help="folder for the fits, which go on from there; none are kept without")
     parser.add_argument("--out", type=Path, default=Path("autoencoder.png"), help="where the figure goes")
     parser.add_argument("--quick", action="store_true", help="a short fit, for a look or a test")
-    arguments = list(sys.argv[1:] if argv is None else argv)
-    options = parser.parse_args(arguments)
+    options = parser.parse_args(argv)
     if options.quick:
         options.epochs, options.labels, options.draws, options.num_particles = 2, [100], 2, 10
-    started = time.perf_counter()
 
     data, grey = ppl_vae.data.load(options.data), ppl_vae.data.load(options.data, binarization="none")
     runs = train(data, options)
@@ -176,16 +173,11 @@ def main(argv: Sequence[str] | None = None) -> None:
             f"\n{count:,} labels, {options.draws} draws: accuracy on {data.test.size:,} test data, %, ± standard error"
         )
         print(comparison(found), flush=True)
-    print(
-        f"\n`python examples/autoencoder.py {shlex.join(arguments)}`: {time.perf_counter() - started:,.0f} s, "
-        f"seed {options.seed}, {device}, {torch.get_num_threads()} threads; Python {platform.python_version()}, torch "
-        f"{torch.__version__}, pyro-ppl {pyro.__version__}, scikit-learn {sklearn.__version__}, "
-        f"ppl_vae {ppl_vae.__version__}."
-    )
 
     options.out.parent.mkdir(parents=True, exist_ok=True)
     latent_spaces(runs, few).savefig(options.out, dpi=120)
-    print(f"figure: {options.out}")
+    print(f"\nfigure: {options.out}")
+    return {"seed": options.seed, "device": device}
 
 
 if __name__ == "__main__":

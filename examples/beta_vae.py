@@ -17,27 +17,21 @@ from __future__ import annotations
 
 import argparse
 import math
-import platform
-import shlex
-import sys
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import pyro
 import scipy.stats
-import sklearn
 import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
 import ppl_vae
 from ppl_vae import plots
-from ppl_vae.context import isolated
 from ppl_vae.data import Dataset
-from ppl_vae.evaluation.disentanglement import factor_accuracy, mutual_information_gap
+from ppl_vae.evaluation import factor_accuracy, mutual_information_gap
 from ppl_vae.kl_weights import Constrained
+from ppl_vae.report import RECORD, recorded
 
 Row = dict[str, float]
 MEASURES = ("MIG", "shuffled", "accuracy", "distortion", "rate")
@@ -168,14 +162,15 @@ def compare(data: Dataset, options: argparse.Namespace) -> None:
 
 def measure(pair: ppl_vae.Pair, split: ppl_vae.data.Split) -> Row:
     """Return distortion and rate, in nats per datum."""
-    with torch.no_grad(), isolated(0):
+    with torch.no_grad(), ppl_vae.isolated(0):
         halves = ppl_vae.objectives.ELBO().halves(*pair.programs(), **pair.arguments(split))
     return {name: float(value) / split.size for name, value in halves.items()}
 
 
-def main(argv: Sequence[str] | None = None) -> None:
+@recorded
+def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     """Fit over betas and seeds, print the table, save the figures."""
-    parser = argparse.ArgumentParser(description="Reconstruction against disentanglement over beta.")
+    parser = argparse.ArgumentParser(parents=[RECORD], description="Reconstruction against disentanglement over beta.")
     parser.add_argument("--data", default="sprites", choices=("sprites", "dsprites", "mnist"))
     parser.add_argument("--delta", type=float, help="hold the KL to so many nats per datum instead, and say if it is")
     parser.add_argument("--betas", type=float, nargs="+", default=[1.0, 4.0])
@@ -193,26 +188,20 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--runs", type=Path, help="folder for the fits, which go on from there; none are kept without")
     parser.add_argument("--out", type=Path, default=Path("beta_vae.png"), help="where the figures go")
     parser.add_argument("--quick", action="store_true", help="short fits, for a look or a test")
-    arguments = list(sys.argv[1:] if argv is None else argv)
-    options = parser.parse_args(arguments)
+    options = parser.parse_args(argv)
     options.points = 2000 if options.quick else 10_000
     if options.quick:
         options.betas, options.seeds, options.epochs, options.images = [1.0, 4.0], 2, 2, 1000
         options.rows, options.draws = 500, 100
 
-    started = time.perf_counter()
     sprites = {"num_rows": options.images, "size": options.size}
     more: dict[str, Any] = {"sprites": sprites, "dsprites": {"num_rows": options.images}}.get(options.data, {})
     data = ppl_vae.data.load(options.data, **more)
     if options.delta is not None:
         constrained(data, options)
-    else:
-        compare(data, options)
-    print(
-        f"\n`python examples/beta_vae.py {shlex.join(arguments)}`: {time.perf_counter() - started:,.0f} s, device cpu, "
-        f"{torch.get_num_threads()} threads; Python {platform.python_version()}, torch {torch.__version__}, pyro-ppl "
-        f"{pyro.__version__}, scikit-learn {sklearn.__version__}, ppl_vae {ppl_vae.__version__}."
-    )
+        return {"seed": 0, "device": "auto"}
+    compare(data, options)
+    return {"seed": f"{options.first_seed} to {options.first_seed + options.seeds - 1}", "device": "auto"}
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from matplotlib.figure import Figure
@@ -28,6 +28,7 @@ from ppl_vae.data import Dataset, Split
 from ppl_vae.guides import AmortizedNormal, LinearGaussian
 from ppl_vae.models import PPCA, VAE
 from ppl_vae.objectives import ELBO, IWELBO
+from ppl_vae.report import RECORD, recorded
 
 
 class Curve(NamedTuple):
@@ -123,9 +124,10 @@ def draw(panels: dict[str, dict[str, Curve]]) -> Figure:
     return figure
 
 
-def main(argv: Sequence[str] | None = None) -> None:
+@recorded
+def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     """Print the curves and save the figure."""
-    parser = argparse.ArgumentParser(description="ELBO <= IWELBO_K <= log p(x), as K grows.")
+    parser = argparse.ArgumentParser(parents=[RECORD], description="ELBO <= IWELBO_K <= log p(x), as K grows.")
     parser.add_argument("--data", default="digits", help="a data set of binary images, for the VAEs")
     parser.add_argument("--latent-dim", type=int, default=2, help="of the VAEs; log p(x) is exact for 1 and 2")
     parser.add_argument("--epochs", type=int, default=100)
@@ -144,7 +146,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     test, curves = data.test.take(test_size, seed=0), {}
     objectives = {"ELBO": ELBO(), f"IWELBO, K = {options.train_particles}": IWELBO(options.train_particles, "dreg")}
     for name, objective in objectives.items():
-        curves[f"trained by {name}"] = vae_curve(trained_vae(data, objective, options.latent_dim, epochs), test, K)
+        pair = trained_vae(data, objective, options.latent_dim, epochs)
+        curves[f"trained by {name}"] = vae_curve(pair, test, K)
     plural = "s" if options.latent_dim > 1 else ""
     panels[f"VAEs of {options.latent_dim} latent{plural}, {len(test['x'])} test images of {options.data}"] = curves
     print("nats per datum\n")
@@ -153,6 +156,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     options.out.parent.mkdir(parents=True, exist_ok=True)
     draw(panels).savefig(options.out, dpi=120)
     print(f"figure: {options.out}")
+    return {"seed": 0, "device": str(pair.device)}
 
 
 if __name__ == "__main__":

@@ -20,31 +20,30 @@ from __future__ import annotations
 
 import argparse
 import math
-import platform
-import shlex
 import statistics
-import sys
-import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
-import pyro
 import pyro.distributions as dist
 import torch
 from torch import Tensor
 
 import ppl_vae
 from ppl_vae import plots
-from ppl_vae.context import isolated
 from ppl_vae.data import Dataset, Split, with_varied_hands
-from ppl_vae.evaluation.conditional import conditional_log_likelihood
-from ppl_vae.evaluation.intervals import interval_coverage
-from ppl_vae.evaluation.joints import JointErrors, joint_errors
-from ppl_vae.evaluation.regression import regression
+from ppl_vae.evaluation import (
+    JointErrors,
+    conditional_log_likelihood,
+    interval_coverage,
+    joint_errors,
+    regression,
+)
 from ppl_vae.guides import Experts
 from ppl_vae.likelihoods import Normal
 from ppl_vae.models import CrossModal
 from ppl_vae.objectives import CrossModalELBO
+from ppl_vae.report import RECORD, recorded
 
 LEVEL = 0.9
 KEPT = (20.0, 40.0)  # mm, thresholds of the worst joint
@@ -94,7 +93,7 @@ def generate(
     The scales (J, 3) of p(x_3D|z) are those of the largest bound on `held_out`, E_q(z|x_S)[log p(x_3D|z)], for these
     sources: those that were learned are of hands that the networks were fitted to, and of all sources together.
     """
-    with isolated(0):
+    with ppl_vae.isolated(0):
         scale = (decoded_means(pair, held_out, sources, 10) - held_out["joints3d"]).square().mean((0, 1)).sqrt()
         law = dist.Normal(decoded_means(pair, test, sources, draws), scale).to_event(2)
         density = law.log_prob(test["joints3d"]).logsumexp(0) - math.log(draws)
@@ -232,9 +231,12 @@ def draw(
     return paths
 
 
-def main(argv: Sequence[str] | None = None) -> None:
+@recorded
+def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     """Train in two ways over several seeds, print tables, and save figures."""
-    parser = argparse.ArgumentParser(description="Hands as 2D joints, 3D joints and pictures, with one latent.")
+    parser = argparse.ArgumentParser(
+        parents=[RECORD], description="Hands as 2D joints, 3D joints and pictures, with one latent."
+    )
     parser.add_argument("--data", default="hands-nyu", choices=["hands-nyu", "hands-icvl"])
     parser.add_argument("--image", default="depth", choices=["depth", "silhouette"])
     parser.add_argument("--image-size", type=int, default=16)
@@ -257,8 +259,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--compile", default="graph", choices=["off", "graph", "inductor"], help="as `fit` has it")
     parser.add_argument("--runs", type=Path, help="folder to keep the fits in, and to go on from")
     parser.add_argument("--quick", action="store_true", help="a short fit, for a look or a test")
-    arguments = list(sys.argv[1:] if argv is None else argv)
-    options, started = parser.parse_args(arguments), time.perf_counter()
+    options = parser.parse_args(argv)
     if options.quick:
         options.copies, options.seeds, options.steps, options.draws = 1, 2, 20, 19
         options.hidden, options.num_particles, options.num_test = [30], 20, 30
@@ -276,12 +277,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     }
     compare(data, held_out, pairs, options)
     figures = draw(data, held_out, pairs, options)
-    print(
-        f"\n`python examples/cross_modal.py {shlex.join(arguments)}`: {time.perf_counter() - started:,.0f} s, seeds 0 "
-        f"to {options.seeds - 1}, cpu, {torch.get_num_threads()} threads; Python {platform.python_version()}, torch "
-        f"{torch.__version__}, pyro-ppl {pyro.__version__}, ppl_vae {ppl_vae.__version__}.\n"
-        f"figures: {', '.join(map(str, figures))}"
-    )
+    print(f"\nfigures: {', '.join(map(str, figures))}")
+    return {"seed": f"0 to {options.seeds - 1}", "device": "cpu"}
 
 
 if __name__ == "__main__":

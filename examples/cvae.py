@@ -13,24 +13,20 @@ shares of the classes, argmax_c p(x|c), finds them.
 from __future__ import annotations
 
 import argparse
-import platform
-import shlex
-import sys
-import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
-import pyro
 import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 from torch.nn.functional import pad
 
 import ppl_vae
-from ppl_vae.context import isolated
 from ppl_vae.data import Dataset, Split
 from ppl_vae.guides import ConditionalNormal
 from ppl_vae.models import CVAE
+from ppl_vae.report import RECORD, recorded
 
 
 def make_pair(data: Dataset, latent_dim: int, hidden: Sequence[int], prior: str) -> ppl_vae.Pair:
@@ -64,7 +60,7 @@ def same_style(pair: ppl_vae.Pair, x: Tensor, c: Tensor, classes: int) -> Tensor
 def same_label(pair: ppl_vae.Pair, classes: int, count: int) -> Tensor:
     """Return rows of one label: E[x | z, c] for draws of z from the prior, (C, count, D)."""
     labels = torch.arange(classes).repeat_interleave(count)
-    with isolated(1):
+    with ppl_vae.isolated(1):
         z = pair.generate(c=labels)["z"]
     return pair.decode({"z": z}, c=labels)["x"].unflatten(0, (classes, count))
 
@@ -91,9 +87,10 @@ def draw(styles: Tensor, labels: Tensor, image_shape: tuple[int, int, int]) -> F
     return figure
 
 
-def main(argv: Sequence[str] | None = None) -> None:
+@recorded
+def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     """Train, print log p(x|c) and save the figure."""
-    parser = argparse.ArgumentParser(description="A VAE of pictures given their label.")
+    parser = argparse.ArgumentParser(parents=[RECORD], description="A VAE of pictures given their label.")
     parser.add_argument("--data", default="digits", help="a data set of binary images with labels: digits or mnist")
     parser.add_argument("--latent-dim", type=int, default=8)
     parser.add_argument("--hidden", type=int, nargs="+", default=[200, 200])
@@ -103,8 +100,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--compile", default="auto", help="auto, off, graph or inductor")
     parser.add_argument("--out", type=Path, default=Path("cvae.png"), help="where the figure goes")
     parser.add_argument("--quick", action="store_true", help="a short fit, for a look or a test")
-    arguments = list(sys.argv[1:] if argv is None else argv)
-    options, started = parser.parse_args(arguments), time.perf_counter()
+    options = parser.parse_args(argv)
     epochs, K, size = (3, 20, 50) if options.quick else (options.epochs, 1000, 1000)
 
     data = ppl_vae.data.given_labels(ppl_vae.data.load(options.data))
@@ -127,12 +123,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     options.out.parent.mkdir(parents=True, exist_ok=True)
     styles = same_style(pair, test["x"][rows], test["c"][rows], classes)
     draw(styles, same_label(pair, classes, 10), image_shape).savefig(options.out, dpi=120)
-    spent, device = time.perf_counter() - started, run.config["fit"]["device"]
-    print(
-        f"\n`python examples/cvae.py {shlex.join(arguments)}`: {spent:,.0f} s, seed 0, device {device}, "
-        f"{torch.get_num_threads()} threads; Python {platform.python_version()}, torch {torch.__version__}, "
-        f"pyro-ppl {pyro.__version__}, ppl_vae {ppl_vae.__version__}.\nfigure: {options.out}"
-    )
+    print(f"\nfigure: {options.out}")
+    return {"seed": 0, "device": run.config["fit"]["device"]}
 
 
 if __name__ == "__main__":

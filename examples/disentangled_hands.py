@@ -24,31 +24,24 @@ their scale is one: what that makes of the same walks in the true factors is pri
 from __future__ import annotations
 
 import argparse
-import platform
-import shlex
-import sys
-import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-import pyro
 import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
 import ppl_vae
 from ppl_vae import plots
-from ppl_vae.data import Dataset, Split, angle_between, draw_sprites, split_viewpoint, with_varied_hands
-from ppl_vae.data.split import Role
-from ppl_vae.evaluation.factor_walks import factor_walks
-from ppl_vae.evaluation.joints import joint_errors
-from ppl_vae.evaluation.layers import layer_use, table
-from ppl_vae.evaluation.regression import regression
+from ppl_vae.data import Dataset, Role, Split, angle_between, draw_sprites, split_viewpoint, with_varied_hands
+from ppl_vae.evaluation import factor_walks, joint_errors, layer_table, layer_use, regression
 from ppl_vae.guides import FactorEncoders
 from ppl_vae.models import Disentangled
 from ppl_vae.objectives import CrossModalELBO
+from ppl_vae.report import RECORD, recorded
 
 Measure = Callable[[Mapping[str, Tensor]], Mapping[str, Tensor]]
 
@@ -217,9 +210,12 @@ def draw(pair: ppl_vae.Pair, task: Task, steps: int = 7) -> Figure:
     return figure
 
 
-def main(argv: Sequence[str] | None = None) -> None:
+@recorded
+def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     """Fit, print errors and leaks, and draw the walks."""
-    parser = argparse.ArgumentParser(description="Factors apart: pose and viewpoint of hands, or sprites.")
+    parser = argparse.ArgumentParser(
+        parents=[RECORD], description="Factors apart: pose and viewpoint of hands, or sprites."
+    )
     parser.add_argument("--data", default="hands-nyu", choices=["hands-nyu", "hands-icvl", "sprites"])
     parser.add_argument("--copies", type=int, default=4, help="varied hands for each training hand")
     parser.add_argument("--images", type=int, default=10_000, help="of sprites, in all")
@@ -237,8 +233,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=Path("disentangled.png"), help="where the figure goes")
     parser.add_argument("--quick", action="store_true", help="a short fit, for a look or a test")
-    arguments = list(sys.argv[1:] if argv is None else argv)
-    options, started = parser.parse_args(arguments), time.perf_counter()
+    options = parser.parse_args(argv)
     if options.quick:
         options.epochs, options.copies, options.images, options.hidden = 1, 1, 500, [20]
 
@@ -248,17 +243,14 @@ def main(argv: Sequence[str] | None = None) -> None:
         pair, {"x": task.held_out["x"][:200]}, num_particles=20 if options.quick else 1000, progress=False
     )
     print(f"{options.data}: {task.data.train.size:,} to train on\n{log_p}\n{told(pair, task)}\n")
-    print(table(layer_use(pair, {"x": task.held_out["x"][:1000]})))
+    print(layer_table(layer_use(pair, {"x": task.held_out["x"][:1000]})))
     for source, what in (("factors", "the factors"), ("x", "x")):
         found = factor_walks(pair.decode, latents(pair, task, source), task.measure, distances=task.distances)
         print(f"\nwalks between latents read off {what}; changes as shares of those of walks of all latents\n{found}")
     options.out.parent.mkdir(parents=True, exist_ok=True)
     draw(pair, task).savefig(options.out, dpi=120)
-    print(
-        f"\n`python examples/disentangled_hands.py {shlex.join(arguments)}`: {time.perf_counter() - started:,.0f} s, "
-        f"seed {options.seed}, cpu, {torch.get_num_threads()} threads; Python {platform.python_version()}, torch "
-        f"{torch.__version__}, pyro-ppl {pyro.__version__}, ppl_vae {ppl_vae.__version__}.\nfigure: {options.out}"
-    )
+    print(f"\nfigure: {options.out}")
+    return {"seed": options.seed, "device": "cpu"}
 
 
 if __name__ == "__main__":

@@ -27,6 +27,7 @@ import ppl_vae
 from ppl_vae import exact, plots
 from ppl_vae.guides import LinearGaussian
 from ppl_vae.models import PPCA
+from ppl_vae.report import RECORD, recorded
 
 CHAINS = 8
 COLOURS = dict(zip(("prior", "importance", "AIS, prior", "AIS, guide", "sandwich"), plots.canvas.SERIES, strict=False))
@@ -171,9 +172,10 @@ def _mark_below(axes: Axes, points: list[Point], colour: str) -> None:
             )
 
 
-def main(argv: Sequence[str] | None = None) -> None:
+@recorded
+def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     """Print the tables and save the figure."""
-    parser = argparse.ArgumentParser(description="Estimators of log p(x): nats against seconds.")
+    parser = argparse.ArgumentParser(parents=[RECORD], description="Estimators of log p(x): nats against seconds.")
     parser.add_argument("--data", default="digits", help="a data set of binary images, for the VAE")
     parser.add_argument("--run", type=Path, help="the folder of a fit, whose pair takes the VAE's place")
     parser.add_argument("--latent-dim", type=int, default=10)
@@ -202,6 +204,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     options.out.parent.mkdir(parents=True, exist_ok=True)
     draw(panels).savefig(options.out, dpi=120)
     print(f"figure: {options.out}")
+    return {"seed": 0, "device": str(pair.device)}
 
 
 if __name__ == "__main__":

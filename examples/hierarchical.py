@@ -21,25 +21,19 @@ z_k from the guide, those below from the model.
 from __future__ import annotations
 
 import argparse
-import platform
-import shlex
-import sys
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import pyro
 import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
 import ppl_vae
 from ppl_vae import plots
-from ppl_vae.context import isolated
 from ppl_vae.data import Dataset
-from ppl_vae.evaluation.layers import layer_use, reconstruct_from, table
-from ppl_vae.runs import Run
+from ppl_vae.evaluation import layer_table, layer_use, reconstruct_from
+from ppl_vae.report import RECORD, recorded
 
 LATENTS, HIDDEN = (64, 32, 16, 8, 4), (512, 256, 128, 64, 64)
 
@@ -59,7 +53,7 @@ def layers(name: str) -> dict[str, Any]:
     return {"latent_dims": LATENTS[: int(L)], "hidden": hidden, "guide": guide}
 
 
-def fit(name: str, data: Dataset, options: argparse.Namespace) -> Run:
+def fit(name: str, data: Dataset, options: argparse.Namespace) -> ppl_vae.Run:
     """Build a pair and fit it, or go on with the fit in its folder."""
     built = layers(name) | {"hidden": (20,)} if options.quick else layers(name)
     built |= {"activation": options.activation, "batch_norm": options.batch_norm, "init": "glorot"}
@@ -94,7 +88,7 @@ def differences(found: dict[str, ppl_vae.LogLikelihood]) -> list[str]:
 def upper_layers(pair: ppl_vae.Pair, x: Tensor, seed: int) -> Tensor:
     """Return pictures (B, 1 + L, D): x, then E[x|z] with all layers from the guide, with all but z1, ..., with zL."""
     sites = [f"z{k}" for k in range(1, len(pair.model.latent_dims) + 1)]
-    with isolated(seed):
+    with ppl_vae.isolated(seed):
         rebuilt = [reconstruct_from(pair, {"x": x}, sites[k:])["x"] for k in range(len(sites))]
     return torch.stack([x, *rebuilt], 1)
 
@@ -118,9 +112,10 @@ def draw(pairs: dict[str, ppl_vae.Pair], data: Dataset, seed: int) -> Figure:
     )
 
 
-def main(argv: Sequence[str] | None = None) -> None:
+@recorded
+def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     """Fit the pairs, print the table and save the figure."""
-    parser = argparse.ArgumentParser(description="Hierarchical VAEs of one to five layers.")
+    parser = argparse.ArgumentParser(parents=[RECORD], description="Hierarchical VAEs of one to five layers.")
     parser.add_argument("--data", default="digits", help="a data set of images, such as digits or mnist")
     parser.add_argument("--pairs", nargs="+", choices=NAMES, default=["one", "two", "stacked-3", "ladder-3"])
     parser.add_argument("--epochs", type=int, default=30)
@@ -137,32 +132,26 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--runs", type=Path, help="folder for the fits, which go on from there; none are kept without")
     parser.add_argument("--out", type=Path, default=Path("hierarchical.png"), help="where the figure goes")
     parser.add_argument("--quick", action="store_true", help="short fits of small networks, for a look or a test")
-    arguments = list(sys.argv[1:] if argv is None else argv)
-    options = parser.parse_args(arguments)
+    options = parser.parse_args(argv)
     if options.quick:
         options.epochs, options.num_particles, options.num_test = 3, 20, 100
 
     data = ppl_vae.data.load(options.data, binarization="dynamic")
     test = data.test.take(min(options.num_test, data.test.size), seed=0)
-    found, pairs, started = {}, {}, time.perf_counter()
+    found, pairs = {}, {}
     for name in options.pairs:
         run = fit(name, data, options)
         run.pair.cpu()  # where the data are
         found[name] = ppl_vae.log_likelihood(run.pair, test, num_particles=options.num_particles, seed=options.seed)
         seconds = sum(run.timing["seconds"])
         print(f"{name}: {len(run.history['epoch'])} epochs in {seconds:,.0f} s\n{found[name]}")
-        print(table(layer_use(run.pair, test, seed=options.seed)), end="\n\n", flush=True)
+        print(layer_table(layer_use(run.pair, test, seed=options.seed)), end="\n\n", flush=True)
         pairs[name] = run.pair
     print("\n".join(differences(found)))
-    spent = time.perf_counter() - started
-    print(
-        f"\n`python examples/hierarchical.py {shlex.join(arguments)}`: {spent:,.0f} s, seed {options.seed}, "
-        f"device {run.config['fit']['device']}, {torch.get_num_threads()} threads; Python {platform.python_version()}, "
-        f"torch {torch.__version__}, pyro-ppl {pyro.__version__}, ppl_vae {ppl_vae.__version__}."
-    )
     options.out.parent.mkdir(parents=True, exist_ok=True)
     draw(pairs, data, options.seed).savefig(options.out, dpi=120)
-    print(f"figure: {options.out}")
+    print(f"\nfigure: {options.out}")
+    return {"seed": options.seed, "device": run.config["fit"]["device"]}
 
 
 if __name__ == "__main__":

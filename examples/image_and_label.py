@@ -26,15 +26,10 @@ diagnostics. An expert that was never trained to stand by itself is no guide to 
 from __future__ import annotations
 
 import argparse
-import platform
-import shlex
-import sys
-import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
-import pyro
-import sklearn
 import torch
 from sklearn.ensemble import ExtraTreesClassifier
 from torch import Tensor
@@ -43,10 +38,11 @@ from torch.nn.functional import one_hot
 import ppl_vae
 from ppl_vae import plots
 from ppl_vae.data import Dataset, Split
-from ppl_vae.evaluation.conditional import conditional_log_likelihood
+from ppl_vae.evaluation import conditional_log_likelihood
 from ppl_vae.guides import Experts
 from ppl_vae.models import CrossModal
 from ppl_vae.objectives import ELBO, CrossModalELBO
+from ppl_vae.report import RECORD, recorded
 
 BOTH = {"image": 1.0, "label": 1.0}
 METHODS = ("product, both", "product, subsets", "product, across", "mixture, both", "mixture-of-products, both")
@@ -149,9 +145,12 @@ def figures(pairs: dict[str, ppl_vae.Pair], data: Dataset, out: Path) -> list[Pa
     return paths
 
 
-def main(argv: Sequence[str] | None = None) -> None:
+@recorded
+def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     """Fit a pair by every method, print the table and save the figures."""
-    parser = argparse.ArgumentParser(description="An image and its label as two modalities of one latent.")
+    parser = argparse.ArgumentParser(
+        parents=[RECORD], description="An image and its label as two modalities of one latent."
+    )
     parser.add_argument("--data", default="digits", help="a data set of grey images with labels: digits or mnist")
     parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=METHODS)
     parser.add_argument("--latent-dim", type=int, default=8)
@@ -167,8 +166,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--runs", type=Path, help="folder for the fits, which go on from there; none are kept without")
     parser.add_argument("--out", type=Path, default=Path("image_and_label.png"), help="where the figures go")
     parser.add_argument("--quick", action="store_true", help="short fits, for a look or a test")
-    arguments = list(sys.argv[1:] if argv is None else argv)
-    options, started = parser.parse_args(arguments), time.perf_counter()
+    options = parser.parse_args(argv)
     if options.quick:
         options.epochs, options.hidden, options.particles, options.likelihoods = 3, 32, 10, 50
 
@@ -191,13 +189,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         f"{options.particles:,}, ± Monte Carlo, † not to be trusted; the classifier itself: {share(right)}\n"
         f"| experts, trained on | {' | '.join((*heads, *bounds))} |\n|{' --- |' * 7}\n" + "\n".join(rows)
     )
-    print(
-        f"\n`python examples/image_and_label.py {shlex.join(arguments)}`: {time.perf_counter() - started:,.0f} s, "
-        f"seed {options.seed}, {torch.get_num_threads()} threads; Python {platform.python_version()}, torch "
-        f"{torch.__version__}, pyro-ppl {pyro.__version__}, scikit-learn {sklearn.__version__}, "
-        f"ppl_vae {ppl_vae.__version__}."
-    )
-    print("figures: " + ", ".join(map(str, figures(pairs, data, options.out))))
+    print("\nfigures: " + ", ".join(map(str, figures(pairs, data, options.out))))
+    return {"seed": options.seed, "device": options.device}
 
 
 if __name__ == "__main__":

@@ -34,7 +34,7 @@ import argparse
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyro
@@ -45,6 +45,7 @@ from pyro.nn import PyroModule
 from torch import Tensor, nn
 
 import ppl_vae
+from ppl_vae.report import RECORD, recorded
 
 # ---------------------------------------------------------------------------------------------------- exact answers
 
@@ -253,9 +254,10 @@ def _density(x: np.ndarray, mean: float, scale: float) -> np.ndarray:
     return np.exp(-0.5 * ((x - mean) / scale) ** 2) / (scale * math.sqrt(2 * math.pi))
 
 
-def main(argv: Sequence[str] | None = None) -> None:
+@recorded
+def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     """Print the table and save the figure."""
-    parser = argparse.ArgumentParser(description="A one-dimensional VAE: lecture, optimum and SVI.")
+    parser = argparse.ArgumentParser(parents=[RECORD], description="A one-dimensional VAE: lecture, optimum and SVI.")
     parser.add_argument("--mu", type=_finite, default=3.0, help="mean of the data")
     parser.add_argument("--s", type=_positive, default=2.0, help="standard deviation of the data")
     parser.add_argument("--seed", type=int, default=0)
@@ -275,6 +277,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     options.out.parent.mkdir(parents=True, exist_ok=True)
     draw(fitted, mu, s).savefig(options.out, dpi=120)
     print(f"\nfigure: {options.out}")
+    return {"seed": options.seed, "device": "cpu"}
 
 
 def _finite(text: str) -> float:

@@ -12,6 +12,7 @@ from pyro.nn import PyroModule
 from torch import nn
 
 import ppl_vae
+from ppl_vae.report import RECORD, recorded
 
 
 class Banana(PyroModule):
@@ -46,9 +47,10 @@ class Encoder(PyroModule):
             pyro.sample("z", dist.Normal(mean, log_scale.exp()).to_event(1))
 
 
+@recorded
 def main(argv=None):
     """Draw bananas, fit the pair, and estimate log p(x) of held-out ones."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(parents=[RECORD], description=__doc__)
     parser.add_argument("--quick", action="store_true", help="a short fit, for a look or a test")
     options = parser.parse_args(argv)
 
@@ -64,6 +66,7 @@ def main(argv=None):
     print(f"a {a:.3f}, b {b:.3f}, c {c:.3f}, s {pair.model.log_scale.exp():.3f}; the data's own: 1 or -1, 1, -1, 0.3")
     print(f"bound {run.history['validation_bound'][-1]:.3f} nats per datum")
     print(ppl_vae.log_likelihood(pair, data.test, num_particles=200))
+    return {"seed": 0, "device": run.config["fit"]["device"]}
 
 
 if __name__ == "__main__":

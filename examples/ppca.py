@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from sklearn.decomposition import PCA
@@ -18,6 +19,7 @@ import ppl_vae
 from ppl_vae import exact, plots
 from ppl_vae.guides import LinearGaussian
 from ppl_vae.models import PPCA
+from ppl_vae.report import RECORD, recorded
 
 
 def fit(x: Tensor, latent_dim: int, noise: str, epochs: int) -> ppl_vae.Run:
@@ -61,9 +63,10 @@ def _moments(posterior: torch.distributions.MultivariateNormal) -> tuple[Tensor,
     return posterior.mean, posterior.covariance_matrix
 
 
-def main(argv: Sequence[str] | None = None) -> None:
+@recorded
+def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     """Print the comparison and save the columns of W, SVI's turned onto the closed form's, as pictures."""
-    parser = argparse.ArgumentParser(description="PPCA by SVI against its exact solution, on digits.")
+    parser = argparse.ArgumentParser(parents=[RECORD], description="PPCA by SVI against its exact solution, on digits.")
     parser.add_argument("--latent-dim", type=int, default=8)
     parser.add_argument(
         "--noise", choices=("isotropic", "diagonal"), default="isotropic", help="PPCA or factor analysis"
@@ -89,6 +92,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         figure = plots.weights_as_images(W, data.spec.image_shape, reference=reference)
         figure.savefig(options.out, dpi=120)
         print(f"figure: {options.out}")
+    return {"seed": 0, "device": run.config["fit"]["device"]}
 
 
 if __name__ == "__main__":

@@ -17,10 +17,6 @@ NN has one guess for each pixel. The CVAE has many completions, each a coherent 
 from __future__ import annotations
 
 import argparse
-import platform
-import shlex
-import sys
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,12 +33,11 @@ from torch.distributions import constraints
 import ppl_vae
 from ppl_vae import likelihoods, plots
 from ppl_vae.config import configurable
-from ppl_vae.context import isolated
 from ppl_vae.data import Dataset, Split
 from ppl_vae.guides import ConditionalNormal
 from ppl_vae.models import CVAE
-from ppl_vae.networks import MLP
-from ppl_vae.runs import Run
+from ppl_vae.nn import MLP
+from ppl_vae.report import RECORD, recorded
 
 #: Negative conditional log-likelihoods that Pyro's tutorial on CVAEs prints for 1, 2, 3 quadrants given, on grey MNIST.
 PUBLISHED = {"NN": (100.4, 61.9, 25.4), "CVAE": (71.8, 51.0, 24.2)}
@@ -101,7 +96,7 @@ class Setting:
     compile: str
     device: str
 
-    def fit(self, pair: ppl_vae.Pair, data: Dataset, name: str) -> Run:
+    def fit(self, pair: ppl_vae.Pair, data: Dataset, name: str) -> ppl_vae.Run:
         """Train by Adam at 1e-3 in batches of 128 until the validation bound has not risen for `patience` epochs."""
         run = ppl_vae.fit(
             pair,
@@ -120,7 +115,7 @@ class Setting:
         return run
 
 
-def train_guess(data: Dataset, setting: Setting, name: str) -> Run:
+def train_guess(data: Dataset, setting: Setting, name: str) -> ppl_vae.Run:
     """Return the fit of NN, trained to guess the missing pixels."""
     torch.manual_seed(setting.seed)
     network = MLP(data.train["c"].shape[1], data.spec.x_dim, setting.hidden, "relu")
@@ -128,7 +123,7 @@ def train_guess(data: Dataset, setting: Setting, name: str) -> Run:
     return setting.fit(pair, data, f"{name}-nn")
 
 
-def train_cvae(data: Dataset, setting: Setting, name: str) -> Run:
+def train_cvae(data: Dataset, setting: Setting, name: str) -> ppl_vae.Run:
     """Return the fit of the CVAE, trained on conditions that NN has filled in."""
     torch.manual_seed(setting.seed)
     D, C = data.spec.x_dim, data.train["c"].shape[1]
@@ -161,7 +156,7 @@ def filled_in(data: Dataset, guess: ppl_vae.Pair, image_shape: tuple[int, ...], 
 def bound(pair: ppl_vae.Pair, split: Split, num_particles: int, seed: int) -> float:
     """Return the ELBO on a split, each datum's a mean over so many particles."""
     total = 0.0
-    with isolated(seed), torch.no_grad():
+    with ppl_vae.isolated(seed), torch.no_grad():
         for rows in torch.arange(split.size).split(500):
             batch = {name: split[name][rows] for name in ("x", "c")}
             total += float(pair.log_weights(batch, num_particles).mean(0).double().sum())
@@ -181,7 +176,7 @@ def pictures(data: Dataset, cvae: ppl_vae.Pair, filled: Dataset, image_shape: tu
     if "y" in data.test:  # four different ones
         chosen = torch.stack([(data.test["y"] == label).nonzero()[0, 0] for label in (2, 4, 5, 8)])
     x, c, c_filled = data.test["x"][chosen], data.test["c"][chosen], filled.test["c"][chosen]
-    with isolated(0):
+    with ppl_vae.isolated(0):
         drawn = completions(cvae, c_filled, 7)
     whole = ppl_vae.data.whole_pictures(drawn, c[:, None], image_shape, given)
     truth = ppl_vae.data.whole_pictures(x, c, image_shape, given)
@@ -203,7 +198,7 @@ def measured(
     return {"nn": ppl_vae.log_likelihood(guess, data.test.take(*few), method="exact"), "cvae": cvae_ll}
 
 
-def told(*runs: Run) -> str:
+def told(*runs: ppl_vae.Run) -> str:
     """Return how long fits took."""
     return ", ".join(f"{len(run.history['epoch'])} epochs in {sum(run.timing['seconds']):,.0f} s" for run in runs)
 
@@ -260,9 +255,12 @@ def draw(panels: dict[int, Tensor], image_shape: tuple[int, ...]) -> Figure:
     )
 
 
-def main(argv: Sequence[str] | None = None) -> None:
+@recorded
+def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     """Train both networks for each number of quadrants and measure, print the table, save the figure."""
-    parser = argparse.ArgumentParser(description="Missing quadrants of pictures, by a network and by a CVAE.")
+    parser = argparse.ArgumentParser(
+        parents=[RECORD], description="Missing quadrants of pictures, by a network and by a CVAE."
+    )
     parser.add_argument("--data", default="digits", help="a data set of grey images, such as digits or mnist")
     parser.add_argument("--given", type=int, nargs="+", default=[1, 2, 3], help="how many quadrants one sees")
     parser.add_argument("--measures", nargs="+", default=["grey", "binary"], choices=["grey", "binary"])
@@ -278,8 +276,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--runs", type=Path, help="folder for the fits, which go on from there; none are kept without")
     parser.add_argument("--out", type=Path, default=Path("quadrants.png"), help="where the figure goes")
     parser.add_argument("--quick", action="store_true", help="short fits, for a look or a test")
-    arguments = list(sys.argv[1:] if argv is None else argv)
-    options = parser.parse_args(arguments)
+    options = parser.parse_args(argv)
     if options.quick:
         options.epochs, options.hidden, options.latent_dim, options.num_particles = 2, [50], 8, 20
     setting = Setting(
@@ -289,7 +286,6 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     rows: list[dict[str, Any]] = []
     panels: dict[int, Tensor] = {}
-    started = time.perf_counter()
     for measure in options.measures:
         source = ppl_vae.data.load(options.data, binarization="none" if measure == "grey" else "fixed")
         shape = source.spec.image_shape
@@ -305,15 +301,10 @@ def main(argv: Sequence[str] | None = None) -> None:
             if given not in panels:
                 panels[given] = pictures(data, cvae.pair, filled, shape, given)
     print(table(rows, options.data))
-    spent, device = time.perf_counter() - started, cvae.config["fit"]["device"]
-    print(
-        f"\n`python examples/quadrants.py {shlex.join(arguments)}`: {spent:,.0f} s, seed {options.seed}, "
-        f"device {device}, {torch.get_num_threads()} threads; Python {platform.python_version()}, "
-        f"torch {torch.__version__}, pyro-ppl {pyro.__version__}, ppl_vae {ppl_vae.__version__}."
-    )
     options.out.parent.mkdir(parents=True, exist_ok=True)
     draw(panels, shape).savefig(options.out, dpi=120)
-    print(f"figure: {options.out}")
+    print(f"\nfigure: {options.out}")
+    return {"seed": options.seed, "device": cvae.config["fit"]["device"]}
 
 
 if __name__ == "__main__":

@@ -22,16 +22,10 @@ from __future__ import annotations
 
 import argparse
 import copy
-import platform
-import shlex
-import sys
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import pyro
-import sklearn
 import torch
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
@@ -42,11 +36,11 @@ from torch.nn.functional import one_hot
 
 import ppl_vae
 from ppl_vae import plots
-from ppl_vae.data import Dataset, Split
-from ppl_vae.data.split import Role
-from ppl_vae.evaluation.classification import Classification, classify, confidence_interval
+from ppl_vae.data import Dataset, Role, Split
+from ppl_vae.evaluation import Classification, classify, confidence_interval
 from ppl_vae.guides import AmortizedMixture, AmortizedNormal, StackedMixture
 from ppl_vae.models import M1M2, M2, VAE
+from ppl_vae.report import RECORD, recorded
 
 MODELS = ("m1", "m2", "m1+m2")
 
@@ -153,9 +147,10 @@ def draw(pair: ppl_vae.Pair, found: Classification, test: Split, out: Path, titl
     return paths
 
 
-def main(argv: Sequence[str] | None = None) -> None:
+@recorded
+def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     """Fit every model to every draw of labels, print the table and save the figures."""
-    parser = argparse.ArgumentParser(description="Classes from a few labels: M1, M2 and M1+M2.")
+    parser = argparse.ArgumentParser(parents=[RECORD], description="Classes from a few labels: M1, M2 and M1+M2.")
     parser.add_argument("--data", default="digits", help="a data set of grey images with labels: digits or mnist")
     parser.add_argument("--models", nargs="+", default=list(MODELS), choices=MODELS)
     parser.add_argument("--classes", nargs="+", default=["enumerated"], choices=["enumerated", "sampled", "relaxed"])
@@ -179,8 +174,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--runs", type=Path, help="folder for the fits, which go on from there; none are kept without")
     parser.add_argument("--out", type=Path, default=Path("semi_supervised.png"), help="where the figures go")
     parser.add_argument("--quick", action="store_true", help="short fits, for a look or a test")
-    arguments = list(sys.argv[1:] if argv is None else argv)
-    options, started = parser.parse_args(arguments), time.perf_counter()
+    options = parser.parse_args(argv)
     if options.quick:
         options.epochs = options.m1_epochs = options.draws = 2
         options.hidden, options.m1_hidden, options.latent_dim = 32, [32], 5
@@ -229,13 +223,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     print(
         "\n".join(lines) + f"\n{options.draws} draws of labels, {options.epochs} epochs, {options.m1_epochs} of the VAE"
     )
-    print(
-        f"\n`python examples/semi_supervised.py {shlex.join(arguments)}`: {time.perf_counter() - started:,.0f} s, "
-        f"seed {options.seed}, {torch.get_num_threads()} threads; Python {platform.python_version()}, torch "
-        f"{torch.__version__}, pyro-ppl {pyro.__version__}, scikit-learn {sklearn.__version__}, "
-        f"ppl_vae {ppl_vae.__version__}."
-    )
-    print("figures: " + ", ".join(map(str, drawn)))
+    print("\nfigures: " + ", ".join(map(str, drawn)))
+    return {"seed": options.seed, "device": options.device}
 
 
 if __name__ == "__main__":

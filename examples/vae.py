@@ -10,6 +10,7 @@ import argparse
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pyro
 import torch
@@ -20,6 +21,7 @@ import ppl_vae
 from ppl_vae.data import Dataset
 from ppl_vae.guides import AmortizedNormal
 from ppl_vae.models import VAE
+from ppl_vae.report import RECORD, recorded
 
 BATCH_SIZE = 128
 LR = 1e-3
@@ -72,9 +74,10 @@ def draw(bounds: dict[str, list[float]], samples: dict[str, torch.Tensor], data:
     return figure
 
 
-def main(argv: Sequence[str] | None = None) -> None:
+@recorded
+def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     """Train both ways, print the comparison and save the figure."""
-    parser = argparse.ArgumentParser(description="One VAE, by a plain SVI script and by ppl_vae.fit.")
+    parser = argparse.ArgumentParser(parents=[RECORD], description="One VAE, by a plain SVI script and by ppl_vae.fit.")
     parser.add_argument("--data", default="digits", help="a data set of binary images, such as digits or mnist")
     parser.add_argument("--epochs", type=int, default=100)
     parser.add_argument("--out", type=Path, default=Path("vae.png"), help="where the figure goes")
@@ -97,6 +100,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     options.out.parent.mkdir(parents=True, exist_ok=True)
     draw(bounds, samples, data).savefig(options.out, dpi=120)
     print(f"figure: {options.out}")
+    return {"seed": 0, "device": str(pair.device)}
 
 
 if __name__ == "__main__":

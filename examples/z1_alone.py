@@ -18,10 +18,9 @@ have learned. So the bound gives no reason to put anything into them that z1 cou
 from __future__ import annotations
 
 import argparse
-import shlex
-import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from matplotlib.figure import Figure
@@ -29,9 +28,9 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 import ppl_vae
-from ppl_vae.context import isolated
 from ppl_vae.data import Dataset
-from ppl_vae.evaluation.layers import layer_use, reconstruct_from, table
+from ppl_vae.evaluation import layer_table, layer_use, reconstruct_from
+from ppl_vae.report import RECORD, recorded
 
 SHOWN = (0, 1, 2, 5, 10, 20, 50, 100, 200)  # steps of the chain
 
@@ -102,9 +101,10 @@ def draw(x: Tensor, sources: dict[str, Tensor], steps: list[Tensor], image_shape
     return figure
 
 
-def main(argv: Sequence[str] | None = None) -> None:
+@recorded
+def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     """Measure, print and draw."""
-    parser = argparse.ArgumentParser(description="What z1 alone carries of a hierarchical VAE.")
+    parser = argparse.ArgumentParser(parents=[RECORD], description="What z1 alone carries of a hierarchical VAE.")
     parser.add_argument("--data", default="digits", help="a data set of binary images")
     parser.add_argument("--run", type=Path, help="a run folder of a hierarchical pair, in the place of a small fit")
     parser.add_argument("--guide", default="bottom-up", help="of the small fit: bottom-up, top-down or ladder")
@@ -115,17 +115,16 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=Path("z1_alone.png"), help="where the figure goes")
     parser.add_argument("--quick", action="store_true", help="a short fit and chain, for a look or a test")
-    arguments = list(sys.argv[1:] if argv is None else argv)
-    options = parser.parse_args(arguments)
+    options = parser.parse_args(argv)
     if options.quick:
         options.epochs, options.steps, options.num_test, options.num_particles = 3, 5, 50, 20
 
     data = ppl_vae.data.load(options.data, binarization="dynamic")
     test = data.test.take(min(options.num_test, data.test.size), seed=0)
     pair, x = get_pair(data, options), test["x"]
-    print(table(layer_use(pair, test, seed=options.seed)))
+    print(layer_table(layer_use(pair, test, seed=options.seed)))
     print(f"\n{'x rebuilt from z1 of':22} -log p(x|z1), nats per datum")
-    with isolated(options.seed):
+    with ppl_vae.isolated(options.seed):
         sources = rebuilt(pair, x)
         steps = chain(pair, torch.full_like(x, 0.5).bernoulli(), options.steps)
         drawn = {"data": x, "the chain": steps[-1].bernoulli(), "the model": pair.generate(len(x))["x"]}
@@ -135,13 +134,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     for name, values in drawn.items():
         ll = ppl_vae.log_likelihood(pair, {"x": values}, num_particles=options.num_particles, seed=options.seed)
         print(f"{name:22} {ll.mean:.1f} ± {ll.data_standard_error:.1f}")
-    print(
-        f"\n`python examples/z1_alone.py {shlex.join(arguments)}`: seed {options.seed}, ppl_vae {ppl_vae.__version__}."
-    )
     options.out.parent.mkdir(parents=True, exist_ok=True)
     assert data.spec.image_shape is not None
     draw(x, sources, steps, data.spec.image_shape).savefig(options.out, dpi=120)
-    print(f"figure: {options.out}")
+    print(f"\nfigure: {options.out}")
+    return {"seed": options.seed, "device": str(pair.device)}
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from ppl_vae import data, evaluation, exact, guides, models, nn, objectives, plots, report, zoo
     from ppl_vae.core import config
     from ppl_vae.core.errors import InputError, NonFiniteError, PairError, PplVaeError, RunError
+    from ppl_vae.core.process import isolated
     from ppl_vae.evaluation import LogLikelihood, Sandwich, log_likelihood, sandwich, to_arviz
     from ppl_vae.nn import likelihoods
     from ppl_vae.nn import mlp as networks
@@ -41,6 +42,7 @@ __all__ = [
     "exact",
     "fit",
     "guides",
+    "isolated",
     "kl_weights",
     "likelihoods",
     "load",
@@ -64,6 +66,7 @@ _HOME = {
     "Pair": "pairs.pair",
     "TrainingStep": "training.step",
     "fit": "training.fit",
+    "isolated": "core.process",
 }
 
 keep_old_names(__name__)

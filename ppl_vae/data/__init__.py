@@ -13,7 +13,7 @@ from ppl_vae.data.own.tensors import as_split, from_tensors
 from ppl_vae.data.sets.sprites import FACTORS, draw_sprites
 from ppl_vae.data.sets.synthetic import LinearGaussian
 from ppl_vae.data.spec import Spec
-from ppl_vae.data.split import Dataset, Split
+from ppl_vae.data.split import Dataset, Role, Split
 
 __all__ = [
     "FACTORS",
@@ -21,6 +21,7 @@ __all__ = [
     "Dataset",
     "Hands",
     "LinearGaussian",
+    "Role",
     "Spec",
     "Split",
     "angle_between",
