@@ -51,7 +51,7 @@ def source(tmp_path_factory):
     """Return a copy of the sources, by nothing but their names."""
     folder = tmp_path_factory.mktemp("project") / "source"
     folder.mkdir()
-    for name in (PACKAGE, "models", "guides", "tests", "examples", ".ci"):
+    for name in (PACKAGE, "models", "guides", "tests", "examples", "docs", ".ci"):
         shutil.copytree(ROOT / name, folder / name, ignore=STRAYS)
     for path in ROOT.iterdir():
         if path.is_file() and not path.is_symlink() and path.name not in {".git", "PKG-INFO", "setup.cfg"}:
@@ -91,7 +91,7 @@ def files(folder):
 def test_the_sdist_holds_all_that_the_project_does(source, unpacked):
     made = {name for name in files(source) if ".egg-info/" in name}
     wanted = files(source) - made
-    assert {"constraints.txt", "tests/conftest.py", "tests/pairs.py", "examples/demo.png", ".ci/run"} <= wanted
+    assert {"constraints.txt", "tests/conftest.py", "tests/pairs.py", "examples/demo.png", "docs/train.md", ".ci/run"} <= wanted
     assert wanted - files(unpacked) == set(), "name them in MANIFEST.in"
 
 
