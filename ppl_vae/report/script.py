@@ -44,7 +44,7 @@ RECORD.add_argument(
 
 PACKAGES = ("torch", "pyro-ppl", "scikit-learn", "ppl-vae")
 
-INTRODUCTION = "A section for each command, written by `--record`; an earlier section of the same command is replaced."
+INTRODUCTION = "A section for each command, the newest first, written by `--record`; one of the same command is replaced."
 
 
 class _Tee(io.StringIO):
@@ -105,14 +105,15 @@ def _about(made: Mapping[str, Any], seconds: float) -> dict[str, str]:
 
 
 def _keep(path: Path, title: str, command: str, about: Mapping[str, str], printed: str) -> None:
-    """Write the section of a command to a file of such sections, in the place of an earlier one."""
+    """Write the section of a command to a file of such sections: in the place of an earlier one, else before all."""
     heading = f"## `{command}`"
     table = [about, ["---"] * len(about), about.values()]
     rows = "\n".join(f"| {' | '.join(row)} |" for row in table)
-    section = f"{heading}\n\n{rows}\n\n```text\n{printed.strip()}\n```\n"
+    printed = printed.strip("\n")
+    section = f"{heading}\n\n{rows}\n\n```text\n{printed}\n```\n"
     before = path.read_text(encoding="utf-8") if path.exists() else f"# {title}\n\n{INTRODUCTION}\n"
     parts = re.split(r"^(?=## )", before, flags=re.MULTILINE)
     kept = [part.strip() + "\n" for part in parts[1:] if not part.startswith(heading + "\n")]
-    at = next((n for n, part in enumerate(parts[1:]) if part.startswith(heading + "\n")), len(kept))
+    at = next((n for n, part in enumerate(parts[1:]) if part.startswith(heading + "\n")), 0)
     kept.insert(at, section)
     files.write_bytes(path, "\n".join([parts[0].strip() + "\n", *kept]).encode())
