@@ -91,7 +91,14 @@ def files(folder):
 def test_the_sdist_holds_all_that_the_project_does(source, unpacked):
     made = {name for name in files(source) if ".egg-info/" in name}
     wanted = files(source) - made
-    assert {"constraints.txt", "tests/conftest.py", "tests/pairs.py", "examples/demo.png", "docs/train.md", ".ci/run"} <= wanted
+    assert {
+        "constraints.txt",
+        "tests/conftest.py",
+        "tests/pairs.py",
+        "examples/demo.png",
+        "docs/train.md",
+        ".ci/run",
+    } <= wanted
     assert wanted - files(unpacked) == set(), "name them in MANIFEST.in"
 
 

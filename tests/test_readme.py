@@ -36,9 +36,10 @@ BLOCKS = blocks(PAGES["README.md"], "python")
 
 
 def short(code):
-    """Return a block of a page with few epochs, particles and distributions, and warm-ups no longer than the fit."""
+    """Return a block of a page, or a word of a command, with few epochs, particles, distributions and data."""
     code = re.sub(r"\b(epochs|kl_warmup)=\d+", r"\1=1", code)
-    return re.sub(r"\b(num_particles|num_distributions|draws)=\d+", r"\1=6", code)
+    code = re.sub(r'\b(num_distributions"?(?:=|: ))\d+', r"\g<1>6", code)
+    return re.sub(r"\b(num_particles|num_data|draws)=\d+", r"\1=6", code)
 
 
 def shell_words(line):
@@ -48,9 +49,11 @@ def shell_words(line):
         words = ["ppl-vae", *words[words.index("ppl_vae") + 1 :]]
     if words[:1] != ["ppl-vae"]:
         return None
-    few = {"fit": ["--epochs", "1"], "evaluate": ["--num-data", "20"], "report": ["--num-particles", "6"]}
+    few = {"fit": ["--epochs", "1"], "evaluate": ["--num-data", "6"], "report": ["--num-particles", "6"]}
     if "exact" not in words:
         few["evaluate"] += ["--num-particles", "6"]
+    if "ais" in words:
+        few["evaluate"] += ["--annealing", "rungs=6"]
     return [short(word) for word in words[1:]] + few.get(words[1], [])  # of an option given twice the last counts
 
 

@@ -44,7 +44,9 @@ RECORD.add_argument(
 
 PACKAGES = ("torch", "pyro-ppl", "scikit-learn", "ppl-vae")
 
-INTRODUCTION = "A section for each command, the newest first, written by `--record`; one of the same command is replaced."
+INTRODUCTION = (
+    "A section for each command, the newest first, written by `--record`; one of the same command is replaced."
+)
 
 
 class _Tee(io.StringIO):
