@@ -108,10 +108,10 @@ def quality(runs: dict[str, ppl_vae.Run], test: Split, few: Split, num_particles
     lines = [f"{'':6}{'squared error':>15}   log p(x), nats per datum"]
     for name, run in runs.items():
         x_hat = run.pair.decode(run.pair.posterior_mean(test))["x"]
-        told = "none: an autoencoder is no model of x"
+        shown = "none: an autoencoder is no model of x"
         if name == "VAE":
-            told = str(ppl_vae.log_likelihood(run.pair, few, num_particles=num_particles))
-        lines.append(f"{name:6}{float((x - x_hat).square().sum(1).mean()):15.3f}   {told}")
+            shown = str(ppl_vae.log_likelihood(run.pair, few, num_particles=num_particles))
+        lines.append(f"{name:6}{float((x - x_hat).square().sum(1).mean()):15.3f}   {shown}")
     return "\n".join(lines)
 
 

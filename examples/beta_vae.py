@@ -143,16 +143,16 @@ def compare(data: Dataset, options: argparse.Namespace) -> None:
         for beta, found in rows.items():
             pair, row = fit_one(data, beta, seed, options)
             found.append(row)
-            told = ", ".join(f"{name} {row[name]:.3f}" for name in MEASURES)
-            print(f"seed {seed}, beta {beta:g}: {told}; fitted in {row['seconds']:.0f} s", flush=True)
+            measures = ", ".join(f"{name} {row[name]:.3f}" for name in MEASURES)
+            print(f"seed {seed}, beta {beta:g}: {measures}; fitted in {row['seconds']:.0f} s", flush=True)
             if seed == seeds[0]:
                 images = traversals(pair, data.test["x"][0])
                 walk = plots.latent_walk(images, data.spec.image_shape, values=STEPS.tolist())
                 walk.suptitle(f"{data.spec.name}, beta = {beta:g}, seed {seed}: the code of one image", fontsize=10)
                 walk.savefig(options.out.with_stem(f"{options.out.stem}-beta-{beta:g}"), dpi=120)
     size = f"D = {data.spec.x_dim}, {data.train.size:,} to train on, {options.epochs} epochs"
-    told = f"mean ± standard error over seeds {seeds[0]} to {seeds[-1]}" if len(seeds) > 1 else f"seed {seeds[0]}"
-    print(f"\n{options.data}, {size}; {told};")
+    over = f"mean ± standard error over seeds {seeds[0]} to {seeds[-1]}" if len(seeds) > 1 else f"seed {seeds[0]}"
+    print(f"\n{options.data}, {size}; {over};")
     print(f"distortion and rate in nats per datum of the test data\n\n{table(rows)}")
     if len(rows) > 1 and len(seeds) > 1:
         print(f"\ndifferences paired by seed, with the p-value of a two-sided t-test\n\n{differences(rows)}")

@@ -61,11 +61,13 @@ def train(data: Dataset, kind: str, seed: int, options: argparse.Namespace) -> p
     """Return a pair fitted in one way; joints have a learned scale for each coordinate."""
     J = data.spec.x_shape[0]
     shapes = {"joints2d": (J, 2), "joints3d": (J, 3), options.image: (math.prod(data.truth.image_shape),)}
-    laws = {name: Normal("learned", shape=() if name == options.image else shape) for name, shape in shapes.items()}
+    likelihoods = {
+        name: Normal("learned", shape=() if name == options.image else shape) for name, shape in shapes.items()
+    }
     networks = {"hidden": tuple(options.hidden), "activation": "tanh"}
     torch.manual_seed(seed)
     pair = ppl_vae.Pair(
-        CrossModal(shapes, options.latent_dim, likelihood=laws, **networks),
+        CrossModal(shapes, options.latent_dim, likelihood=likelihoods, **networks),
         Experts(shapes, options.latent_dim, location="mean", **networks),
     )
     bound = objective(kind, options.image, options.image_weight)
@@ -95,9 +97,9 @@ def generate(
     """
     with ppl_vae.isolated(0):
         scale = (decoded_means(pair, held_out, sources, 10) - held_out["joints3d"]).square().mean((0, 1)).sqrt()
-        law = dist.Normal(decoded_means(pair, test, sources, draws), scale).to_event(2)
-        density = law.log_prob(test["joints3d"]).logsumexp(0) - math.log(draws)
-        return law.mean.mean(0), law.sample(), density
+        generated = dist.Normal(decoded_means(pair, test, sources, draws), scale).to_event(2)
+        density = generated.log_prob(test["joints3d"]).logsumexp(0) - math.log(draws)
+        return generated.mean.mean(0), generated.sample(), density
 
 
 def line(name: str, found: Sequence[JointErrors]) -> str:
@@ -159,8 +161,8 @@ def compare(
                  if kind in rows}  # fmt: skip
         names = [name for n, name in enumerate(data.truth.joint_names) if n != data.truth.root]
         for kind, values in joint.items():
-            told = ", ".join(f"{name} {value:.1f}" for name, value in zip(names, values.tolist(), strict=True))
-            print(f"- {kind}, mm by joint: {told}")
+            by_joint = ", ".join(f"{name} {value:.1f}" for name, value in zip(names, values.tolist(), strict=True))
+            print(f"- {kind}, mm by joint: {by_joint}")
     few = test.take(min(options.num_test, test.size), seed=0)
     print(f"\nlog p(joints3d given joints2d) of {few.size} test hands, by importance:\n")
     for kind, fitted in pairs.items():

@@ -157,7 +157,7 @@ def latents(pair: ppl_vae.Pair, task: Task, source: str) -> dict[str, Tensor]:
     return pair.posterior_mean({name: task.held_out[name] for name in names})
 
 
-def told(pair: ppl_vae.Pair, task: Task) -> str:
+def readings(pair: ppl_vae.Pair, task: Task) -> str:
     """Return how well factors are read off x by the pair, beside an MLP of x."""
     test, lines = task.held_out, []
     decoded = pair.decode(latents(pair, task, "x"))
@@ -242,7 +242,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     log_p = ppl_vae.log_likelihood(
         pair, {"x": task.held_out["x"][:200]}, num_particles=20 if options.quick else 1000, progress=False
     )
-    print(f"{options.data}: {task.data.train.size:,} to train on\n{log_p}\n{told(pair, task)}\n")
+    print(f"{options.data}: {task.data.train.size:,} to train on\n{log_p}\n{readings(pair, task)}\n")
     print(layer_table(layer_use(pair, {"x": task.held_out["x"][:1000]})))
     for source, what in (("factors", "the factors"), ("x", "x")):
         found = factor_walks(pair.decode, latents(pair, task, source), task.measure, distances=task.distances)

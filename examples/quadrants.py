@@ -198,7 +198,7 @@ def measured(
     return {"nn": ppl_vae.log_likelihood(guess, data.test.take(*few), method="exact"), "cvae": cvae_ll}
 
 
-def told(*runs: ppl_vae.Run) -> str:
+def fit_times(*runs: ppl_vae.Run) -> str:
     """Return how long fits took."""
     return ", ".join(f"{len(run.history['epoch'])} epochs in {sum(run.timing['seconds']):,.0f} s" for run in runs)
 
@@ -295,7 +295,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
             nn = train_guess(data, setting, name)
             filled = filled_in(data, nn.pair, shape, given)
             cvae = train_cvae(filled, setting, name)
-            rows.append({"measure": measure, "given": given, "fits": told(nn, cvae)})
+            rows.append({"measure": measure, "given": given, "fits": fit_times(nn, cvae)})
             rows[-1] |= measured(measure, nn.pair, cvae.pair, data, filled, options)
             print(table(rows[-1:], options.data), end="\n\n", flush=True)
             if given not in panels:

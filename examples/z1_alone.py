@@ -4,8 +4,8 @@ Where the bound is tight, q(z1|x) = p(z1|x), and the chain
 
     z1 ~ q(z1|x),   x ~ p(x|z1),   again and again
 
-has the model's own p(x) as its stationary law: p(x|z1) and q(z1|x) generate by themselves, whatever the layers above
-have learned. So the bound gives no reason to put anything into them that z1 could not hold. How it is:
+has the model's own p(x) as its stationary distribution: p(x|z1) and q(z1|x) generate by themselves, whatever the layers
+above have learned. So the bound gives no reason to put anything into them that z1 could not hold. How it is:
 
 - x rebuilt from z1 ~ q(z1|x), and from z1 ~ p(z1|z2) with z2, ..., zL from the guide: what is lost is in z1 alone;
 - the chain, started at noise, which sees nothing of p(z1|z2), ..., p(zL);

@@ -38,7 +38,7 @@ def test_a_family_takes_two_files_and_an_entry_in_the_registry(tmp_path, monkeyp
     assert zoo.names()["laplace"] == "Factor analysis with Laplace noise, and an affine Normal guide."
     fit = ["fit", "laplace", "--data", "linear-gaussian", "--epochs", "5", "--latent-dim", "2", "--run-dir", "run"]
     assert cli.run(fit) == 0, capsys.readouterr().err
-    bounds = ppl_vae.load("run").history["train_bound"]  # rebuilt from its folder, without being told of the pair
+    bounds = ppl_vae.load("run").history["train_bound"]  # rebuilt from its folder, without the pair at hand
     assert np.isfinite(bounds).all()
     assert bounds[-1] > bounds[0]
     assert cli.run(["evaluate", "run", "--num-particles", "20"]) == 0, capsys.readouterr().err

@@ -80,8 +80,8 @@ def test_differences_between_betas_are_those_of_a_paired_test():
     }
     apart = values[1] - values[0]
     chance = scipy.stats.ttest_rel(values[1], values[0]).pvalue
-    told = f"{apart.mean():.3f} ± {apart.std(ddof=1) / 2:.3f} (p = {chance:.2g})"
-    assert example["differences"](rows).splitlines()[-1].startswith(f"| 4 | {told} | {told} | ")
+    expected = f"{apart.mean():.3f} ± {apart.std(ddof=1) / 2:.3f} (p = {chance:.2g})"
+    assert example["differences"](rows).splitlines()[-1].startswith(f"| 4 | {expected} | {expected} | ")
 
 
 def test_the_own_pair_takes_about_forty_lines():

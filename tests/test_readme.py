@@ -105,13 +105,13 @@ def test_blocks_run_in_their_order(name, folder, capsys):
     names = {}
     for number, code in enumerate(blocks(PAGES[name], "python")):
         exec(compile(short(code), f"{name}, block {number + 1}", "exec"), names)
-    told = capsys.readouterr().out
+    printed = capsys.readouterr().out
     if name == "docs/data.md":
         assert names["data"].spec.log_scale > 10
-        assert "log p = log p(x) - " in told
+        assert "log p = log p(x) - " in printed
         assert names["pair"].check(names["counts"].test).observed == ("x",)
     if name == "docs/models/modalities.md":
-        assert "log p(joints3d | joints2d) = " in told
+        assert "log p(joints3d | joints2d) = " in printed
         assert names["z"].shape == (10, names["hands"].test.size, 16)
 
 
