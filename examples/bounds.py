@@ -77,7 +77,7 @@ def vae_curve(pair: ppl_vae.Pair, data: Split, num_particles: int) -> Curve:
         return found
     x = data["x"].to(pair.device, pair.dtype)
     exactly = exact.quadrature.integrate(  # far nearer than the tolerance, which is met by a coarser rule
-        lambda z, x: model.decode(z).log_prob(x), x, model.prior_loc, model.prior_scale, tolerance=1e-2
+        lambda z, x: model.decode(z).log_prob(x), x, model.prior.loc, model.prior.scale, tolerance=1e-2
     )
     return found._replace(log_p=float(exactly.log_marginal.mean()))
 
