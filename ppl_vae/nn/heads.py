@@ -79,13 +79,15 @@ class Head(nn.Module):
         self.outputs, self.role = outputs, role
         self.network = MLP(size, outputs, hidden, activation, batch_norm, init) if network is None else network
 
-    def output(self, value: Tensor, c: Tensor | None = None) -> Tensor:
-        """Return the network's output (..., outputs) for `value` (..., *event_shape) and, with a condition, c."""
+    def through_network(self, value: Tensor, c: Tensor | None = None) -> Tensor:
+        """Return what the network makes of `value` (..., *event_shape) and, with a condition, of c."""
         check_event(self.name, value, self.input_shape)
         flat = value.flatten(-len(self.input_shape))
-        found = self.network(flat) if self.condition is None else self.condition.through(self.network, flat, c)
-        check_last_dimension(f"output of {self.role}", found, self.outputs)
-        return found
+        return self.network(flat) if self.condition is None else self.condition.through(self.network, flat, c)
+
+    def output(self, value: Tensor, c: Tensor | None = None) -> Tensor:
+        """Return the same, (..., outputs), once its size has been checked."""
+        return check_last_dimension(f"output of {self.role}", self.through_network(value, c), self.outputs)
 
 
 class LikelihoodHead(Head):
@@ -136,7 +138,7 @@ class LikelihoodHead(Head):
 
     def forward(self, z: Tensor, c: Tensor | None = None) -> Any:
         """Return p(x|z, c) for z (..., L): batch shape (...), event shape x_shape."""
-        return self.likelihood.of_network(self.output(z, c), self.event_shape)
+        return self.likelihood.of_network(self.through_network(z, c), self.event_shape)  # which checks its size
 
 
 class CategoricalHead(Head):

@@ -55,8 +55,8 @@ def data_plate(size: int | None = None, **arguments: tuple[Tensor | None, tuple[
 
 def batch_size(name: str, value: Tensor, event_shape: tuple[int, ...]) -> int:
     """Return B of `value` (..., B, *event_shape), or raise `InputError`, which calls it `name`."""
-    if event_shape:
-        check_event(name, value, event_shape)
+    if tuple(value.shape[value.ndim - len(event_shape) :]) != event_shape:
+        check_event(name, value, event_shape)  # which says what is wrong
     if value.ndim == len(event_shape):
         batch = ", ".join(map(str, ("B", *event_shape)))
         raise InputError(name, expected=f"a batch ({batch})", got=str(tuple(value.shape)), hint=f"{name}[None]")

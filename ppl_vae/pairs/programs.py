@@ -7,6 +7,7 @@ store stays empty, names in the model and in the guide cannot clash, and `state_
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from typing import Any
 
 import pyro
@@ -127,9 +128,15 @@ def _as_module(program: Program, role: str) -> nn.Module:
     )
 
 
+def _may_freeze(program: nn.Module) -> bool:
+    """Tell whether a program has parameters that do not require a gradient, or none that are known."""
+    known = [parameter.requires_grad for parameter in program.parameters()]
+    return not known or not all(known)
+
+
 def _scoped(program: nn.Module) -> Program:
     def run(*args: Any, **kwargs: Any) -> Any:
-        with alone(), pyro.get_param_store().scope(), Frozen():
+        with alone(), pyro.get_param_store().scope(), Frozen() if _may_freeze(program) else nullcontext():
             try:
                 return program(*args, **kwargs)
             except (MemoryError, RuntimeError) as error:
