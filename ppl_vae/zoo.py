@@ -34,6 +34,7 @@ from ppl_vae.models import CVAE, M1M2, M2, PPCA, VAE, Autoencoder, CountVAE, Hie
 from ppl_vae.nn import likelihoods
 from ppl_vae.nn.conv import ConvDecoder, ConvEncoder
 from ppl_vae.nn.mlp import MLP, LogInputs
+from ppl_vae.pairs.family import family as family
 from ppl_vae.pairs.pair import Pair, as_pair
 
 Builder = Callable[..., Pair]
