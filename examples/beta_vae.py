@@ -163,8 +163,8 @@ def compare(data: Dataset, options: argparse.Namespace) -> None:
 def measure(pair: ppl_vae.Pair, split: ppl_vae.data.Split) -> Row:
     """Return distortion and rate, in nats per datum."""
     with torch.no_grad(), ppl_vae.isolated(0):
-        halves = ppl_vae.objectives.ELBO().halves(*pair.programs(), **pair.arguments(split))
-    return {name: float(value) / split.size for name, value in halves.items()}
+        terms = ppl_vae.objectives.ELBO().distortion_and_rate(*pair.programs(), **pair.arguments(split))
+    return {name: float(value) / split.size for name, value in terms.items()}
 
 
 @recorded

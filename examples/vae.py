@@ -44,7 +44,7 @@ def train_with_svi(pair: ppl_vae.Pair, data: Dataset, epochs: int) -> list[float
     for _ in range(epochs):
         total = 0.0
         for index in torch.randperm(data.train.size).split(BATCH_SIZE):
-            total += svi.step(x=data.train.draw(index)["x"])
+            total += svi.step(x=data.train.batch(index)["x"])
         bounds.append(-total / data.train.size)
     return bounds
 

@@ -17,7 +17,7 @@ from ppl_vae.nn import CategoricalHead, InferredLabels, NormalHead, data_plate, 
 
 @configurable
 class AmortizedMixture(PyroModule):
-    """A mixture of Normals, one for each class, of which a classifier tells the weights.
+    """A mixture of Normals, one for each class, whose weights are a classifier's.
 
     Parameters
     ----------

@@ -320,8 +320,8 @@ def _builder(name: str) -> Builder:
     try:
         return entry.load()
     except Exception as error:
-        told = " ".join(str(error).split())
-        raise InputError(f"pair {name!r}", expected=f"{entry.value} to import", got=told) from error
+        message = " ".join(str(error).split())
+        raise InputError(f"pair {name!r}", expected=f"{entry.value} to import", got=message) from error
 
 
 def _entries() -> list[EntryPoint]:

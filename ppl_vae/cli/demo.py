@@ -80,7 +80,7 @@ def demo(out: Path, *, quick: bool = False, say: Callable[[str], object] = print
     quick : bool
         A few seconds instead of minutes, for tests: the numbers then mean little.
     say : callable
-        Told one line at a time.
+        Called with one line at a time.
     progress : bool, optional
         Whether to show progress bars; by default on a terminal.
 
@@ -130,7 +130,7 @@ def demo(out: Path, *, quick: bool = False, say: Callable[[str], object] = print
     report.text("## What to try next\n\n" + "\n".join(NEXT))
     run_report(comparison.run, comparison.data, progress=progress, reference=comparison.maximum["train"], seed=SEED)
     run_report(run, data, progress=progress, estimates=estimates[-1:], embedding=effort.embedding, seed=SEED)
-    report.write(path, progress=progress)  # last, because it tells that all is done
+    report.write(path, progress=progress)  # last: its presence shows that the demo is complete
 
     width = max(len(what) for what, _ in summary)
     for line in ["", *(f"{what:{width}}  {value}" for what, value in summary), ""]:

@@ -42,5 +42,5 @@ def fused_adam(
 
 
 def has_step_hooks(optimizer: torch.optim.Optimizer) -> bool:
-    """Tell whether something is registered to run before or after each step of an optimiser."""
+    """Return whether something is registered to run before or after each step of an optimiser."""
     return bool(optimizer._optimizer_step_pre_hooks or optimizer._optimizer_step_post_hooks)

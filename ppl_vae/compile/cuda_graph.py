@@ -59,7 +59,7 @@ class Captured:
 
 
 def capturing(device: torch.device) -> bool:
-    """Tell whether what runs on `device` now is being captured: nothing is computed then, and no memory given back."""
+    """Return whether a CUDA graph is being captured on `device`: nothing is computed then, and no memory is freed."""
     return device.type == "cuda" and torch.cuda.is_current_stream_capturing()
 
 

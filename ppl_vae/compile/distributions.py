@@ -20,7 +20,7 @@ def categorical_of(distribution: Distribution) -> Distribution:
 
 
 def has_probs(distribution: Bernoulli | Categorical) -> bool:
-    """Tell whether a distribution was given ``probs``; if not, ``logits``."""
+    """Return whether a distribution was given ``probs``; if not, ``logits``."""
     given: Any = distribution
     return given._param is vars(given).get("probs")
 

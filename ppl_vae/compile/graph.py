@@ -175,7 +175,7 @@ _RESHAPES = (torch.ops.aten.view.default, torch.ops.aten.expand.default)
 
 
 def _is_random(node: torch.fx.Node) -> bool:
-    """Tell whether an operation draws: it must stay, so that later draws see the same random state."""
+    """Return whether an operation draws: it must stay, so that later draws see the same random state."""
     return torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ())
 
 

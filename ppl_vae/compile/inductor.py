@@ -11,7 +11,7 @@ from torch import Tensor
 
 
 def has_compiler() -> bool:
-    """Tell whether there is what Inductor needs: a C++ compiler, or Triton for a GPU."""
+    """Return whether there is what Inductor needs: a C++ compiler, or Triton for a GPU."""
     if torch.cuda.is_available():
         return True
     wanted = os.environ.get("CXX", "g++")

@@ -158,7 +158,7 @@ class _Operations(DispatchMode):
 
 
 def _depends_on_values(func: Any, args: Any) -> bool:
-    """Tell whether an operation's size does: of an indexing, if an index is a mask."""
+    """Return whether an operation's size does: of an indexing, if an index is a mask."""
     if func is not torch.ops.aten.index.Tensor:
         return True
     return any(isinstance(index, Tensor) and index.dtype in (torch.bool, torch.uint8) for index in args[1])

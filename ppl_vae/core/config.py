@@ -32,7 +32,7 @@ def configurable(cls: type[_T]) -> type[_T]:
     """
     original = cls.__init__
     signature = inspect.signature(original)
-    # Defaults are told too: one that changes some day must not change what was described.
+    # Defaults are included: a later change of one must not change what was described.
     defaults = {
         p.name: p.default for p in signature.parameters.values() if p.default is not p.empty and _has_plain(p.default)
     }
@@ -64,7 +64,7 @@ def configurable(cls: type[_T]) -> type[_T]:
 
 
 def describe(obj: Any) -> dict[str, Any] | None:
-    """Return ``{"class": …, "arguments": …}`` for a configurable object, or None where that cannot be told."""
+    """Return ``{"class": …, "arguments": …}`` for a configurable object, or None where they are not known."""
     arguments = getattr(obj, "__dict__", {}).get("_arguments")
     if arguments is None or _key(type(obj)) not in _CLASSES:
         return None
@@ -72,7 +72,7 @@ def describe(obj: Any) -> dict[str, Any] | None:
 
 
 def is_known(description: Any) -> bool:
-    """Tell whether `rebuild` knows every class that a description names, the ones in its arguments too."""
+    """Return whether `rebuild` knows every class that a description names, the ones in its arguments too."""
     if isinstance(description, dict):
         named = description.get("class") if description.keys() == {"class", "arguments"} else None
         return (named is None or _find(named) is not None) and all(map(is_known, description.values()))

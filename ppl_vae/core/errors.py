@@ -26,7 +26,7 @@ class InputError(PplVaeError, ValueError):
     what : str
         The thing at fault, named as the user knows it (an argument, a site, a file).
     expected, got, hint : str, optional
-        The three halves of the line; `hint` is what to try.
+        The parts of the line; `hint` is what to try.
     """
 
     def __init__(self, what: str, *, expected: str = "", got: str = "", hint: str = "") -> None:

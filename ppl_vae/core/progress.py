@@ -12,7 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 
 class Bar(Protocol):
-    """What a long computation tells about itself."""
+    """Progress of a long computation."""
 
     def __call__(self, advance: float = 1, *, note: str | None = None) -> None:
         """Move on by `advance` units; `note` replaces the words at the right."""

@@ -23,7 +23,7 @@ class Split(Mapping[str, Tensor]):
 
     ``split["x"]`` (N, *x_shape) always lies in the support that `spec` claims; ``split["y"]`` (N,) is int64 where there
     are labels. Under dynamic binarisation ``split["x"]`` is one seeded draw, the same for everyone who evaluates on it,
-    and `draw` gives fresh ones.
+    and `batch` gives fresh ones.
 
     Parameters
     ----------
@@ -55,7 +55,7 @@ class Split(Mapping[str, Tensor]):
 
     @property
     def digest(self) -> str:
-        """Twelve hexadecimal characters that tell one set of visible rows (and its binarisation) from another.
+        """Twelve hexadecimal characters that identify the visible rows and their binarisation.
 
         Does not depend on the device or the floating type, so it can stand beside a result as the name of its data.
         """
@@ -69,10 +69,10 @@ class Split(Mapping[str, Tensor]):
             self._digest = digest.hexdigest()
         return self._digest
 
-    def draw(
+    def batch(
         self, index: Tensor | slice | Sequence[int] | None = None, generator: torch.Generator | None = None
     ) -> dict[str, Tensor]:
-        """Return rows to train on, x ~ Bernoulli(intensity) afresh under dynamic binarisation.
+        """Return a batch of rows to train on, with fresh x ~ Bernoulli(intensity) under dynamic binarisation.
 
         Parameters
         ----------
@@ -88,6 +88,8 @@ class Split(Mapping[str, Tensor]):
         if self._intensities is not None:
             rows["x"] = torch.bernoulli(rows["x"], generator=generator)
         return rows
+
+    draw = batch  # its former name
 
     def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Split:
         """Return the split on another device; `dtype` changes floating tensors only."""

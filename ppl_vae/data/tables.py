@@ -26,7 +26,7 @@ class Table:
 
 
 def is_table(source: Any) -> bool:
-    """Tell whether `source` is a DataFrame or a sparse matrix."""
+    """Return whether `source` is a DataFrame or a sparse matrix."""
     return _is_frame(source) or _is_sparse(source)
 
 
@@ -86,7 +86,7 @@ def _is_sparse(value: Any) -> bool:
 
 
 def _column(frame: Any, place: int) -> np.ndarray:
-    """Return a column as numbers; columns of one name are told apart by their place."""
+    """Return a column as numbers; columns of the same name are distinguished by position."""
     name = str(frame.columns[place])
     column = frame.iloc[:, place] if hasattr(frame, "iloc") else frame[:, place]
     array = np.asarray(column.to_numpy())

@@ -1,6 +1,6 @@
 """log p(x) by the model's own closed form, in float64 whatever the model's type.
 
-Where the noise is small beside the loadings, log det and squares cancel to a fraction of a nat in float32.
+Where the noise is small compared with the loadings, log det and squares lose a fraction of a nat in float32.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from ppl_vae.pairs.pair import Pair
 
 
 def exactly(pair: Pair, split: Split) -> dict[str, Any]:
-    """Return log p(x) of every datum, (N,) in nats, and the columns of an estimate that has no error.
+    """Return log p(x) of every datum, (N,) in nats, and the other columns of a result without error.
 
     A model that does not run in float64, because of tensors that are neither parameters nor buffers, runs as it is,
-    and ``details`` say in which type. The caller sets the pair's mode (`ppl_vae.core.process.evaluating`).
+    and ``details`` name its type. The caller sets the pair's mode (`ppl_vae.core.process.evaluating`).
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""A pair and a batch as ArviZ sees them, so that its plots and diagnostics work on any pair.
+"""Draws of a pair in ArviZ's format, so that its plots and diagnostics work on any pair.
 
 posterior  z ~ q(z | x)      posterior_predictive  x ~ p(x | z)      log_likelihood  log p(x | z)
 prior      z ~ p(z)          prior_predictive      x ~ p(x | z)      observed_data   x
@@ -38,14 +38,14 @@ def to_arviz(pair: Any, batch: Batch, *, num_samples: int = 1000, num_chains: in
     num_samples : int
         Draws in all, K.
     num_chains : int
-        How many chains they are dealt out to, for diagnostics that compare chains. The draws are independent.
+        Number of chains they are split into, for diagnostics that compare chains. The draws are independent.
     seed : int
         Seed of the draws; the process's own random state is left alone.
 
     Returns
     -------
     arviz.InferenceData (ArviZ 0.23) or xarray.DataTree (ArviZ 1.x)
-        Latents of a datum have dimensions (chain, draw, datum, <site>_dim_0, …), shared ones lack ``datum``. The
+        Local latents have dimensions (chain, draw, datum, <site>_dim_0, …), global ones lack ``datum``. The
         posterior is the guide's: `az.loo` and the like are as good as the guide is.
 
     Raises
@@ -64,7 +64,7 @@ def to_arviz(pair: Any, batch: Batch, *, num_samples: int = 1000, num_chains: in
     split = as_split(batch).to(pair.device, pair.dtype)
     with isolated(seed, device=pair.device), evaluating(pair):
         contract = pair.check(split)
-        if contract.shares_latents:  # which a program may not draw for many particles at once
+        if contract.shares_latents:  # a program may not support a particle plate around them
             runs = [_run(pair, split, contract.observed, None) for _ in range(num_samples)]
             groups = {
                 group: {name: torch.stack([run[0][group][name] for run in runs]) for name in values}

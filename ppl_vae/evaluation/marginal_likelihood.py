@@ -39,10 +39,10 @@ METHODS = ("exact", "prior", "importance", "ais")
 
 CORRECTIONS = ("none", "jackknife")
 
-#: A chain of annealing is worth many draws.
+#: Chains of annealing need fewer particles.
 USUAL_PARTICLES = {"ais": 16}
 
-#: What a log weight takes while its block is worked on: up to sixteen numbers of float64, as they were counted.
+#: Bytes per log weight while its block is processed: measured, up to sixteen numbers of float64.
 BYTES_PER_WEIGHT = 128
 
 
@@ -72,21 +72,21 @@ def log_likelihood(
         the prior or by the guide (Burda et al. 2016, eq. 8: in expectation a lower bound that rises to log p(x) with
         K), or annealed importance sampling (see `ppl_vae.evaluation.annealing.ais`).
     num_particles : int
-        K, particles per datum: 1000, or 16 chains for ``"ais"``; has no part in ``"exact"``.
+        K, particles per datum: 1000, or 16 chains for ``"ais"``; not used by ``"exact"``.
     correction : {"none", "jackknife"}
-        Whether to take the first order of the logarithm's bias out of ``"prior"`` and ``"importance"`` (Nowozin 2018).
-        What is left is no lower bound.
+        Whether to remove the first order of the logarithm's bias from ``"prior"`` and ``"importance"`` (Nowozin 2018).
+        The result is not a lower bound.
     annealing : AnnealedOptions or mapping, optional
         How ``"ais"`` anneals.
     seed : int
         Seed of the particles; the process's own random state is left alone.
     memory : int, optional
-        Bytes to work in, whatever K: 64 MiB, on a GPU 2 GiB. Chunks are cut to fit, so it also settles which random
-        numbers fall to which datum. Where the device has less, the chunk halves until it fits, with a warning.
+        Bytes to work in, whatever K: 64 MiB, on a GPU 2 GiB. It sets the size of the chunks, and so which random
+        numbers each datum gets. Where the device has less, the chunk is halved until it fits, with a warning.
     compile : {"auto", "off", "graph", "inductor"}
         How chunks are run, as in `fit`; ``"auto"`` records from fifty chunks on, and compiles what takes a minute. The
-        first chunk of a recording, and the last of a hundred or more, are computed by the programs as well: where the
-        two differ all is computed by the programs, with a warning.
+        first chunk of a recording, and the last of a hundred or more, are also computed by the programs: where the two
+        differ, everything is computed by the programs, with a warning.
     progress : bool, optional
         Whether to show a progress bar; by default on a terminal.
 
@@ -125,7 +125,7 @@ def log_likelihood(
         elif contract.shares_latents:
             raise InputError(
                 "pair",
-                expected="latents that each belong to a datum",
+                expected="local latents",
                 got="latents shared by all data",
                 hint="the ELBO as a bound",
             )
@@ -162,7 +162,7 @@ def log_likelihood(
 
 
 def _quantity(pair: Pair, batch: dict[str, Tensor], observed: tuple[str, ...]) -> str:
-    """Return what was estimated, in words: by a method `quantity` of the model or a module in it, if any."""
+    """Return what was estimated, as text: from a method `quantity` of the model or a module in it, if any."""
     for quantity in hooks(pair.model, "quantity"):
         if text := quantity(**batch):
             return text
@@ -171,7 +171,7 @@ def _quantity(pair: Pair, batch: dict[str, Tensor], observed: tuple[str, ...]) -
 
 
 def _check_options(method: str, num_particles: int, correction: str, annealing: Any) -> None:
-    """Raise for options that have no part in the method they were given to."""
+    """Raise for options that the method does not use."""
     if correction != "none" and method not in ("prior", "importance"):
         raise InputError(
             f"correction {correction!r}", expected="method 'prior' or 'importance'", got=shown(method), hint="'none'"
@@ -208,7 +208,7 @@ def _estimate(
     value = next(iter(batch.values()))
     size, device = len(value), value.device
     chunks = Chunks(sampler, batch, num_particles, memory, compile, pair)
-    # Log weights are worked on in blocks of many chunks: all of some data, or as many as fit of those of a few.
+    # Log weights are processed in blocks of many chunks: all of some data, or, for few data, as many as fit.
     room = max(1, memory // BYTES_PER_WEIGHT)
     data_block = min(size, chunks.data * max(1, room // (num_particles * chunks.data)))
     whole = num_particles * data_block <= room or chunks.particles == num_particles

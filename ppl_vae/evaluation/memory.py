@@ -1,4 +1,4 @@
-"""How much memory a computation takes per row, so that it can be cut to fit a budget."""
+"""Memory of a computation per row, from which chunks that fit a budget follow."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ppl_vae.core.errors import InputError
 
 
 class _Counter(DispatchMode):
-    """Adds up the bytes of every tensor that the operations inside put out."""
+    """Adds up the bytes of every tensor that the operations inside return."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -29,8 +29,8 @@ class _Counter(DispatchMode):
 
 
 def bytes_per_row(run: Callable[[int], Any], *, has_run: bool = False) -> float:
-    """Return how many bytes ``run(rows)`` allocates for each row more: an upper bound on what it holds at once."""
-    if not has_run:  # what is done once, such as a check, is not what a row costs
+    """Return how many bytes ``run(rows)`` allocates per additional row: an upper bound on what it holds at once."""
+    if not has_run:  # one-time work, such as a check, must not count as the cost of a row
         allocated(run, 2)
     few, many = allocated(run, 2), allocated(run, 4)
     return max((many - few) / 2, 1.0)
@@ -44,7 +44,7 @@ def even(total: int, most: int) -> int:
 def halved(particles: int, data: int, reason: str) -> tuple[int, int]:
     """Return a chunk of half the particles, or of half the data where there is one particle, once memory ran out.
 
-    Call it outside the handler of the error, whose traceback holds on to what the chunk had taken.
+    Call it outside the handler of the error: its traceback keeps the chunk's tensors alive.
 
     Raises
     ------
@@ -63,7 +63,7 @@ def halved(particles: int, data: int, reason: str) -> tuple[int, int]:
 
 
 def went_from(planned: tuple[int, int], taken: tuple[int, int]) -> str:
-    """Say, and warn, that chunks of so many particles and data ended smaller than they were planned."""
+    """Return a message, and warn, that chunks were made smaller than planned, in particles or data."""
     was, now = (f"{particles:,} particles of {data:,} data" for particles, data in (planned, taken))
     change = f"the chunk went from {was} to {now}"
     warnings.warn(f"log p(x) ran out of memory: {change}", stacklevel=5)

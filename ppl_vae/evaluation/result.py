@@ -1,4 +1,4 @@
-"""What an estimate of log p(x) is: per-datum values, two error bars kept apart, diagnostics, and its data."""
+"""An estimate of log p(x): per-datum values, two separate error bars, diagnostics, and a description of its data."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from ppl_vae.evaluation.importance.curve import KCurve
 #: Above this Pareto k an importance-weighted estimate, and its error bar, cannot be trusted (Vehtari et al. 2024).
 PARETO_K_LIMIT = 0.7
 
-#: Above this Pareto k weights have no variance, of which the first order of the logarithm's bias is half.
+#: Above this Pareto k weights have no variance, and so no first-order bias of the logarithm (half the variance).
 BIAS_LIMIT = 0.5
 
-#: Weights that count, below which neither the estimate nor its variance, a ratio of their moments, means much.
+#: Effective sample size below which neither the estimate nor its variance is reliable.
 LEAST_EFFECTIVE = 5
 
-#: Share of K that counts from which Pareto k, which is about the shape of a tail and not its size, decides nothing.
+#: Effective sample size as a share of K above which Pareto k is ignored: it describes a tail's shape, not its size.
 EVEN = 0.9
 
 #: Particles below which there is no tail to fit, and so no Pareto k.
 LEAST_JUDGED = 25
 
-#: A bias below this share of the standard error is not worth a word: an interval of 95 % still covers 94.
+#: A bias below this share of the standard error is not reported: an interval of 95 % still covers 94 %.
 NEGLIGIBLE = 0.25
 
 
@@ -41,7 +41,7 @@ class LogLikelihood:
     values : Tensor (N,)
         log p(x_n), exact or estimated.
     variances : Tensor (N,)
-        Squared Monte Carlo error of each value: its variance by the delta method, widened by what a long tail of its
+        Squared Monte Carlo error of each value: its variance by the delta method, increased by what a long tail of its
         weights hides (see `ppl_vae.evaluation.importance.hidden_tail`); zero where exact, NaN for K = 1.
     effective_sample_size, pareto_k : Tensor (N,)
         Diagnostics of each datum's weights; NaN where exact.
@@ -58,18 +58,18 @@ class LogLikelihood:
     non_finite : int
         Log weights (or exact values) that were NaN or infinite; they are counted here and left in the estimate.
     quantity : str
-        What was estimated: ``"log p(x)"``, or ``"log p(x | c)"`` under a model that takes what it does not observe.
+        What was estimated: ``"log p(x)"``, or ``"log p(x | c)"`` for a model with arguments that it does not observe.
     correction : str
-        ``"jackknife"`` where the first order of the logarithm's bias was taken out, else ``"none"``.
+        ``"jackknife"`` where the first order of the logarithm's bias was removed, else ``"none"``.
     curve : KCurve, optional
         The bound at K = 1, 2, 5, 10, …, from the same draws (``"prior"`` and ``"importance"``).
     details : mapping
-        What else the method tells, as plain values: how it was run, the chunk, seconds spent recording, acceptance.
+        Further results of the method, as plain values: path, chunk, seconds spent recording, acceptance.
     lower_variances, upper_variances : Tensor (N,), optional
-        What the lower and the upper end of an interval go by, where that is less than `variances`: what a tail hides
-        can only have raised the value, so that the lower end goes by the delta method alone.
+        Variances for the lower and the upper end of an interval, where they differ from `variances`: a hidden tail only
+        means that the value is too low, so that the lower end uses the delta method's variance.
     biases : Tensor (N,), optional
-        What `bias` is where the values are differences of two logarithms.
+        The value of `bias` where the values are differences of two logarithms.
     deterministic : Tensor of bool (N,), optional
         Data for which the guide proposes one configuration of discrete latents, with probability one. The value is
         log p(x, z) of that configuration, a bound that no number of particles raises.
@@ -101,28 +101,28 @@ class LogLikelihood:
 
     @property
     def standard_error(self) -> float:
-        """Monte Carlo standard error of `mean` for these very data: sqrt(sum of variances) / N; 0 where exact."""
+        """Monte Carlo standard error of `mean` given the data: sqrt(sum of variances) / N; 0 where exact."""
         return float(self.variances.sum().sqrt()) / len(self.values)
 
     @property
     def data_standard_error(self) -> float:
-        """Standard error of `mean` from sampling the data, another N of which would move it so; NaN for N = 1.
+        """Standard error of `mean` from sampling N data; NaN for N = 1.
 
-        The values' spread holds their Monte Carlo noise too, which is taken out.
+        The variance of the values includes their Monte Carlo variance, which is subtracted.
         """
         if len(self.values) < 2:
             return float("nan")
         lower, upper = self._variances_of_ends
-        noise = lower + upper - self.variances  # by the delta method alone: what tails hide is in no value
+        noise = lower + upper - self.variances  # by the delta method only: what tails hide is not in the values
         spread = self.values.var() - torch.nan_to_num(noise).mean()
         return float((spread.clamp_min(0) / len(self.values)).sqrt())
 
     def intervals(self, level: float = 0.95) -> tuple[Tensor, Tensor]:
-        """Return lower and upper ends, (N,) each, of intervals that hold log p(x_n) with probability `level`.
+        """Return lower and upper ends, (N,) each, of intervals that contain log p(x_n) with probability `level`.
 
         value - c sqrt(lower variance) to value + c sqrt(upper variance), c the quantile of a standard normal. The upper
         end is infinite where the weights are not to be trusted: the value is then a lower bound, up to its error. A
-        difference of two logarithms is no bound, and its lower end is infinite too.
+        difference of two logarithms is not a bound, and its lower end is infinite too.
 
         Raises
         ------
@@ -137,10 +137,10 @@ class LogLikelihood:
         return self.values - lower, self.values + upper
 
     def interval(self, level: float = 0.95) -> tuple[float, float]:
-        """Return lower and upper end of an interval for the mean of log p(x_n) over these very data.
+        """Return lower and upper end of an interval for the mean of log p(x_n) given the data.
 
-        It makes room for the logarithm's bias; where Pareto k leaves no first order of that, half of `variances` stands
-        for it. As those of `intervals`, its ends are infinite where the weights of a datum are not to be trusted.
+        It allows for the logarithm's bias; where that has no first order because of Pareto k, half of `variances` is
+        used. Like those of `intervals`, its ends are infinite where the weights of a datum are not to be trusted.
         """
         c, size = _normal_quantile(level), len(self.values)
         lower, upper = (c * float(variances.sum().sqrt()) / size for variances in self._variances_of_ends)
@@ -154,9 +154,9 @@ class LogLikelihood:
     def bias(self) -> Tensor:
         """Bias of each value from taking a logarithm, (N,), nats: minus half the variance, by the delta method.
 
-        It is stated, not taken out; where the jackknife took it out, as where values are exact, it is zero. NaN where
-        Pareto k is above 0.5, or the weights are not to be trusted: the first order then says nothing. Below K = 25,
-        where there is no k, it is stated for what it is worth.
+        It is reported, not removed; zero for exact values, and where the jackknife removed it. NaN where Pareto k is
+        above 0.5, or the weights are not to be trusted: the first order is then not valid. Below K = 25, where there is
+        no k, it is reported without this check.
         """
         if self.biases is not None:
             return self.biases
@@ -172,12 +172,12 @@ class LogLikelihood:
 
     @property
     def untrusted(self) -> int:
-        """How many data have weights that do not bear an estimate.
+        """How many data have an estimate that is not to be trusted.
 
-        Those whose Pareto k is above 0.7 or of whose weights less than five count, and those for which the guide is
-        deterministic. A k that is not finite says that there was no tail to fit (weights all alike): it is harmless
-        where the effective sample size is above K / 2. Where it is above 0.9 K any k is: the tail holds next to
-        nothing. Below K = 25 there is no k, and `str` says so.
+        Those with a Pareto k above 0.7 or an effective sample size below five, and those for which the guide is
+        deterministic. A k that is not finite means that there was no tail to fit (equal weights): it is harmless where
+        the effective sample size is above K / 2. Where that is above 0.9 K any k is harmless: the tail has almost no
+        weight. Below K = 25 there is no k, and `str` says so.
         """
         return int(self._untrusted.sum())
 
@@ -195,38 +195,40 @@ class LogLikelihood:
         return self._long_tailed(PARETO_K_LIMIT) | ((no_tail | ~(size >= LEAST_EFFECTIVE)) & ~(size > K / 2))
 
     def _long_tailed(self, limit: float) -> Tensor:
-        """Tell of which data Pareto k is known, above `limit`, and matters."""
+        """Return for which data Pareto k is known, above `limit`, and relevant."""
         judged = self.num_particles >= LEAST_JUDGED
         uneven = ~(self.effective_sample_size > EVEN * self.num_particles)
         return torch.isfinite(self.pareto_k) & (self.pareto_k > limit) & uneven & judged
 
     @property
     def _variances_of_ends(self) -> tuple[Tensor, Tensor]:
-        """Variances that the lower and the upper end of an interval go by."""
+        """Variances for the lower and the upper end of an interval."""
         lower = self.variances if self.lower_variances is None else self.lower_variances
         return lower, self.variances if self.upper_variances is None else self.upper_variances
 
     def caution(self) -> str:
-        """Return, in words, what speaks against the estimate; empty where nothing is known."""
-        told, size, bad = [], len(self.values), int(self._bad_weights.sum())
+        """Return, as text, why the estimate should not be trusted; empty where nothing is known."""
+        reasons, size, bad = [], len(self.values), int(self._bad_weights.sum())
         if self.non_finite:
-            told.append(f"{self.non_finite:,} {'log weights' if self.num_particles else 'values'} are NaN or infinite")
+            reasons.append(
+                f"{self.non_finite:,} {'log weights' if self.num_particles else 'values'} are NaN or infinite"
+            )
         if bad:
-            told.append(
+            reasons.append(
                 f"not to be trusted for {bad:,} of {size:,} data (Pareto k above "
                 f"{PARETO_K_LIMIT}, or an effective sample size below {LEAST_EFFECTIVE})"
             )
         if self.num_particles == 1:
-            told.append("K = 1 gives no error bar")
-        if told and self.num_particles:
-            told.append("try more particles or a better guide")
+            reasons.append("K = 1 gives no error bar")
+        if reasons and self.num_particles:
+            reasons.append("try more particles or a better guide")
         if self.deterministic is not None and (alone := int(self.deterministic.sum())):
-            told.append(
+            reasons.append(
                 f"a bound from one configuration for {alone:,} of {size:,} data: the guide is deterministic there, and "
                 "what other configurations of the discrete latents add is neither counted nor in the error bar; "
                 "try a guide that draws them"
             )
-        return "; ".join(told)
+        return "; ".join(reasons)
 
     def __str__(self) -> str:
         how = self.method if self.method == "exact" else f"{self.method}, K = {self.num_particles:,}"
@@ -241,7 +243,7 @@ class LogLikelihood:
             + f"{self.quantity} = {self.mean:.3f} nats per datum ({how}), ± {self.standard_error:.3f} Monte Carlo, "
             f"± {self.data_standard_error:.3f} data sampling"
             + (f", K = {self.num_particles} too small to judge them" if 1 < self.num_particles < LEAST_JUDGED else "")
-            + self._told_of_bias()
+            + self._bias_message()
             + f"; {self.data['name']} {self.data['role']} "
             f"(N = {self.data['size']:,}, binarization {self.data['binarization']})"
             + (f"; {self.data['units']}" if self.data.get("units") else "")
@@ -249,8 +251,8 @@ class LogLikelihood:
 
     __repr__ = __str__
 
-    def _told_of_bias(self) -> str:
-        """Return what is to be said of the logarithm's bias: how large it is, or that it is not known."""
+    def _bias_message(self) -> str:
+        """Return the part of the line about the logarithm's bias: its size, or that it is not known."""
         bias, error = self.mean_bias, self.standard_error
         unknown = self.bias.isnan() & (self.variances > 0)
         if count := int(unknown.sum()):
@@ -272,7 +274,7 @@ class LogLikelihood:
     def to_json(self) -> dict[str, Any]:
         """Return a summary as plain values, for ``evaluation.json``."""
         quantiles = torch.tensor([0.05, 0.5, 0.95], dtype=torch.float64, device="cpu")
-        told = {
+        summary = {
             "quantity": self.quantity,
             "method": self.method,
             "correction": self.correction,
@@ -293,8 +295,8 @@ class LogLikelihood:
             "data": dict(self.data),
         }
         if self.curve is not None:
-            told["curve"] = self.curve.to_json()
-        return told | ({"details": dict(self.details)} if self.details else {})
+            summary["curve"] = self.curve.to_json()
+        return summary | ({"details": dict(self.details)} if self.details else {})
 
 
 def _normal_quantile(level: float) -> float:

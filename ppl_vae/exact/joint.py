@@ -142,7 +142,7 @@ class JointGaussian:
         """Return the distribution of all other variables given the values (..., n_o) of some: a mean per datum."""
         rest = [name for name in self.sizes if name not in values]
         if not rest:
-            raise InputError("given", expected="a variable left to tell of", got="values for all", hint="log_prob")
+            raise InputError("given", expected="a variable that is not given", got="values for all", hint="log_prob")
         here = self._stack(values)
         gain, covariance = self._condition(rest, list(values))
         mean = self.mean[..., self._rows(rest)] + _apply(gain, here - self.mean[..., self._rows(values)])

@@ -1,4 +1,4 @@
-"""What SVI maximises: objectives are `pyro.infer.ELBO`s that read nothing back from the device inside a step."""
+"""Objectives of SVI: subclasses of `pyro.infer.ELBO` that read nothing back from the device inside a step."""
 
 from ppl_vae.objectives.cross_modal import CrossModalELBO
 from ppl_vae.objectives.density_ratio import FactorVAE

@@ -1,4 +1,4 @@
-"""What all objectives share: how `pyro.infer.SVI` and the training step call them, and which sites a pair must have."""
+"""The base class of objectives, called by `pyro.infer.SVI` and the training step, and their checks of sites."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Objective(pyro.infer.ELBO):
             return self.differentiable_loss(model, guide, *args, **kwargs)
 
     def loss_and_grads(self, model: Program, guide: Program, *args: Any, **kwargs: Any) -> Tensor:
-        """Return minus the bound, having added the estimate of its gradient to every parameter's."""
+        """Return minus the bound, and add the estimate of its gradient to every parameter's `grad`."""
         loss = self.differentiable_loss(model, guide, *args, **kwargs)
         if loss.requires_grad:
             loss.backward()
@@ -46,17 +46,17 @@ class Objective(pyro.infer.ELBO):
 
 
 def own_module(objective: Any) -> nn.Module:
-    """Return the module that an objective trains beside the pair, its attribute `module`; an empty one without it."""
+    """Return an objective's attribute `module`, which is trained with the pair; an empty module where it has none."""
     module = getattr(objective, "module", None)
     return module if isinstance(module, nn.Module) else nn.Module()
 
 
 def factors(run: Record, plates: int) -> Tensor:
-    """Return the guide's own terms of the loss, one `pyro.factor` each, of the batch and a mean over particles.
+    """Return the sum of the guide's `pyro.factor` terms over the batch, averaged over particles.
 
-    As in Pyro, a guide's factor counts as a part of log q, and so against the bound: a term to be maximised, such as
-    the log probability of a known label, has a minus sign there. Bounds that evaluate a pair are without. One that
-    depends on an enumerated latent is averaged over it; on a draw, that must be reparameterised.
+    As in Pyro, a factor of the guide is added to log q, and so subtracted from the bound: a term to be maximised, such
+    as the log probability of a known label, has a minus sign in it. Bounds used for evaluation omit these terms. A
+    factor that depends on an enumerated latent is averaged over it; a draw that it depends on must be reparameterised.
 
     Parameters
     ----------
@@ -77,18 +77,18 @@ def factors(run: Record, plates: int) -> Tensor:
 
 
 def with_value(value: Tensor, surrogate: Tensor) -> Tensor:
-    """Return a tensor with the value of the one and the gradient of the sum of both."""
+    """Return a tensor with the value of `value` and the gradient of `value + surrogate`."""
     return value + surrogate - surrogate.detach()
 
 
 def check_sites(run: Record) -> None:
-    """Raise unless the guide draws exactly the model's latents, but for those the model sums out, and these can be.
+    """Raise unless the guide draws exactly the model's latents, except those that are validly enumerated in the model.
 
     Raises
     ------
     PairError
-        For a latent that the guide lacks or has too many, and for one to be enumerated that is shared by all data, or
-        one value after another; for a batch dimension that no plate declares; for a baseline, which is not used here.
+        For a latent that the guide lacks, or that only the guide has; for an enumerated latent that is global or
+        enumerated sequentially; for a batch dimension that no plate declares; for a baseline, which is not supported.
     """
     _check_declared(run)
     for name in run.model.drawn:
@@ -110,7 +110,7 @@ def check_sites(run: Record) -> None:
 
 
 def _check_declared(run: Record) -> None:
-    """Raise for a batch dimension that belongs to no plate: its log probabilities would be summed by accident."""
+    """Raise for a batch dimension that belongs to no plate: its log probabilities would silently be summed."""
     for program, name in undeclared(run.programs):
         raise PairError(
             f"site {name!r}",

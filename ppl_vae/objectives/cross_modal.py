@@ -2,8 +2,8 @@
 
     sum_{i, t} w_it (E_q(z|x_i)[log p(x_t|z)] - KL(q(z|x_i) || p(z)))
 
-A source i is one modality, or several joined by "+"; (i, i) alone trains each modality apart. A pair (i, t) counts for
-the data that have both.
+A source i is one modality, or several joined by "+"; (i, i) alone trains each modality separately. A pair (i, t)
+counts for the data that have both.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class CrossModalELBO(ELBO):
     InputError
         If there are no weights, or one is negative; when called, for a modality that the batch lacks.
     PairError
-        When called, for a model that observes something else than its targets.
+        When called, for a model with observed sites other than its targets.
     """
 
     recordable = True
@@ -66,8 +66,8 @@ class CrossModalELBO(ELBO):
         """Return the negative bound as a tensor to differentiate."""
         return add(self._loss(source, model, guide, kwargs) for source in self.weights)
 
-    def halves(self, model: Program, guide: Program, *args: Any, **kwargs: Any) -> dict[str, Tensor]:
-        """Return distortion and rate, each with its weights and summed over sources and the batch, in nats."""
+    def distortion_and_rate(self, model: Program, guide: Program, *args: Any, **kwargs: Any) -> dict[str, Tensor]:
+        """Return weighted distortion and rate, whose sum is the loss, summed over sources and the batch, in nats."""
         parts = [self._weighed(source, kwargs, self._run(source, model, guide, kwargs)) for source in self.weights]
         return {
             name: add(term.sum() for part in parts for term in part[number]) / self.num_particles
@@ -90,7 +90,7 @@ class CrossModalELBO(ELBO):
         return self._get_trace(_taking(model, targets), _taking(guide, given), (), dict(batch))
 
     def _weighed(self, source: str, batch: Mapping[str, Tensor], run: Record) -> tuple[list[Tensor], list[Tensor]]:
-        """Return the terms of distortion and rate, of the data that have source and target, times their weights."""
+        """Return the weighted terms of distortion and rate for the data that have both source and target."""
         distortion, rate = self.terms(run)
         for name in distortion:
             if name not in self.weights[source]:
@@ -108,5 +108,5 @@ class CrossModalELBO(ELBO):
 
 
 def _taking(program: Program, names: Any) -> Callable[..., Any]:
-    """Return the program with the modalities of these names alone, and their masks."""
+    """Return the program restricted to the modalities of these names and their masks."""
     return lambda **batch: program(**only(batch, names))

@@ -1,4 +1,4 @@
-"""The total correlation of a code by a density ratio, learned beside the pair.
+"""The total correlation of a code by density-ratio estimation, with a classifier trained beside the pair.
 
     TC(z) = KL(q(z) || prod_j q(z_j)) = E_q(z)[log D(z) / (1 - D(z))],   D(z) = q(z) / (q(z) + prod_j q(z_j))
 
@@ -28,12 +28,12 @@ from ppl_vae.pairs.sites import add
 
 @configurable
 class FactorVAE(ELBO):
-    """The bound less the total correlation of the code: ELBO - gamma TC(z) (Kim & Mnih 2018, eq. 2).
+    """The bound minus the total correlation of the code: ELBO - gamma TC(z) (Kim & Mnih 2018, eq. 2).
 
-    The classifier is a `module` of the objective's own. `fit` trains, saves and resumes it with the pair: its loss
-    reaches nothing else, and the total correlation reaches nothing of it. Codes are permuted within the batch that they
-    come from. The value is that of the bound less its penalty; the classifier's loss adds a gradient alone. What a fit
-    validates by is the ELBO.
+    The classifier is the objective's own `module`, which `fit` trains, saves and resumes with the pair. Its loss has
+    gradients in its own parameters only, and the penalty has none in them. Codes are permuted within their batch. The
+    value is that of the bound minus its penalty; the classifier's loss only adds its gradient. Validation uses the
+    ELBO.
 
     Parameters
     ----------
@@ -62,7 +62,7 @@ class FactorVAE(ELBO):
         self.module = MLP(integer_at_least("latent_dim", latent_dim, 1), 1, hidden, activation="leaky_relu")
 
     def differentiable_loss(self, model: Program, guide: Program, *args: Any, **kwargs: Any) -> Tensor:
-        """Return minus the bound and its penalty; its gradient is that, and the classifier's own."""
+        """Return minus the bound plus the penalty; its gradient includes that of the classifier's loss."""
         run = self._get_trace(model, guide, args, kwargs, None)
         distortion, rate = self.terms(run)
         _, q = only_code(run, type(self).__name__)
@@ -73,7 +73,7 @@ class FactorVAE(ELBO):
         return with_value(loss, len(z) * self.classification(z.detach()))
 
     def classification(self, z: Tensor) -> Tensor:
-        """Return the cross-entropy, in nats per code, of telling codes z (B, L) from permuted ones."""
+        """Return the cross-entropy, in nats per code, of classifying codes z (B, L) against permuted ones."""
         order = torch.rand(z.shape, device=z.device).argsort(0)
         permuted = z.gather(0, order)
         return 0.5 * (softplus(-self.module(z)).mean() + softplus(self.module(permuted)).mean())

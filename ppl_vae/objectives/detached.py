@@ -1,11 +1,11 @@
-"""The gradient through a guide's draws, apart from the gradient beside them.
+"""The gradient of a bound in two parts: through the guide's draws (pathwise), and with the draws held fixed (direct).
 
 For z_i = f_i(z_<i, noise; phi) and any function F(z_1 … z_L; theta, phi)
 
     dF/dphi = dF/dphi with z held fixed (direct) + sum_i <dF/dz_i, df_i/dphi> (path)
 
-where dF/dz_i is total: it counts what z_i does to the z_j that are drawn from it (Roeder et al. 2017; for several
-layers, Bauer & Mnih 2021).
+where dF/dz_i is the total derivative: it includes the effect of z_i on the z_j drawn given it (Roeder et al. 2017; for
+several layers, Bauer & Mnih 2021).
 """
 
 from __future__ import annotations
@@ -21,19 +21,19 @@ from ppl_vae.pairs.sites import is_enumerated
 
 
 class DetachedDraws(Messenger):
-    """Handler around a guide's trace: hands on each draw cut off from the parameters that it came from.
+    """Handler around a guide's trace: detaches each draw from the parameters of its distribution.
 
-    Whatever is computed from the draws then has a direct gradient alone, and `path` adds the rest.
+    A function of the detached draws has the direct gradient only; `path` adds the pathwise gradient.
 
     Parameters
     ----------
     through : bool
-        Whether `path` will be called; without it the draws are constants.
+        Whether `path` will be called; if not, the draws are constants.
 
     Attributes
     ----------
     drawn, detached : dict of str to Tensor
-        The reparameterised draws by site, in the order of the guide: as drawn, and as handed on.
+        The reparameterised draws by site, in the order of the guide: as drawn, and detached.
     """
 
     def __init__(self, *, through: bool = True) -> None:
@@ -51,9 +51,9 @@ class DetachedDraws(Messenger):
         msg["value"] = value
 
     def path(self, objective: Tensor) -> Tensor:
-        """Return a tensor whose gradient is that of `objective`, a function of the detached draws, through the draws.
+        """Return a tensor whose gradient is the pathwise gradient of `objective`, a function of the detached draws.
 
-        The draws are taken in reverse: what a draw owes to later ones is known by the time it is reached.
+        Draws are processed in reverse order, so that dF/dz_j of all later draws is complete when z_i is reached.
         """
         drawn, detached = list(self.drawn.values()), list(self.detached.values())
         surrogate = objective.new_zeros(())

@@ -35,7 +35,7 @@ class ELBO(Objective):
 
     Its loss is the negative bound in nats, summed over the batch, as in every `pyro.infer.ELBO`; no value is read back
     from the device. Guide sites without a reparameterised sampler get the score-function gradient, with the other
-    particles' mean as a baseline where K > 1; those that ask to be enumerated are summed out.
+    particles' mean as a baseline where K > 1; enumerated sites are summed out.
 
     Parameters
     ----------
@@ -45,19 +45,19 @@ class ELBO(Objective):
         Whether KL(q || p) of a latent is taken in closed form. ``"auto"`` does so wherever it is valid and known, site
         by site; ``"analytic"`` raises where it is not; ``"sampled"`` never does.
     gradient : {"reparameterised", "stl"}
-        ``"stl"`` leaves out the direct gradient of log q(z | x), whose mean is zero, so that no noise is left where the
-        guide is the posterior (Roeder et al. 2017). It needs ``kl="sampled"``.
+        ``"stl"`` omits the direct gradient of log q(z | x), whose mean is zero, so that the gradient has no variance
+        where the guide is the posterior (Roeder et al. 2017). It needs ``kl="sampled"``.
     free_bits : float, or mapping of str to float
-        Nats of KL per coordinate of a latent below which there is nothing to gain: the KL becomes
-        sum_j max(free_bits, mean over the batch of KL_j) (Kingma et al. 2016). A number is for every latent, a mapping
-        such as ``{"z2": 0.1}`` for those it names. `halves`, and so what a fit validates by, are without.
+        Nats of KL per coordinate of a latent that are not penalised: the KL becomes
+        sum_j max(free_bits, mean over the batch of KL_j) (Kingma et al. 2016). A number applies to every latent, a
+        mapping such as ``{"z2": 0.1}`` to those it names. Neither `distortion_and_rate` nor validation has it.
 
     Raises
     ------
     PairError
         With ``kl="analytic"``, for a site whose closed form is unknown, or would be wrong because guide and model do
         not condition on the same sampled latents. With ``gradient="stl"``, for a latent that is not reparameterised.
-        For a latent to be enumerated that the data share. With ``free_bits``, for a latent without a KL in closed form
+        For an enumerated global latent. With ``free_bits``, for a latent without a KL in closed form
         for each coordinate.
 
     Examples
@@ -118,7 +118,7 @@ class ELBO(Objective):
         direct = add(average(log_prob(run.guide[name]), fixed, self._plates).sum() for name in detached.detached)
         return with_value(loss, detached.path(loss) - direct / self.num_particles)
 
-    def halves(self, model: Program, guide: Program, *args: Any, **kwargs: Any) -> dict[str, Tensor]:
+    def distortion_and_rate(self, model: Program, guide: Program, *args: Any, **kwargs: Any) -> dict[str, Tensor]:
         """Return distortion and rate, whose sum is the loss, each summed over the batch, in nats."""
         distortion, rate = self.terms(self._get_trace(model, guide, args, kwargs))
         return {
@@ -130,7 +130,7 @@ class ELBO(Objective):
         """Return distortion and rate, whose sum is the loss, by site, each of shape (B,) or (K, B), in nats.
 
         Distortion: -log p(x | z) of each observed site. Rate: log q(z | x) - log p(z), or KL(q || p), of each latent.
-        Sites that depend on a latent which the model sums out are one term.
+        Sites that depend on a latent enumerated in the model are one term.
         """
         check_sites(run)
         distortion: dict[str, Tensor] = {}
@@ -158,11 +158,11 @@ class ELBO(Objective):
 
     @property
     def _plates(self) -> int:
-        """How many plates a term has: that of the data, and, where K > 1, that of the particles."""
+        """How many plates a term has: the data's and, where K > 1, the particles'."""
         return 1 if self.num_particles == 1 else 2
 
     def _check_gradient(self, run: Record) -> None:
-        """Raise if a latent is drawn in a way that the estimator has no gradient for."""
+        """Raise for a latent whose distribution the gradient estimator does not support."""
         scores = run.guide.unreparameterised
         if scores and self.gradient == "stl":
             raise PairError(
@@ -202,7 +202,7 @@ class ELBO(Objective):
     def _score_term(self, run: Record, terms: list[Tensor]) -> Tensor:
         """Return zero, with gradient E[grad log q(z) (loss - baseline)] for latents that cannot be reparameterised.
 
-        The loss is that of the site's own datum where every site belongs to a datum, else that of the whole batch.
+        The loss is that of each datum where all sites are local, else that of the whole batch.
         """
         scores = [run.guide[name] for name in run.guide.unreparameterised]
         local = all(in_data_plate(site) for site in (run.model | run.guide).values())
@@ -219,6 +219,6 @@ class ELBO(Objective):
 
 
 def _log_q(name: str, guide: Sites) -> Tensor:
-    """Return log q(z | x), without a gradient of its own where the score function stands for it: its mean is zero."""
+    """Return log q(z | x), detached where the score-function gradient is used: its own gradient has mean zero."""
     log_q = log_prob(guide[name])
     return log_q.detach() if name in guide.unreparameterised else log_q

@@ -1,8 +1,8 @@
-"""Discrete latents summed out exactly.
+"""Enumeration: discrete latents summed out exactly.
 
-A latent y that the guide enumerates is averaged over, with its gradient: sum_y q(y | x) f(y). One that the model alone
-has is summed out of its joint density: log sum_k p(x, k, z). Every value stands in a dimension of its own, to the left
-of the plates'. Nothing is read back from the device.
+A bound is averaged over a latent y enumerated in the guide, with its gradient: sum_y q(y | x) f(y). A latent k that is
+only in the model is marginalised out of the joint density: log sum_k p(x, k, z). Each enumerated latent has a dimension
+of its own, to the left of the plates'. Nothing is read back from the device.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class Term(NamedTuple):
 def probability(run: Record) -> Tensor | None:
     """Return q(y | x) of all latents that the guide enumerates, (…, C, B) or (…, C, K, B); None where it has none.
 
-    A mask has no part in it: it takes terms out of a bound, and leaves what a guide's distribution is.
+    Masks are ignored: a mask removes terms from a bound, and does not change the guide's distribution.
     """
     sites = run.guide.enumerated.values()
     return add(site["fn"].log_prob(site["value"]) for site in sites).exp() if sites else None
@@ -48,7 +48,7 @@ def average(term: Tensor, probability: Tensor | None, plates: int) -> Tensor:
 
 
 def marginal(run: Record) -> tuple[list[str], Term | None]:
-    """Return the sites that depend on a latent which only the model has, and log of their product summed over it.
+    """Return the sites that depend on a latent enumerated in the model only, and the log of the sum of their product.
 
     log sum_k p(k) prod_i p(x_i | k, …), of the shape that is left without k's dimension; ([], None) where there
     is no such latent. The scale stays outside of the logarithm; masks apply inside, but never to p(k), which sums to
@@ -57,7 +57,7 @@ def marginal(run: Record) -> tuple[list[str], Term | None]:
     Raises
     ------
     PairError
-        If the sites have different scales (a weight on the KL): none of them could stand outside the sum.
+        If the sites have different scales (a weight on the KL): no common scale could multiply the log of the sum.
     """
     summed, model = run.summed, run.model
     if not summed:
@@ -87,7 +87,7 @@ def marginal(run: Record) -> tuple[list[str], Term | None]:
 
 
 def check_enumerated_first(guide: Sites, hint: str) -> None:
-    """Raise if the guide enumerates a latent after it drew another, on which its distribution may depend."""
+    """Raise if the guide enumerates a latent after a draw, on which its distribution may depend."""
     drawn = False
     for name in guide.latents:
         if name in guide.drawn:

@@ -1,4 +1,4 @@
-"""How noisy each estimator of a gradient is on a given pair.
+"""Mean, variance and signal-to-noise ratio of gradient estimators on a given pair.
 
 Of R draws g_r of the gradient of the mean loss per datum, parameter by parameter:
 
@@ -45,8 +45,8 @@ class GradientStatistics:
     variance : float
         Sum of the variances of all parameters: the mean squared length of the noise.
     signal_to_noise : float
-        Mean over parameters of |mean| / standard deviation, those without noise left out; NaN if none has any. R draws
-        cannot tell it from zero below about 1 / sqrt(R).
+        Mean over parameters of |mean| / standard deviation, those without noise left out; NaN if none has any. With R
+        draws a value below about 1 / sqrt(R) is not distinguishable from zero.
     noiseless : int
         Parameters whose gradient is the same in all draws, up to rounding.
     seconds : float
@@ -116,7 +116,7 @@ def gradient_report(
 ) -> GradientReport:
     """Draw each objective's gradient many times on one batch, and return its mean, variance and signal-to-noise ratio.
 
-    The pair is left as it was. Ours are recorded and drawn from the graph; Pyro's own run eagerly.
+    The pair is unchanged afterwards. Our objectives are recorded and run as a graph; Pyro's run eagerly.
 
     Parameters
     ----------
@@ -125,7 +125,7 @@ def gradient_report(
     batch : Split or mapping of str to Tensor
         The data.
     objectives : mapping of str to pyro.infer.ELBO
-        The estimators by the name they are to have in the table.
+        The estimators by their names in the table.
     draws : int
         R, at least 2.
     seed : int
@@ -134,7 +134,7 @@ def gradient_report(
     Raises
     ------
     InputError
-        For no objectives, or ones that are none; for fewer than two draws; for a pair without parameters.
+        For no objectives, or values that are not objectives; for fewer than two draws; for a pair without parameters.
 
     Examples
     --------
@@ -166,7 +166,7 @@ def _statistics(
     draw, reached = _recorded(pair, objective, arguments)
     started = time.perf_counter()
     mean = squares = torch.zeros((), dtype=torch.float64, device=pair.device)
-    for count in range(1, draws + 1):  # Welford's sums: those of plain squares would cancel
+    for count in range(1, draws + 1):  # Welford's algorithm: plain sums of squares would cancel
         value = draw().to(torch.float64)
         before, mean = mean, mean + (value - mean) / count
         squares = squares + (value - before) * (value - mean)

@@ -1,4 +1,4 @@
-"""KL(q || p) in closed form, and where a bound may use it.
+"""KL(q || p) in closed form, and when a bound may use it.
 
 E_q[log q(z_i | .) - log p(z_i | .)] = E_q[KL(q(z_i | .) || p(z_i | .))]  for latents z_1 … z_L holds only if every
 latent that p(z_i | .) conditions on was drawn before z_i in the guide. Otherwise the inner expectation is over the
@@ -32,9 +32,9 @@ def analytic_kl(q: Any, p: Any) -> Tensor | None:
 
 
 def why_drawn(name: str, run: Record) -> str:
-    """Return why the KL of a latent has to be estimated by its draws, in words; empty where a closed form is valid.
+    """Return, as text, why the KL of a latent must be estimated from draws; empty where a closed form is valid.
 
-    Guide and model must condition on the same sampled parents, and have one scale and one mask, not two.
+    Guide and model must condition on the same sampled parents, and have equal scales and masks.
     """
     q, p = run.guide[name], run.model[name]
     if not conditions_match(name, run):
@@ -45,24 +45,24 @@ def why_drawn(name: str, run: Record) -> str:
 
 
 def conditions_match(name: str, run: Record) -> bool:
-    """Tell whether every latent the model may draw `name` from was drawn before `name` in the guide.
+    """Return whether every latent the model may draw `name` from was drawn before `name` in the guide.
 
-    The test is by order of the programs, and so errs on the safe side: a latent that precedes `name` in the model
-    counts as a parent of it. A site that is auxiliary in the guide draws others behind the trace's back, so it rules
-    the form out.
+    The test uses the order of sites only, and so is conservative: every latent before `name` in the model counts as its
+    parent. With an auxiliary site in the guide the answer is no, because latents then depend on it in ways that the
+    trace does not show.
     """
     return not run.guide.auxiliary and _before(name, run.model.latents) <= _before(name, run.guide.latents)
 
 
 def freed(name: str, run: Record, free: float) -> Tensor:
-    """Return sum_j max(free, mean of KL_j) as often as there are data (and particles), times the site's scale.
+    """Return sum_j max(free, mean of KL_j), times the number of data (and particles) and the site's scale.
 
     KL_j = KL(q(z_j|x) || p(z_j)) of a coordinate, in nats; its mean is over the batch (Kingma et al. 2016).
 
     Raises
     ------
     PairError
-        For a latent whose coordinates are not independent, or without a closed form that is valid.
+        For a latent whose coordinates are not independent, or without a valid closed form.
     """
     q, p = run.guide.get(name), run.model.get(name)
     if q is not None and p is not None and _is_factorised(q["fn"]) and _is_factorised(p["fn"]):

@@ -8,8 +8,8 @@ from a mini-batch of B data:
     weighted:    log 1/(N B) sum_j q(z_i|x_j)                                                         (ibid., eq. 3)
     stratified:  log [1/N q(z_i|x_i) + (N - 1)/(N (B - 1)) sum_{j != i} q(z_i|x_j)]                (ibid., app. C.2)
 
-The second has the mean q(z_i) where batches are drawn without replacement; all other data of the batch count alike,
-which has the mean of the paper's form and less noise. With B = N it is exact.
+The second has mean q(z_i) where batches are drawn without replacement. Here all other data of the batch have the same
+weight, which has the same mean as the paper's form and less variance. With B = N it is exact.
 """
 
 from __future__ import annotations
@@ -39,8 +39,7 @@ class BetaTCVAE(ELBO):
 
         E_q[log p(x|z)] - alpha I(z; n) - beta TC(z) - gamma sum_j KL(q(z_j) || p(z_j))
 
-    With alpha = beta = gamma = 1 it is the ELBO, draw by draw. What a fit validates by is the ELBO, whatever the
-    weights.
+    With alpha = beta = gamma = 1 it equals the ELBO for each draw. Validation uses the ELBO, whatever the weights.
 
     Parameters
     ----------
@@ -127,12 +126,12 @@ class BetaTCVAE(ELBO):
 
 
 def only_code(run: Record, objective: str) -> tuple[str, Site]:
-    """Return the guide's one latent, of coordinates that are independent given x, drawn with a gradient.
+    """Return the guide's one latent; it must be reparameterised, with coordinates that are independent given x.
 
     Raises
     ------
     PairError
-        If there is none such.
+        If there is no such latent, or another one.
     """
     codes = run.guide.latents
     for name in run.guide.observed:
@@ -142,7 +141,7 @@ def only_code(run: Record, objective: str) -> tuple[str, Site]:
         if len(codes) > 1:
             got = f"{len(codes)} latents"
         elif not in_data_plate(site) or name in run.guide.auxiliary:
-            got = "one that the data share"
+            got = "a global latent"
         elif not isinstance(site["fn"], Independent) or site["fn"].reinterpreted_batch_ndims != 1:
             got = type(site["fn"]).__name__
         elif not site["fn"].has_rsample:

@@ -1,12 +1,12 @@
 """The contract of a pair, checked once on a few rows: which sites there are, their shapes, and what they may hold.
 
-A site is local, inside the plate of the data (at dim -1, with the rows of the batch, whatever its name); or a latent
-that all data share; or a term that they share, such as a `pyro.factor`, which does not depend on the batch. What the
-model observes of the batch is local.
+A local site is inside the plate of the data: the one at dim -1 whose size is that of the batch, whatever its name. A
+global site is outside of it: a latent shared by all data, or a term such as a `pyro.factor`, which must not depend on
+the batch. Sites that observe the batch must be local.
 
-Pyro warns where a guide misses a site; here it is an error that names the site. A program with requirements of its own
-on values, labels in range, say, has a method ``check_values(**batch)`` that raises, or a module in it has: it sees all
-rows, and a recorded program never looks at one. What it only wants to say of data that it is trained on is in
+Where a guide lacks a site, Pyro warns; here that is an error that names the site. A program, or any module in it, that
+restricts the values of its arguments (labels in range, say) has a method ``check_values(**batch)``, which raises. It is
+called once with all rows, since a recorded program cannot look at values. Warnings about training data are given by
 ``check_training(**batch)``.
 """
 
@@ -43,17 +43,17 @@ class Contract:
     Attributes
     ----------
     latent_dim : int
-        Largest number of coordinates of a latent of one datum.
+        Largest number of coordinates of a local latent.
     shares_latents : bool
-        Whether some latents, or other terms, lie outside the plate of the data, shared by all of them.
+        Whether some latents, or other terms, are global: outside the plate of the data.
     observed : tuple of str
         Sites that observe the argument of their name.
     observed_arguments : tuple of str
         Arguments that the model observes, as they stand or in part, at whichever site.
     plates : frozenset of str
-        What the programs call the plate of the data.
-    points : tuple of str
-        Latents of a datum that the guide puts at a point, which has no density.
+        Names of the plate of the data in the two programs.
+    delta_latents : tuple of str
+        Local latents with a delta distribution in the guide, which has no density.
     without_prior : tuple of str
         Latents whose density the model leaves out by ``.mask(False)``, as an autoencoder does.
     """
@@ -63,7 +63,7 @@ class Contract:
     observed: tuple[str, ...]
     observed_arguments: tuple[str, ...] = ()
     plates: frozenset[str] = frozenset()
-    points: tuple[str, ...] = ()
+    delta_latents: tuple[str, ...] = ()
     without_prior: tuple[str, ...] = ()
 
     def expect_densities(self, *, of_guide: bool) -> None:
@@ -75,11 +75,11 @@ class Contract:
                 got=f"one that masks the prior of {', '.join(self.without_prior)}: an autoencoder has no log p(x)",
                 hint="a VAE",
             )
-        if of_guide and self.points:
+        if of_guide and self.delta_latents:
             raise InputError(
                 "log weights",
                 expected="a guide with a density",
-                got=f"one that puts {', '.join(self.points)} at a point",
+                got=f"a delta distribution of {', '.join(self.delta_latents)}",
                 hint="method='prior'",
             )
 
@@ -90,11 +90,11 @@ def check(pair: Programs, batch: Batch, *, training: bool = False) -> Contract:
     check_values(pair, arguments, training=training)
     rows = _few(pair, arguments)
     few = {name: value[:rows] for name, value in arguments.items()}
-    # Validation is off at first, so that our own messages, which name the site and a way out, come before Pyro's.
+    # Pyro's validation is off at first: our own messages, which name the site and suggest a fix, come before Pyro's.
     with isolated(), evaluating(pair):
         stored: list[tuple[str, Any]] = []  # model and guide may both have a parameter of one name
         programs = _watched(pair.model, stored), _watched(pair.guide, stored)
-        # Each by itself first: a latent of another shape would break the networks of a model that is replayed with it.
+        # First without replay: a guide's latent of a wrong shape would raise inside the networks of the replayed model.
         apart = _run(_apart, programs, few)
         names = data_plates(apart.model, apart.guide, rows)
         site_checks.check_match(apart, few)
@@ -125,7 +125,7 @@ def check(pair: Programs, batch: Batch, *, training: bool = False) -> Contract:
         observed=tuple(name for name in own if name in arguments),
         observed_arguments=seen,
         plates=names,
-        points=site_checks.points(run.guide),
+        delta_latents=site_checks.delta_latents(run.guide),
         without_prior=tuple(name for name, site in local.items() if site_checks.is_masked(site)),
     )
 
@@ -146,7 +146,7 @@ def hooks(program: nn.Module, name: str) -> list[Callable[..., Any]]:
 
 
 def _few(pair: Programs, arguments: dict[str, Tensor]) -> int:
-    """Return a number of rows, 3 or a little more, that no other size in sight equals: no mistake fits by chance."""
+    """Return a number of rows, at least 3, that equals no other size: no wrong shape can fit by chance."""
     tensors = [*pair.state_dict().values(), *(value[0] for value in arguments.values())]
     taken = {size for tensor in tensors for size in tensor.shape}
     total = len(next(iter(arguments.values())))
@@ -154,7 +154,7 @@ def _few(pair: Programs, arguments: dict[str, Tensor]) -> int:
 
 
 def _apart(model: Program, guide: Program, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Record:
-    """Run model and guide each by itself: the model draws its own latents."""
+    """Trace model and guide without replay: the model draws its own latents."""
     model_trace, guide_trace = (poutine.trace(program).get_trace(*args, **kwargs) for program in (model, guide))
     return Record(traces.sample_sites(model_trace), traces.sample_sites(guide_trace))
 
@@ -169,7 +169,7 @@ def on_batch(run: Callable[[], _T], few: Mapping[str, Tensor]) -> _T:
         return run()
     except PplVaeError:
         raise
-    except Exception as error:  # whatever a program may do; what it did is the cause
+    except Exception as error:  # a program may raise anything; it stays as the cause
         _raise_mismatch(error)
         shapes = ", ".join(f"{name} {tuple(value.shape)}" for name, value in few.items())
         raise PairError(
@@ -191,7 +191,7 @@ def _raise_mismatch(error: Exception) -> None:
 
 
 def _check_particles(programs: tuple[Program, Program], few: dict[str, Tensor]) -> None:
-    """Particles are one more plate: networks must take leading batch dimensions."""
+    """Raise unless the programs run with a particle plate: networks must accept leading batch dimensions."""
     size = len(next(iter(few.values())))
     try:
         shape = tuple(traces.trace_pair(*programs, (), few, 2).log_weights().shape)
@@ -210,7 +210,7 @@ def _check_particles(programs: tuple[Program, Program], few: dict[str, Tensor]) 
 
 
 def _watched(program: Program, stored: list[tuple[str, Any]]) -> Program:
-    """Return `program` in a parameter-store scope of its own, noting in `stored` what it put there."""
+    """Return `program` in a parameter-store scope of its own, with the parameters it put there appended to `stored`."""
 
     def run(*args: Any, **kwargs: Any) -> Any:
         state: Any = {"params": {}, "constraints": {}}
@@ -223,7 +223,7 @@ def _watched(program: Program, stored: list[tuple[str, Any]]) -> Program:
 
 
 def _check_parameters(pair: Programs, stored: list[tuple[str, Any]]) -> None:
-    """Nothing the programs train may live in the parameter store only, or in a module outside the pair."""
+    """Raise for parameters that are in the parameter store only, or in a module outside the pair."""
     own = {id(parameter) for parameter in pair.parameters()}
     for name, value in stored:
         if id(value) not in own:

@@ -1,4 +1,4 @@
-"""What a model's sites owe to the batch: found by running it on other rows."""
+"""Which sites of a model depend on the batch: found by running it on other rows."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from ppl_vae.pairs.sites import Site, Sites, log_prob, sample_sites
 class Dependence:
     """Runs of a model on its batch, and on the same with some arguments of other rows.
 
-    Latents that the data share keep their values.
+    Global latents keep their values.
 
     Parameters
     ----------
@@ -38,12 +38,12 @@ class Dependence:
         self.shared = {name: site for name, site in sites.latents.items() if name not in sites.local}
 
     def on_batch(self, names: Iterable[str]) -> set[str]:
-        """Return those of the observed sites `names` that depend on the batch, or on a latent of a datum."""
+        """Return those of the observed sites `names` that depend on the batch, or on a local latent."""
         other = self._run(self.arguments, seed=1)
         return {name for name in names if not self._same(name, other, log_prob) or not self._same(name, other, _value)}
 
     def on_argument(self, argument: str, names: Iterable[str]) -> set[str]:
-        """Return those of the observed sites `names` whose values are made of an argument."""
+        """Return those of the observed sites `names` whose values are computed from an argument."""
         other = self._run((argument,), seed=0)
         return {name for name in names if not self._same(name, other, _value)}
 

@@ -1,4 +1,4 @@
-"""A pair as ``config.json`` tells it: what it was built of, the shapes of its parameters, and the way back."""
+"""The description of a pair in ``config.json``: constructor arguments, parameter shapes, and how to rebuild it."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def rebuild_pair(description: dict[str, Any], folder: Path) -> Pair:
 
 
 def of_sizes(sizes: Mapping[str, list[int]], build: Callable[[], Pair], folder: Path) -> Pair:
-    """Return the pair that `build` makes, if its parameters have these sizes; one that is too large is never made.
+    """Return the pair that `build` makes, if its parameters have these sizes; memory is allocated only then.
 
     Raises
     ------
@@ -60,7 +60,7 @@ def of_sizes(sizes: Mapping[str, list[int]], build: Callable[[], Pair], folder: 
             sizes = with_new_buffers(shapeless, sizes, shapes)
         except PplVaeError:
             raise
-        except Exception:  # a constructor that computes with its tensors: only building it tells
+        except Exception:  # a constructor that computes with its tensors: only building it shows its shapes
             shapes = dict(sizes)
         try:
             if shapes != sizes:

@@ -18,8 +18,8 @@ class KLWeight(Messenger):
     Parameters
     ----------
     beta : float or Tensor
-        The weight. An instance serves one step: a product with another scale is made once, so that both programs carry
-        the very same tensor and a KL in closed form can tell that it has one scale.
+        The weight. An instance serves one step: its product with another scale is computed once, so that both programs
+        have the very same tensor as their scale, which a KL in closed form requires.
     """
 
     def __init__(self, beta: float | Tensor) -> None:
@@ -49,7 +49,7 @@ class GlobalScale(Messenger):
     """Scale every site outside the plate ``data`` by B/N, so that a mini-batch stands for its share of the data set.
 
     With it, the loss of a mini-batch divided by B is an unbiased estimate of the loss of the data set divided by N,
-    for latents that the data share. Sites of a datum are left alone.
+    for global latents. Local sites keep their scale.
     """
 
     def __init__(self, fraction: float) -> None:

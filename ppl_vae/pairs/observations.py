@@ -60,7 +60,7 @@ def check_name(name: str, site: Site, few: dict[str, Tensor]) -> None:
 
 
 def check_sites(run: Record) -> None:
-    """Raise for the first site of model or guide with a parameter or a value that it cannot have."""
+    """Raise for the first site of model or guide with a parameter or a value that its distribution does not allow."""
     for program, sites in run.programs.items():
         for name, site in sites.items():
             check_parameters(name, site, program)
@@ -69,7 +69,7 @@ def check_sites(run: Record) -> None:
 
 
 def _check_value(name: str, site: Site, start: int = 0) -> None:
-    """Raise for values of a site outside the support of their own distribution; what a mask hides may be anything."""
+    """Raise for values of a site outside the support of their distribution; masked ones may be anything."""
     good = inside(site["fn"], site["value"])
     if not bool(good.all()) and not _hidden(good, [site["mask"], getattr(site["fn"], "_mask", None)]):
         _raise_outside(name, site["fn"], site["value"], good, start)
@@ -80,7 +80,7 @@ def _is_finite(value: Tensor) -> bool:
 
 
 def check_parameters(name: str, site: Site, program: str) -> None:
-    """Raise where a parameter of a site's distribution is one that it cannot have, such as a negative scale."""
+    """Raise where a parameter of a site's distribution violates its constraint, such as a negative scale."""
     if bad := bad_parameter(site):
         parameter, wanted, got = bad
         raise PairError(
@@ -92,9 +92,9 @@ def check_parameters(name: str, site: Site, program: str) -> None:
 
 
 def bad_parameter(site: Site) -> tuple[str, str, str] | None:
-    """Return, in words, the first parameter outside its constraint: its name, the constraint, and what it is.
+    """Return the first parameter that violates its constraint: its name, the constraint and the value, as text.
 
-    What a mask takes out may be anything, and what is not finite is for others to name.
+    Masked elements may have any value; values that are not finite are reported elsewhere.
     """
     fn, masks = site["fn"], [site["mask"]]
     while hasattr(fn, "base_dist"):
@@ -115,7 +115,7 @@ def bad_parameter(site: Site) -> tuple[str, str, str] | None:
 
 
 def _hidden(good: Tensor, masks: list[Any]) -> bool:
-    """Tell whether masks hide all that is not good."""
+    """Return whether masks hide all elements that are not good."""
     for mask in masks:
         if mask is None or mask is True:
             continue
@@ -128,17 +128,17 @@ def _hidden(good: Tensor, masks: list[Any]) -> bool:
 
 
 def check_supports(sites: Mapping[str, Site], arguments: dict[str, Tensor], programs: tuple[Program, Program]) -> None:
-    """Every value that the model observes of the batch lies in the support of its own distribution.
+    """Raise for observed values of the batch outside the support of their distribution.
 
-    Where the support is the same for all rows, the values are looked at as they stand; else the programs are run on all
-    rows.
+    Where the support is the same for all rows, the values are compared with it directly; else the programs are run on
+    all rows.
     """
     by_row = []
     for name, site in sites.items():
         if name not in arguments or _differs_by_row(site["fn"]):
             by_row.append(name)
         if name in arguments:
-            mask = arguments.get(mask_name(name))  # what it hides may be anything
+            mask = arguments.get(mask_name(name))  # hidden values may be anything
             shown = arguments[name] if mask is None else arguments[name][mask]
             check_support(name, site["fn"], shown, by_shape=name in by_row)
     size = len(next(iter(arguments.values())))
@@ -150,7 +150,7 @@ def check_supports(sites: Mapping[str, Site], arguments: dict[str, Tensor], prog
 
 
 def _differs_by_row(fn: Any) -> bool:
-    """Tell whether the support of a distribution depends on its parameters, as that of a binomial does on its count."""
+    """Return whether the support of a distribution depends on its parameters, as a binomial's on its total count."""
     while isinstance(fn, Independent | ExpandedDistribution | MaskedDistribution):
         fn = fn.base_dist
     if isinstance(fn, Categorical | TransformedDistribution):  # of as many values, or of one image, for all rows
@@ -183,7 +183,7 @@ def _raise_outside(name: str, fn: Any, value: Tensor, good: Tensor, start: int) 
 
 
 def inside(fn: Any, value: Tensor) -> Tensor:
-    """Tell which values lie in the support of a distribution; all of them where it does not say what that is."""
+    """Return which values lie in the support of a distribution; all of them where it does not define one."""
     try:
         return fn.support.check(value)
     except NotImplementedError:

@@ -1,4 +1,4 @@
-"""A pair: a model p(x, z) and a guide q(z | x) over the same latent sites, and what can be asked of it."""
+"""A pair: a model p(x, z) and a guide q(z | x) over the same latent sites."""
 
 from __future__ import annotations
 
@@ -46,20 +46,20 @@ class Pair(Programs):
     """
 
     def _checked(self, batch: Batch) -> dict[str, Tensor]:
-        """Return the same once its values are found fit, by a look at each: for what is never recorded."""
+        """Return the arguments of a batch once its values are checked; only for code that is never recorded."""
         arguments = self._prepared(batch)
         contract.check_values(self, arguments)
         return arguments
 
     def _trace(self, program: Program, batch: Batch) -> poutine.Trace:
-        """Return the trace of a program on a batch whose values are found fit."""
+        """Return the trace of a program on a batch whose values are checked."""
         arguments = self._checked(batch)
         return contract.on_batch(lambda: poutine.trace(program).get_trace(**arguments), arguments)
 
     def check(self, batch: Batch, *, training: bool = False) -> contract.Contract:
         """Check the pair's contract on a few rows of `batch`, and the support of every observed value on all of them.
 
-        With `training`, a program may warn of what is amiss in data that it is to learn from.
+        With `training`, a program may also warn about the data that it is to be trained on.
 
         Returns
         -------
@@ -95,7 +95,7 @@ class Pair(Programs):
         return {name: site["value"] for name, site in sites.latents.items() if name not in sites.auxiliary}
 
     def posterior_mean(self, batch: Batch) -> dict[str, Tensor]:
-        """Return the mean of each latent under the guide, shape (B, …): exact for the first layer, one draw deep."""
+        """Return the mean of each latent under the guide, (B, …): given one draw of its parents where it has any."""
         _, guide = self.programs()
         with evaluating(self):
             trace = self._trace(guide, batch)
@@ -107,7 +107,7 @@ class Pair(Programs):
         Parameters
         ----------
         size : int, optional
-            How many; may be left out where `conditions` tell.
+            How many; may be left out where `conditions` give it.
         **conditions : Tensor
             What the model conditions on (``c=labels``).
         """
@@ -141,7 +141,7 @@ class Pair(Programs):
         observed = found.observed
         drawn = {name: value[0] for name, value in self.posterior(here).items()}
         rest = {name: value for name, value in here.items() if name not in found.observed_arguments}
-        if not observed:  # parts of arguments, at sites of other names
+        if not observed:  # sites of other names, which observe parts of arguments
             return self.decode(drawn, **rest)
         seen = {name: {other: here[other] for other in observed if other != name} for name in observed}
         return {name: self.decode(drawn | seen[name], **rest)[name] for name in observed}
@@ -157,7 +157,7 @@ class Pair(Programs):
 
 
 def ancestral_sites(model: Program, arguments: dict[str, Any], others: Sequence[str] = ()) -> Sites:
-    """Run `model` with no observation and return its sample sites, a `pyro.factor` excepted, which draws nothing.
+    """Run `model` with no observation and return its sample sites, without any `pyro.factor`, which draws nothing.
 
     Raises
     ------

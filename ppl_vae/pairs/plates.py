@@ -1,7 +1,7 @@
-"""Which plate is that of the data: by its structure, whatever a program calls it.
+"""Which plate is that of the data: decided by structure, whatever its name.
 
-It is the plate at dim -1 that has the rows of the batch and in which the model observes something. In the record of a
-run it is called ``data``, and that of the particles, at dim -2, ``particles``.
+It is the plate at dim -1 whose size is that of the batch and in which the model observes something. In the record of a
+run it is renamed to ``data``; the particle plate, at dim -2, is called ``particles``.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ Site = dict[str, Any]
 
 
 def in_data_plate(site: Site) -> bool:
-    """Tell whether a site of a record belongs to a datum."""
+    """Return whether a site of a record is local: inside the plate of the data."""
     return any(frame.name == DATA for frame in site["cond_indep_stack"])
 
 
@@ -28,7 +28,7 @@ def other_plates(site: Site) -> list[str]:
 
 
 def undeclared(programs: Mapping[str, Mapping[str, Site]]) -> list[tuple[str, str]]:
-    """Return program and name of the sites with a batch dimension of no plate, nor of an enumerated latent."""
+    """Return program and name of sites with a batch dimension of neither a plate nor an enumerated latent."""
     found = []
     for program, sites in programs.items():
         summed = frozenset(site["infer"].get("_enumerate_dim") for site in sites.values())
@@ -37,7 +37,7 @@ def undeclared(programs: Mapping[str, Mapping[str, Site]]) -> list[tuple[str, st
 
 
 def is_undeclared(site: Site, summed: frozenset[int | None] = frozenset()) -> bool:
-    """Tell whether a batch dimension of a site belongs to no plate, nor to a latent that is `summed` out."""
+    """Return whether a site has a batch dimension of neither a plate nor a latent that is `summed` out."""
     shape = tuple(site["fn"].batch_shape)
     known = summed | {frame.dim for frame in site["cond_indep_stack"] if frame.vectorized}
     return any(shape[dim] > 1 and dim not in known for dim in range(-len(shape), 0))
@@ -50,10 +50,10 @@ def rows_of(args: Iterable[Any], kwargs: Mapping[str, Any]) -> int | None:
 
 
 def data_plates(model_sites: Mapping[str, Site], guide_sites: Mapping[str, Site], rows: int | None) -> frozenset[str]:
-    """Return what model and guide call the plate of the data; nothing where there is none of so many rows.
+    """Return the names of the plate of the data in model and guide; empty where no plate has that many rows.
 
-    In the guide, whose plates may have names of its own, it is any plate of so many rows that is no other one of the
-    model's.
+    The guide's may have another name than the model's: any plate of that size counts, unless it has the name of
+    another plate of the model.
     """
     observed = [site for site in model_sites.values() if site["is_observed"]]
     names = _with_rows(observed, rows) or _with_rows(model_sites.values(), rows) & {DATA}
@@ -67,7 +67,7 @@ def _with_rows(sites: Iterable[Site], rows: int | None) -> set[str]:
 
 
 def rename(sites: Mapping[str, Site], names: frozenset[str]) -> None:
-    """Call the plates of these names ``data`` in a record."""
+    """Rename the plates of these names to ``data`` in a record."""
     for site in sites.values():
         site["cond_indep_stack"] = tuple(_renamed(site["cond_indep_stack"], names))
 
@@ -83,12 +83,12 @@ def _renamed(frames: Iterable[Any], names: frozenset[str]) -> Iterator[Any]:
 
 
 class DataPlate(Messenger):
-    """Handler around a program: calls the plates of some names ``data`` for the handlers further out.
+    """Handler around a program: renames its plate of the data to ``data`` for the handlers outside of it.
 
     Parameters
     ----------
     names : frozenset of str
-        What the program calls the plate of the data.
+        Names of the plate of the data in the program.
     """
 
     def __init__(self, names: frozenset[str]) -> None:

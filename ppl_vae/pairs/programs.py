@@ -32,14 +32,14 @@ class Programs(nn.Module):
         self.model = _as_module(model, "model")
         self.guide = _as_module(guide, "guide")
         self._signatures = Signature.of(self.model), Signature.of(self.guide)
-        # Once checked: the rank of the arguments, and what the programs call the plate of the data.
+        # Set by the check: the number of dimensions of each argument, and the names of the plate of the data.
         self._dims: dict[str, int] | None = None
         self._plates = frozenset({DATA})
 
     def programs(self) -> tuple[Program, Program]:
-        """Return the model and the guide as callables that leave the process-wide parameter store alone.
+        """Return the model and the guide as callables that do not touch the process-wide parameter store.
 
-        In what they record the plate of the data is called ``data``, whatever its name, once the pair has been checked.
+        Once the pair has been checked, their plate of the data is called ``data`` in a trace, whatever its own name.
         """
         programs = _scoped(self.model), _scoped(self.guide)
         if self._plates == {DATA}:
@@ -48,12 +48,12 @@ class Programs(nn.Module):
         return named(programs[0]), named(programs[1])
 
     def arguments(self, batch: Batch) -> dict[str, Tensor]:
-        """Return the entries of `batch` that both programs take, by name; labels a VAE has no use for are left out.
+        """Return the entries of `batch` that both programs take, by name; others (labels for a VAE) are left out.
 
         Raises
         ------
         InputError
-            If nothing fits, an argument without a default is not in the batch, or what is left out was meant to be in.
+            If no entry fits, an argument without a default is missing, or one left out was probably meant to be used.
         """
         if not isinstance(batch, Mapping) or not all(isinstance(value, Tensor) for value in batch.values()):
             got = type(batch).__name__ if not isinstance(batch, Mapping) else "values that are no tensors"
@@ -64,7 +64,7 @@ class Programs(nn.Module):
         return {name: batch[name] for name in both_take(*self._signatures, tuple(batch))}
 
     def _prepared(self, batch: Batch) -> dict[str, Tensor]:
-        """Return the arguments in `batch` on the pair's device, of the rank they had when the pair was checked."""
+        """Return the arguments in `batch` on the pair's device; raise where their number of dimensions has changed."""
         arguments = self._moved(self.arguments(batch))
         for name, dims in (self._dims or {}).items():
             if name in arguments and arguments[name].dim() != dims:
@@ -84,7 +84,7 @@ class Programs(nn.Module):
         return {name: x.to(device, dtype if x.is_floating_point() else None) for name, x in tensors.items()}
 
     def takes(self, name: str) -> bool:
-        """Tell whether the model takes an argument called `name`."""
+        """Return whether the model takes an argument called `name`."""
         return self._signatures[0].takes(name)
 
     @property

@@ -1,4 +1,4 @@
-"""Parameters that have another name since a run was written: what they are called now, and the order they had."""
+"""Parameters that were renamed since a run was written: their current names, and their order then."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ppl_vae.core.moved import PARAMETERS
 
 
 def current_names(module: nn.Module, names: Iterable[str]) -> dict[str, str | None]:
-    """Return what each of `names`, of a state of `module`, is called now; None for what is no longer kept."""
+    """Return the current name of each of `names`, from a saved state of `module`; None for one no longer saved."""
     found: dict[str, str | None] = {name: name for name in names}
     own = module.state_dict().keys()
     for path, part in module.named_modules():
@@ -28,13 +28,13 @@ def current_names(module: nn.Module, names: Iterable[str]) -> dict[str, str | No
 
 
 def renamed(module: nn.Module, state: Mapping[str, Any]) -> dict[str, Any]:
-    """Return `state`, values by the names of parameters and buffers, by the names that `module` has now."""
+    """Return `state`, a mapping from names of parameters and buffers to values, with the current names of `module`."""
     names = current_names(module, state)
     return {now: state[old] for old, now in names.items() if now is not None}
 
 
 def with_new_buffers(module: nn.Module, state: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
-    """Return `state` by the names of now, and from `own` the buffers of `module` that it was written without."""
+    """Return `state` with current names; buffers of `module` that were added since are taken from `own`."""
     found = renamed(module, state)
     if found.keys() == state.keys():
         return found
@@ -43,7 +43,7 @@ def with_new_buffers(module: nn.Module, state: Mapping[str, Any], own: Mapping[s
 
 
 def places(module: nn.Module, state: Mapping[str, Any]) -> list[int]:
-    """Return, for each parameter of `module` that is trained, its place among those of `state`, in the order it has."""
+    """Return the position in `state` of each trained parameter of `module`, in the module's order."""
     trained = [name for name, parameter in module.named_parameters() if parameter.requires_grad]
     order = [name for name in renamed(module, state) if name in set(trained)]
     return [order.index(name) for name in trained]

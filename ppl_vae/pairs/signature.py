@@ -1,4 +1,4 @@
-"""Which arguments a program takes: what it may get from a batch."""
+"""The arguments of a program that a batch may supply."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Signature:
     def of(cls, program: nn.Module) -> Signature:
         """Return the signature of a program's forward.
 
-        What a ``**`` of it stands for may be declared, as `argument_names` of the program or of a module in it.
+        The names that a ``**`` argument accepts may be declared: as `argument_names` of the program or a module in it.
         """
         parameters = inspect.signature(program.forward).parameters.values()
         named = [p for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
@@ -41,7 +41,7 @@ class Signature:
         return cls(frozenset(names), frozenset(required), more)
 
     def takes(self, name: str) -> bool:
-        """Tell whether the program takes an argument called `name`."""
+        """Return whether the program takes an argument called `name`."""
         return self.open or name in self.names
 
 
@@ -54,7 +54,7 @@ def both_take(model: Signature, guide: Signature, names: tuple[str, ...]) -> tup
     PairError
         For one that only one of them takes.
     InputError
-        If nothing fits, an argument without a default is missing, or what is left out was meant to be taken.
+        If no name fits, an argument without a default is missing, or one left out was probably meant to be taken.
     """
     for name in names:
         for one, other, role in ((model, guide, "guide"), (guide, model, "model")):
@@ -81,10 +81,10 @@ def both_take(model: Signature, guide: Signature, names: tuple[str, ...]) -> tup
 
 
 def _check_left_out(left_out: frozenset[str], taken: frozenset[str], absent: frozenset[str]) -> None:
-    """Raise for a tensor that no program takes, and that was meant to be taken.
+    """Raise for a tensor that no program takes but that was probably meant to be taken.
 
-    That is the mask of one that is taken, whose hidden values would count, and one whose name is close to an argument's
-    that is absent, unless they differ in their numbers, as joints2d and joints3d do.
+    It is the mask of one that is taken, whose hidden values would then count; or its name is close to that of a missing
+    argument, unless the two differ in their digits, as joints2d and joints3d do.
     """
 
     def number(name: str) -> str:

@@ -1,4 +1,4 @@
-"""The sites of a pair, as its contract wants them: the same latents in both programs, plates, observations, shapes."""
+"""Checks of a pair's sites: the same latents in both programs, plates, observations, shapes."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def check_match(run: Record, batch: Batch) -> None:
 
 
 def check_plates(run: Record, arguments: dict[str, Tensor]) -> None:
-    """Every batch dimension belongs to a plate, and what the batch observes to the plate ``data``."""
+    """Raise unless every batch dimension belongs to a plate, and every observed site to the plate ``data``."""
     for program, sites in run.programs.items():
         for name, site in sites.items():
             if in_data_plate(site) and (inner := other_plates(site)):
@@ -70,7 +70,7 @@ def check_plates(run: Record, arguments: dict[str, Tensor]) -> None:
             if is_undeclared(site) or outside:
                 raise PairError(
                     f"site {name!r}",
-                    expected="what belongs to a datum inside pyro.plate('data', B, dim=-1)",
+                    expected="a local site, inside pyro.plate('data', B, dim=-1)",
                     got=f"batch shape {tuple(site['fn'].batch_shape)} outside it in the {program}",
                     hint="that plate around the site, or .to_event(…) on its distribution",
                 )
@@ -85,7 +85,7 @@ def check_plates(run: Record, arguments: dict[str, Tensor]) -> None:
 
 
 def _scored(name: str, site: Site, program: str) -> Tensor:
-    """Return the log probability of a site; raise our own error where its distribution has none for the value."""
+    """Return the log probability of a site; raise `PairError` where its distribution cannot evaluate it."""
     try:
         return traces.log_prob(site)
     except Exception as error:  # a flow without an inverse, say
@@ -98,7 +98,7 @@ def _scored(name: str, site: Site, program: str) -> Tensor:
 
 
 def check_shared(model: Sites, dependence: Dependence) -> None:
-    """Raise if a term outside the plate of the data depends on the batch, or if none inside observes it."""
+    """Raise if a global site depends on the batch, or if no local site observes it."""
     outside = [name for name in model.shared if name in model.observed]
     for name in sorted(dependence.on_batch(outside), key=outside.index) if outside else []:
         raise PairError(
@@ -117,7 +117,7 @@ def check_shared(model: Sites, dependence: Dependence) -> None:
 
 
 def observed_arguments(own: Iterable[str], arguments: Mapping[str, Tensor], dependence: Dependence) -> tuple[str, ...]:
-    """Return the arguments that the model observes: by the name of a site, or as what a site's value is made of."""
+    """Return the arguments that the model observes: at a site of that name, or as a part of a site's value."""
     elsewhere = [name for name in own if name not in arguments]
     return tuple(
         name
@@ -127,11 +127,11 @@ def observed_arguments(own: Iterable[str], arguments: Mapping[str, Tensor], depe
 
 
 def check_batch_shapes(run: Record, size: int) -> None:
-    """Every site of a datum has log probabilities of shape (B,)."""
+    """Raise unless every local site has log probabilities of shape (B,), and a value in its distribution's support."""
     for program, sites in run.programs.items():
         for name, site in sites.items():
             log_prob, inside = _scored(name, site, program), observations.inside(site["fn"], site["value"])
-            if isinstance(site["fn"], MaskedDistribution):  # what it masks may be anything
+            if isinstance(site["fn"], MaskedDistribution):  # masked values may be anything
                 inside = inside | ~torch.as_tensor(site["fn"]._mask, device=inside.device)
             if not bool(inside.all()):
                 raise PairError(
@@ -149,23 +149,24 @@ def check_batch_shapes(run: Record, size: int) -> None:
                 )
 
 
-def points(guide: Sites) -> tuple[str, ...]:
-    """Return the latents of a datum that a guide puts at a point.
+def delta_latents(guide: Sites) -> tuple[str, ...]:
+    """Return the local latents whose distribution in the guide is a delta.
 
-    AutoGuides carry the density of an auxiliary draw over to a point at the site that it is for.
+    A guide with auxiliary sites has none: AutoGuides make each latent a `Delta` of their auxiliary draw, with the
+    density of that draw.
     """
     if guide.auxiliary:
         return ()
-    return tuple(name for name, site in guide.latents.items() if name in guide.local and _is_point(site["fn"]))
+    return tuple(name for name, site in guide.latents.items() if name in guide.local and _is_delta(site["fn"]))
 
 
-def _is_point(fn: Any) -> bool:
-    """Tell whether a distribution is a `Delta`, whatever it is wrapped in."""
-    return isinstance(fn, Delta) or (hasattr(fn, "base_dist") and _is_point(fn.base_dist))
+def _is_delta(fn: Any) -> bool:
+    """Return whether a distribution is a `Delta`, whatever it is wrapped in."""
+    return isinstance(fn, Delta) or (hasattr(fn, "base_dist") and _is_delta(fn.base_dist))
 
 
 def is_masked(site: Site) -> bool:
-    """Tell whether a site's density is left out, by a mask that is False, or False throughout."""
+    """Return whether a mask leaves out the site's whole log density."""
     masks = [site["mask"], site["fn"]._mask if isinstance(site["fn"], MaskedDistribution) else None]
     return any(mask is not None and not bool(mask.any() if isinstance(mask, Tensor) else mask) for mask in masks)
 

@@ -2,8 +2,8 @@
 
     log w[k, b] = log p(x_b, z_kb) - log q(z_kb | x_b),   z_kb ~ q(. | x_b)
 
-Particles are one more plate, named ``particles``, at dim -2; data is the plate ``data`` at dim -1, whatever a program
-calls it (`ppl_vae.pairs.plates`).
+Particles are one more plate, named ``particles``, at dim -2; data is the plate ``data`` at dim -1, whatever its name
+in a program (`ppl_vae.pairs.plates`).
 """
 
 from __future__ import annotations
@@ -29,16 +29,16 @@ from ppl_vae.pairs.plates import PARTICLES, Site, data_plates, in_data_plate, re
 
 
 class Sites(dict[str, Site]):
-    """The sample sites of one program by name, in program order, sorted once by what they are.
+    """The sample sites of one program by name, in program order, sorted once into latent, observed and enumerated.
 
     Attributes
     ----------
     latents, observed : dict of str to Site
         Sites without and with a value given, a `pyro.factor` and a `pyro.deterministic` among the latter.
     enumerated, drawn : dict of str to Site
-        Latents that ask to be summed out, and the others.
+        Latents marked for enumeration, and all others.
     auxiliary : dict of str to Site
-        Latents that only help to draw others.
+        Latents of a guide that only help to draw others, as in Pyro's AutoGuides.
     """
 
     def __init__(self, sites: Mapping[str, Site] | Iterable[tuple[str, Site]] = ()) -> None:
@@ -59,17 +59,17 @@ class Sites(dict[str, Site]):
 
     @cached_property
     def local(self) -> dict[str, Site]:
-        """Sites inside the plate of the data."""
+        """Local sites: those inside the plate of the data."""
         return {name: site for name, site in self.items() if in_data_plate(site)}
 
     @cached_property
     def shared(self) -> dict[str, Site]:
-        """Sites outside that plate, but for those that only name a value."""
+        """Global sites: those outside that plate, other than `pyro.deterministic`."""
         return {name: site for name, site in self.items() if name not in self.local and not is_deterministic(site)}
 
     @cached_property
     def unreparameterised(self) -> list[str]:
-        """Names of the latents that are drawn without a gradient through the draw."""
+        """Names of the drawn latents whose distribution has no reparameterised sampler."""
         return [name for name, site in self.drawn.items() if not site["fn"].has_rsample]
 
 
@@ -79,13 +79,13 @@ class Record:
     Attributes
     ----------
     model, guide : Sites
-        Their sample sites; the model's latents have the guide's draws.
+        Their sample sites; the model's latents have the values drawn in the guide.
     programs : dict of str to Sites
         Both, by ``"model"`` and ``"guide"``.
     summed : dict of str to Site
-        Latents that the model sums out by itself: enumerated, and not in the guide.
+        Latents enumerated in the model that the guide does not have.
     factors : dict of str to Site
-        The guide's own terms of the loss, one `pyro.factor` each.
+        The guide's `pyro.factor` sites: terms of the training loss.
     """
 
     def __init__(self, model: Sites, guide: Sites) -> None:
@@ -97,9 +97,9 @@ class Record:
     def log_weights(self) -> Tensor:
         """Return log p(x, z) - log q(z | x) in nats, shape (K, B), or (B,) without a particle plate.
 
-        Scales (from subsampling, or from a weight on the KL) are left out: a log weight is about one datum. A latent
-        that the guide lacks, because training sums it out, was drawn from the model's conditional, which cancels out. A
-        `pyro.factor` of the guide is a term of the training loss, and no part of q.
+        Scales (from subsampling, or from a weight on the KL) are left out. A latent that the guide lacks, because
+        training enumerates it, was drawn from its conditional in the model, which cancels out. A `pyro.factor` of the
+        guide is a term of the training loss, and no part of q.
 
         Raises
         ------
@@ -121,7 +121,7 @@ class Record:
 
 
 class _Particles(pyro.plate):
-    """A plate that leaves the scale of a site be: a product with one would be another tensor for each site."""
+    """A plate that does not change the scale of a site: a product with 1 would be a new tensor at each site."""
 
     def _process_message(self, msg: Any) -> None:
         scale = msg["scale"]
@@ -152,12 +152,12 @@ def trace_pair(
     """Run the guide, replay the model against it, and return the record of both.
 
     Without `num_particles` there is no particle plate: values have shape (B, …). With it they have (K, B, …). With
-    `enumerated`, sites that ask to be summed out hold all their values, each such site in a dimension of its own to the
-    left of the plates', the guide's before the model's. A handler `around_guide` stands outside its trace.
+    `enumerated`, sites marked for enumeration hold all their values, each such site in a dimension of its own to the
+    left of the plates', the guide's before the model's. A handler `around_guide` is applied outside the guide's trace.
     """
     if num_particles is not None:
         model, guide = particles(model, num_particles), particles(guide, num_particles)
-    if enumerated:  # the model's dimensions go on where the guide's end
+    if enumerated:  # the model's dimensions lie to the left of the guide's
         model, guide = poutine.enum(model), poutine.enum(guide, -2 if num_particles is None else -3)
     try:
         with around_guide or nullcontext():
@@ -167,7 +167,9 @@ def trace_pair(
         _raise_collision(error)
         raise
     model_sites, guide_sites = sample_sites(model_trace), sample_sites(guide_trace)
-    if not any(in_data_plate(site) for site in model_sites.values()):  # programs of a pair have it named already
+    if not any(
+        in_data_plate(site) for site in model_sites.values()
+    ):  # the programs of a checked pair call it so already
         names = data_plates(model_sites, guide_sites, rows_of(args, kwargs))
         rename(model_sites, names)
         rename(guide_sites, names)
@@ -187,28 +189,28 @@ def _raise_collision(error: ValueError) -> None:
 
 
 def sample_sites(trace: Any) -> Sites:
-    """Return the sample sites of a Pyro trace by name, leaving out those a plate makes for subsampling."""
+    """Return the sample sites of a Pyro trace by name, without those that plates add for subsampling."""
     nodes: Any = prune_subsample_sites(trace).nodes
     return Sites((name, site) for name, site in nodes.items() if site["type"] == "sample")
 
 
 def is_auxiliary(site: Site) -> bool:
-    """Tell whether a latent of a guide only helps to draw others (Pyro's AutoGuides have such sites)."""
+    """Return whether a latent of a guide only helps to draw others (Pyro's AutoGuides have such sites)."""
     return bool(site["infer"].get("is_auxiliary"))
 
 
 def is_enumerated(site: Site) -> bool:
-    """Tell whether a site asks to be summed out rather than sampled."""
+    """Return whether a site is marked for enumeration."""
     return bool(site["infer"].get("enumerate"))
 
 
 def is_deterministic(site: Site) -> bool:
-    """Tell whether a site only names a value (`pyro.deterministic`): it has no density, and observes nothing."""
+    """Return whether a site is a `pyro.deterministic`, which has no density and observes nothing."""
     return bool(site["infer"].get("_deterministic"))
 
 
 def is_factor(site: Site) -> bool:
-    """Tell whether a site is a `pyro.factor`: a term, and no observation of anything."""
+    """Return whether a site is a `pyro.factor`, which adds a term and observes nothing."""
     fn = site["fn"]
     while hasattr(fn, "base_dist"):
         fn = fn.base_dist
@@ -216,7 +218,7 @@ def is_factor(site: Site) -> bool:
 
 
 def observes(site: Site) -> bool:
-    """Tell whether a site observes something: a `pyro.factor` does not, nor a value that only has a name."""
+    """Return whether a site observes data: a `pyro.factor` or a `pyro.deterministic` does not."""
     return site["is_observed"] and not is_deterministic(site) and not is_factor(site)
 
 
@@ -226,14 +228,14 @@ def log_prob(site: Site, *, scaled: bool = True) -> Tensor:
 
 
 def alike(a: float | Tensor, b: float | Tensor) -> bool:
-    """Tell whether two scales are one.
+    """Return whether two scales are equal.
 
-    Tensors count as alike only if they are the same one: looking at their values would read them back from the device.
+    Two tensors count as equal only if they are the same object: comparing values would read them back from the device.
     """
     return a is b or (isinstance(a, int | float) and isinstance(b, int | float) and a == b)
 
 
 def add(terms: Iterable[Tensor]) -> Tensor:
-    """Return the sum of tensors that broadcast; zero where there are none (a guide of a model without latents)."""
+    """Return the sum of tensors that broadcast; zero where there are none (the guide of a model without latents)."""
     listed = list(terms)
     return functools.reduce(operator.add, listed) if listed else torch.zeros((), device="cpu")

@@ -60,6 +60,8 @@ def gradient_noise(report: GradientReport) -> Figure:
     axes[0].set_ylim(len(names) - 0.5, -0.5)
     for part, (colour, marker, _) in _PARTS.items():
         axes[-1].plot([], [], marker, color=colour, markersize=4.5, label=part)
-    axes[-1].axvline(report.draws**-0.5, color="black", linewidth=1, linestyle=":", label="least that can be told")
+    axes[-1].axvline(
+        report.draws**-0.5, color="black", linewidth=1, linestyle=":", label="least distinguishable from 0"
+    )
     figure.legend(*axes[-1].get_legend_handles_labels(), loc="outside upper center", ncols=3)
     return figure

@@ -219,7 +219,7 @@ def _mosaic(
         figure.colorbar(ScalarMappable(scale, cmap), ax=ax, label=unit, location="bottom", shrink=0.6, aspect=30)
     outside = ((finite < limits[0] - 1e-6) | (finite > limits[1] + 1e-6)).sum()
     if outside:
-        told = f"{outside:,} of {finite.size:,} values outside [{limits[0]:g}, {limits[1]:g}], drawn as its ends"
-        ax.set_title(told, fontsize=8, color=canvas.GREY)
+        title = f"{outside:,} of {finite.size:,} values outside [{limits[0]:g}, {limits[1]:g}], drawn as its ends"
+        ax.set_title(title, fontsize=8, color=canvas.GREY)
     canvas.flag_not_finite(ax, "pixels", shown.reshape(-1))
     return figure

@@ -83,7 +83,7 @@ class PPCAComparison:
         return self.maximum["train"] - self.fitted["train"]
 
     def add_to(self, report: Report) -> None:
-        """Add the section that tells it, with a table and three figures."""
+        """Add a section with a table and three figures."""
         report.text(
             "## PPCA: how close SVI comes to the closed form\n\n"
             f"p(z) = N(0, I) with {self.run.pair.model.latent_dim} latents, p(x | z) = N(Wz + b, s²I). The W, b and s "

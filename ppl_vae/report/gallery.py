@@ -275,12 +275,12 @@ def embeddings(report: Report, s: Subject, method: str) -> None:
             if site in in_use:
                 caption += f" {in_use[site]} of {L} coordinates are in use: their KL is above {IN_USE} nats per datum."
             if labels is not None and "y" not in s.given and "y" not in s.observed:
-                caption += " The pair never saw the labels: classes that lie apart were told apart without them."
+                caption += " The pair never saw the labels: classes that lie apart were separated without them."
             report.figure(figure, caption, s.figure_name("latent", site))
 
 
 def _is_continuous(values: Tensor) -> bool:
-    """Tell whether a site is a vector per datum of numbers that take many values."""
+    """Return whether a site is a vector per datum of numbers that take many values."""
     return values.dim() == 2 and values.is_floating_point() and len(values.unique()) > min(10, len(values))
 
 

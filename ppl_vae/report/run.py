@@ -103,7 +103,7 @@ def add_run(
     run, data
         As for `run_report`.
     name : str
-        Put before each section's head and each figure's name, to tell runs in one report apart.
+        Put before each section's head and each figure's name, to distinguish runs in one report.
     estimates : sequence of LogLikelihood, optional
         Estimates of log p(x) to show. By default they are made here: ``exact`` where the model knows it, and
         ``importance`` with `num_particles`, on at most `most` data. Those recorded with the run are listed in any case.
@@ -145,7 +145,7 @@ def _estimate(
     if contract.shares_latents or contract.without_prior:
         return []
     methods = ["exact"] if hasattr(run.pair.model, "log_marginal") else []
-    methods.append("prior" if contract.points else "importance")
+    methods.append("prior" if contract.delta_latents else "importance")
     return [
         log_likelihood(run.pair, few, method=method, num_particles=num_particles, seed=seed, progress=progress)
         for method in methods
@@ -244,7 +244,7 @@ def _likelihoods(report: Report, s: Subject, estimates: list[LogLikelihood]) -> 
         caption += f"binarisation {BINARIZATION[data['binarization']]}."
         caption += f" {data['units'].capitalize()}." if data.get("units") else ""
     else:
-        caption += " **The rows are about different data**, told apart by their digest, and do not compare."
+        caption += " **The rows are about different data**, by their digest, and are not comparable."
         columns["data"] = [f"{data['name']}, {data['role']}" for data in about]
         columns["N"] = [data["size"] for data in about]
         columns["binarisation"] = [data["binarization"] for data in about]

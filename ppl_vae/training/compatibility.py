@@ -1,4 +1,4 @@
-"""What does not go together: objectives, weights on the KL, and latents that all data share."""
+"""Combinations that are refused: objectives with weights on the KL, with global latents, or with several workers."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from ppl_vae.training.kl_weights import Capacity, KLRule
 
 
 def check_scales(objective: pyro.infer.ELBO, *, weighted: bool, shares_latents: bool) -> None:
-    """Raise for objectives of Pyro's that would be wrong, or break, under a scale."""
+    """Raise for objectives of Pyro that are wrong, or fail, under a scale."""
     if weighted and isinstance(objective, pyro.infer.TraceEnum_ELBO):
         raise InputError(
             "kl_weight",
@@ -35,7 +35,7 @@ def check_scales(objective: pyro.infer.ELBO, *, weighted: bool, shares_latents: 
 
 
 def check_sums(objective: Any, workers: int) -> None:
-    """Raise for objectives that look at a batch as a whole, where a worker sees its own rows of it alone."""
+    """Raise for objectives whose loss is not a sum over the data, where several workers split the rows."""
     free_bits = isinstance(objective, ELBO) and bool(objective.free_bits)
     if workers > 1 and (free_bits or isinstance(objective, BetaTCVAE | FactorVAE)):
         raise InputError(
@@ -49,7 +49,7 @@ def check_sums(objective: Any, workers: int) -> None:
 def check_measures(
     rule: KLRule, objective: Any, pair: Pair, data: Split, contract: Contract, *, workers: int = 1
 ) -> None:
-    """Raise where a rule looks at the KL, and the slope of the loss in the weight is not the KL."""
+    """Raise where a rule uses the KL, and the derivative of the loss with respect to the weight is not the KL."""
     if not rule.measures:
         return
     name = f"kl_weight {type(rule).__name__}"
@@ -61,9 +61,9 @@ def check_measures(
             got=type(objective).__name__ + (" with other settings" if isinstance(objective, ELBO) else ""),
             hint="objective=ppl_vae.objectives.ELBO()",
         )
-    if contract.without_prior or contract.points:
+    if contract.without_prior or contract.delta_latents:
         raise PairError(
-            f"site {(*contract.without_prior, *contract.points)[0]!r}",
+            f"site {(*contract.without_prior, *contract.delta_latents)[0]!r}",
             expected=f"a latent with a KL, for {name}",
             got="one without a density",
             hint="kl_weight=1.0",

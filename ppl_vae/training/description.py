@@ -1,4 +1,4 @@
-"""A fit as ``config.json`` tells it: pair, objective, data and settings."""
+"""The description of a fit in ``config.json``: pair, objective, data and settings."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def describe_fit(
     options: Options,
     source: Mapping[str, Any] | None,
 ) -> dict[str, Any]:
-    """Return what a fit is of, as plain values."""
+    """Return the description of a fit, as plain values."""
     return {
         "pair": describe_pair(pair),
         "objective": _describe_objective(objective),
@@ -51,7 +51,7 @@ def check_agreement(workers: Workers, config: dict[str, Any]) -> None:
 def _describe_objective(objective: pyro.infer.ELBO) -> dict[str, Any]:
     about = {"name": type(objective).__name__, "num_particles": objective.num_particles}
     described = describe(objective)
-    if described is None:  # Pyro's own: what can be told of one are its plain attributes
+    if described is None:  # Pyro's own: its plain attributes describe it
         about |= {name: value for name, value in vars(objective).items() if isinstance(value, bool | int | float | str)}
     return about | {"description": described}
 

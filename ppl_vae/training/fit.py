@@ -68,7 +68,7 @@ def fit(
     pair : Pair
         Model and guide; trained in place.
     data : Dataset, Split or mapping of str to Tensor
-        What to train on. A `Dataset` also brings its validation split.
+        Training data. A `Dataset` also has a validation split.
     objective : pyro.infer.ELBO
         One of ours or of Pyro's; `ELBO()` by default.
     epochs, batch_size : int
@@ -99,17 +99,18 @@ def fit(
     compile : {"auto", "off", "graph", "inductor"}
         How a step runs: the programs as they are (``"off"``), recorded once per batch shape as a graph of operations,
         or the graph fused by Inductor. ``"auto"`` records from 200 steps of a shape on, and compiles from 50,000 on. A
-        recording is held against the programs: loss, gradients, buffers and random state, on other rows than it was
-        made of, when it is made, at the end of the epochs by which another 1,000 steps are done, and at the end of a
-        fit that has as many. Where they differ beyond rounding, or the programs do what no recording does again (hooks,
-        generators of their own, attributes they change, values taken out of torch), steps are eager, with one warning
-        that names it, and epochs since the last such moment are fitted again. ``run.config["step"]`` tells the path
-        taken for each batch size, and the seconds spent on recording and compiling; a resumed fit takes the same paths.
+        recording is compared with the programs (loss, gradients, buffers and random state) on rows that it was not made
+        from: when it is made, at the end of an epoch once another 1,000 steps are done, and at the end of a fit of at
+        least 1,000 steps. Where they differ beyond rounding, or the programs have side effects that a recording cannot
+        repeat (hooks, generators of their own, attributes they change, values taken out of torch), steps are eager,
+        with one warning that names the cause, and the epochs since the last comparison are discarded and fitted again.
+        ``run.config["step"]`` has the path taken for each batch size, and the seconds spent on recording and compiling;
+        a resumed fit takes the same paths.
     precision : {"float32", "tf32", "bf16"}
         Of matrix products in training steps; see `ppl_vae.compile.precision`. Validation is always in float32, and
-        ``run.config["precision"]`` tells what the lower one does to the bound.
+        ``run.config["precision"]`` has the bound in both precisions.
     run_dir : path, optional
-        Folder to write to as the fit goes on. It must not hold a run, unless `resume` or `overwrite` is set; a fit that
+        Folder to write to during the fit. It must not hold a run, unless `resume` or `overwrite` is set; a fit that
         ended before its first epoch was done left none.
     resume : bool
         Go on from the folder's last checkpoint, to the same numbers as an uninterrupted fit; start where there is none.
@@ -129,34 +130,34 @@ def fit(
     Run
         ``run.history`` has a row per epoch: ``train_bound`` (of the objective as weighted), ``validation_bound``
         (unweighted), in nats per datum, and for `ELBO` its two parts, ``validation_distortion`` = -E[log p(x|z)] and
-        ``validation_rate`` = KL. Under early stopping ``run.config["kept"]`` tells the epoch whose parameters it has.
+        ``validation_rate`` = KL. Under early stopping ``run.config["kept"]`` names the epoch whose parameters it has.
 
     Raises
     ------
     InputError, PairError
         For bad settings or data, for a pair that breaks the contract, and while another thread is inside such a call.
     NonFiniteError
-        When a value is NaN or infinite, or one that its distribution cannot have: names the first such site. The last
-        good checkpoint stays, and the pair gets it back.
+        When a value is NaN, infinite or not allowed by its distribution: names the first such site. The last good
+        checkpoint stays, and the pair gets its parameters back.
     RunError
         When the run folder cannot be read or written; when a worker is lost. The last checkpoint stays.
 
     Notes
     -----
     Where `torchrun` (or `torch.distributed`) has started several workers, each works on its rows of every batch, and
-    their gradients are added up in one call. All hold all the data, draw the same batches, and share the noise, so that
+    their gradients are added up in one call. All hold all the data, draw the same batches, and the same noise, so that
     histories and parameters are those of one process up to rounding (see `ppl_vae.training.distributed.shared_noise`
-    for the samplers that cannot be shared: they give a fit of the same distribution). Statistics over a batch, as batch
+    for the samplers where noise differs: they give a fit of the same distribution). Statistics over a batch, as batch
     norm takes them, are over a worker's rows; its running averages are the first worker's. Objectives of ours whose
-    loss is no sum over the data are refused; somebody else's is summed over the workers all the same. The first worker
-    alone writes the folder, shows the bar and warns; the others return the same run, which does not write. A fit may go
-    on with another number of workers. SIGTERM stops all of them as Ctrl-C does, with a checkpoint. Where one is lost,
-    the others raise as soon as its connection closes; NCCL does not tell, and there `torchrun`, or torch after
-    `ppl_vae.training.distributed.workers.LOST`, ends them.
+    loss is not a sum over the data are refused; the loss of any other objective is summed over the workers. Only the
+    first worker writes the folder, shows the bar and warns; the others return the same run, which does not write. A fit may
+    be resumed with another number of workers. SIGTERM stops all of them as Ctrl-C does, with a checkpoint. Where one is lost,
+    the others raise as soon as its connection closes; NCCL does not notice that, and there `torchrun`, or torch
+    after `ppl_vae.training.distributed.workers.LOST`, ends them.
 
-    What a recording can still miss: a change that shows in no number until the next moment at which it is looked at (a
-    counter in a closure or a global that is compared with a threshold), one that is smaller than rounding, and what a
-    program does only for data rarer than the batches that it is held against.
+    What a recording can still miss: a change of the program that has no effect on any result until after the last
+    comparison (a counter in a closure or a global that is compared with a threshold), an effect smaller than rounding,
+    and code that runs only for data too rare to occur in the batches that are compared.
     """
     options = Options(
         epochs, batch_size, lr, optimizer, optimizer_options, schedule, clip_norm,
@@ -218,7 +219,7 @@ def _splits(data: Dataset | Split | Batch, options: Options) -> tuple[Split, Spl
 
 
 def _begin(folder: RunFolder, config: dict[str, Any], trainer: Trainer, *, resume: bool, overwrite: bool) -> None:
-    """Start a run in `folder`, or go on from the checkpoint that is there."""
+    """Start a run in `folder`, or continue from its checkpoint."""
     pair = trainer.pair
     state = folder.start(config, environment(pair.device), pair, resume=resume, overwrite=overwrite)
     if state is None:
@@ -232,7 +233,7 @@ def _begin(folder: RunFolder, config: dict[str, Any], trainer: Trainer, *, resum
 
 def _warn_of_warm_up(options: Options) -> None:
     """Warn if the weight of the KL rises for longer than the fit lasts."""
-    rising = getattr(options.kl_rule(), "epochs", 0)  # of a warm-up, or of a capacity that grows
+    rising = getattr(options.kl_rule(), "epochs", 0)  # of a warm-up, or of a growing capacity
     if rising > options.epochs:
         lengths = f"the KL is let in over {rising:g} epochs, and the fit ends after {options.epochs}"
         warnings.warn(f"{lengths}: it never has its full weight", stacklevel=3)

@@ -1,8 +1,8 @@
-"""Loss and gradient of one batch: by the pair's programs, or by a recording of what they do.
+"""Loss and gradient of one batch: from the pair's programs, or from a recording of them.
 
 A pair's programs run under effect handlers in Python. They are recorded once for each batch shape, as a graph of tensor
-operations, and from then on the graph is run. Neither way reads a value back from the device, but for the moments at
-which a recording is held against the programs.
+operations, and from then on the graph is run. Neither reads a value back from the device, except when a
+recording is compared with the programs.
 """
 
 from __future__ import annotations
@@ -26,33 +26,33 @@ from ppl_vae.core.process import random_state, set_random_state
 from ppl_vae.objectives.base import own_module
 from ppl_vae.pairs.handlers import GlobalScale, KLWeight
 from ppl_vae.pairs.pair import Pair
-from ppl_vae.training.distributed.shared_noise import Sharing
+from ppl_vae.training.distributed.shared_noise import SharedNoise
 from ppl_vae.training.distributed.workers import Shard
 from ppl_vae.training.kl_weights import Constant, KLRule
 from ppl_vae.training.recorded_step import RecordedStep, StepResults
 from ppl_vae.training.witness import Witness
 
-#: Steps of one batch shape from which recording (about a second) and compiling (some ten) pay.
+#: Steps of one batch shape from which recording (about 1 s) and compiling (about 10 s) pay off.
 WORTH_RECORDING = 200
 WORTH_COMPILING = 50_000
 
 
 def choose_path(mode: str, steps: int) -> str:
-    """Return the path for a batch shape of which there will be so many `steps`.
+    """Return the path for a batch shape that will take so many `steps`.
 
-    A rule and not a measurement, so that a resumed fit takes the same path to the same numbers.
+    A fixed rule rather than a measurement, so that a resumed fit takes the same path and gets the same numbers.
     """
     return path_of(mode, worth_recording=steps >= WORTH_RECORDING, worth_compiling=steps >= WORTH_COMPILING)
 
 
 class Gradient:
-    """Callable that returns the loss of a batch and leaves the gradient of its mean per datum in the parameters.
+    """Callable that returns the loss of a batch and sets the parameters' gradients to that of its mean per datum.
 
-    It may be given a shard of a batch: then the loss is that of the shard, the mean that over the whole batch, and the
-    sum over all shards is what one would have got for the batch at once.
+    Given a shard of a batch, the loss is summed over the shard and the mean is over the whole batch, so that the sum
+    over all shards is the result for the batch.
 
     Parameters are those of `TrainingStep`, and so are the attributes ``paths``, ``recordings`` and ``seconds``;
-    ``disproved`` tells, in words, why a recording that was in use was given up, and is empty if none was.
+    ``disproved`` is the reason, as text, why a recording in use was given up, and empty if none was.
     """
 
     def __init__(
@@ -93,11 +93,11 @@ class Gradient:
 
     @property
     def witness(self) -> Witness:
-        """The programs' own step; not kept, so that what a fit holds is freed with its last reference."""
+        """The step by the programs; made on each access, since a stored one would form a reference cycle."""
         return Witness(self)
 
     def path(self, rows: int) -> str:
-        """Return the path of batches of so many rows, chosen when the first of them comes."""
+        """Return the path of batches of so many rows, chosen at the first of them."""
         if rows not in self.paths:
             steps = WORTH_RECORDING if self.planned is None else self.planned.get(rows, 0)
             self.paths[rows] = choose_path(self.compile, steps)
@@ -118,7 +118,7 @@ class Gradient:
         return self._put(self.witness.computed(arguments, shard))
 
     def _recorded_step(self, key: Any, arguments: dict[str, Tensor], shard: Shard) -> StepResults:
-        """Take a step by its recording, which is made on other rows; from where that fails on, all are eager."""
+        """Take a step by its recording, which is made on other rows; once one fails, all steps are eager."""
         arguments = {name: value.contiguous() for name, value in arguments.items()}  # as they are recorded
         if first := key not in self._recorded:
             self._recorded[key] = RecordedStep(self, list(arguments), shard, self.paths[shard.total])
@@ -142,8 +142,8 @@ class Gradient:
         """Return the model and the guide as the objective sees them for a shard of a batch."""
         programs = self.pair.programs()
         if shard.size < shard.total:
-            sharing = Sharing(shard)
-            programs = sharing(programs[0]), sharing(programs[1])
+            noise = SharedNoise(shard)
+            programs = noise(programs[0]), noise(programs[1])
         if self.data_size is not None:
             scale = GlobalScale(shard.size / self.data_size)
             programs = scale(programs[0]), scale(programs[1])
@@ -155,18 +155,18 @@ class Gradient:
         return in_precision(programs[0], precision), in_precision(programs[1], precision)
 
     def weighted_programs(self, shard: Shard, kl_weight: Tensor) -> tuple[Any, Any]:
-        """Return them with the weight of the KL, in the step's precision."""
+        """Return the programs with a weight on the KL, in the step's precision."""
         return self.programs(shard, kl_weight=kl_weight if self.weighted else None, precision=self.precision)
 
     def measured(self, shard: Shard, setting: Tensor, arguments: dict[str, Tensor]) -> tuple[Any, Tensor]:
-        """Return the loss to differentiate and the KL, which is the loss's slope in the weight."""
+        """Return the loss to differentiate and the KL, which is the loss's derivative with respect to its weight."""
         weight = self.rule.weight(setting).detach().requires_grad_()
         loss = self.objective.differentiable_loss(*self.weighted_programs(shard, weight), **arguments)
         (kl,) = torch.autograd.grad(loss, weight, create_graph=True)
         return self.rule.loss(loss, kl, setting, shard.size), kl
 
     def run_eager(self, arguments: dict[str, Tensor], shard: Shard) -> Tensor:
-        """Run the programs, leave gradients, buffers and KL as they make them, and return the loss."""
+        """Run the programs and return the loss; gradients, buffers and KL are then those of the step."""
         parameters = list(self.named.values())
         for parameter in parameters:
             parameter.grad = None
@@ -185,7 +185,7 @@ class Gradient:
         return loss if isinstance(loss, Tensor) else torch.tensor(loss, device=self.pair.device)
 
     def _put(self, results: StepResults) -> Tensor:
-        """Leave gradients, buffers and KL of a step where they belong, and return its loss."""
+        """Store gradients, buffers and KL of a step, and return its loss."""
         for parameter, gradient in zip(self.named.values(), results.gradients, strict=True):
             parameter.grad = gradient
         if results.buffers:
@@ -209,10 +209,10 @@ class Gradient:
     # -- the proof --------------------------------------------------------------------------------------------------
 
     def differs(self, arguments: dict[str, Tensor], shard: Shard) -> str:
-        """Return, in words, what a recorded step and the program differ in on a batch; empty if in nothing.
+        """Return, as text, how a recorded step and the program differ on a batch; empty if they agree.
 
-        Random state, buffers and KL are as they were afterwards. A batch of a shape that is not recorded is run by the
-        program alone, so that its values are looked at.
+        Random state, buffers and KL are restored afterwards. A batch of a shape that is not recorded is run by the
+        program only, which checks its values.
         """
         arguments = {name: value.contiguous() for name, value in arguments.items()}
         before = random_state(self.pair.device)
@@ -225,12 +225,12 @@ class Gradient:
             set_random_state(before, self.pair.device)
 
     def give_up(self, reason: str) -> None:
-        """Go on eagerly, with a warning."""
+        """Take all further steps eagerly, with a warning."""
         self.stop_recording()
         warnings.warn(f"the step {DIFFERED}: {reason}", stacklevel=3)
 
     def stop_recording(self) -> None:
-        """Go on eagerly."""
+        """Take all further steps eagerly."""
         self.compile = "off"
         self.paths = dict.fromkeys(self.paths, "eager")
         self._recorded.clear()

@@ -2,9 +2,9 @@
 
     E_q[log p(x|z)] - beta KL(q(z|x) || p(z))
 
-beta > 1 is the beta-VAE (Higgins et al. 2017, eq. 4). A rule is frozen; what it learns is the fit's to keep. Where a
-loss has the form D + beta R, R = d loss / d beta is the KL itself, differentiable, whatever the pair: rules that look
-at the KL take it from there, and nothing is read back from the device.
+beta > 1 is the beta-VAE (Higgins et al. 2017, eq. 4). A rule is immutable; the fit keeps the state that it
+adapts. Where a loss has the form D + beta R, R = d loss / d beta is the KL itself, differentiable, for any pair: rules
+that use the KL get it so, and nothing is read back from the device.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ MULTIPLIERS = (1e-4, 1e4)
 
 
 class KLRule:
-    """How the weight of the KL moves over a fit. A subclass says it with `at`, or by looking at the KL."""
+    """How the weight of the KL changes over a fit. A subclass defines it by step (`at`), or by the KL (`after`)."""
 
-    #: Whether the rule looks at the KL of each batch.
+    #: Whether the rule uses the KL of each batch.
     measures: ClassVar[bool] = False
     #: Column of the history that holds what `at` or `after` returned last.
     column: ClassVar[str] = "kl_weight"
@@ -104,7 +104,7 @@ class Cyclical(KLRule):
 
 @configurable
 class Normalised(KLRule):
-    """The weight that stands for the same trade-off whatever the sizes: beta_norm = beta L / D (Higgins et al. 2017).
+    """A weight that means the same trade-off for all sizes: beta_norm = beta L / D (Higgins et al. 2017).
 
     D is the number of coordinates of a datum, L that of its largest latent.
     """
@@ -167,7 +167,7 @@ class Capacity(KLRule):
         return self.to * (min(1.0, (step + 1) / rising) if rising else 1.0)
 
     def weight(self, setting: Tensor) -> Tensor:
-        """Return 1: the KL is weighed by what it lacks of C."""
+        """Return 1: `loss` weights |KL - C| instead."""
         return torch.ones_like(setting)
 
     def loss(self, loss: Tensor, kl: Tensor, setting: Tensor, size: int) -> Tensor:

@@ -1,4 +1,4 @@
-"""How the learning rate moves over a fit."""
+"""How the learning rate changes over a fit."""
 
 from __future__ import annotations
 

@@ -15,8 +15,7 @@ from ppl_vae.pairs.observations import bad_parameter
 def first_bad_site(programs: tuple[Program, Program], arguments: dict[str, Tensor]) -> str | None:
     """Return a description of the first site that is not finite, the guide's before the model's, or None.
 
-    A site is at fault through a parameter of its distribution, its value, or its log probability, looked at in that
-    order.
+    Of each site, the parameters of its distribution, its value and its log probability are checked, in that order.
     """
     with torch.no_grad():
         run = traces.trace_pair(*programs, (), arguments)

@@ -14,8 +14,8 @@ from torch import Tensor
 def load_state(optimizer: torch.optim.Optimizer, state: Mapping[str, Any]) -> None:
     """Give an optimiser the state of a checkpoint.
 
-    What it was built with stays as it is here, and not as the checkpoint has it: the fit says it, and some of it
-    (``capturable``, by which torch places the counts of steps) belongs to the device.
+    Its options stay as they are, whatever the checkpoint's: they are settings of the fit, and some (``capturable``,
+    which decides where torch keeps the step counts) depend on the device.
 
     Raises
     ------
@@ -40,7 +40,11 @@ def _check_kind(optimizer: torch.optim.Optimizer, state: Mapping[str, Any]) -> N
             parameter.grad = torch.zeros_like(parameter)
     try:
         other.step()
-    except (RuntimeError, AssertionError, NotImplementedError):  # one that cannot step here, where none is wanted of it
+    except (
+        RuntimeError,
+        AssertionError,
+        NotImplementedError,
+    ):  # an optimiser that cannot step on this copy is not checked
         return
     made = other.state_dict()
     for number, (group, given) in enumerate(zip(made["param_groups"], state["param_groups"], strict=True)):

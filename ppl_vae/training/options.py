@@ -20,7 +20,7 @@ from ppl_vae.training import learning_rates as schedules
 from ppl_vae.training.gradient import choose_path
 from ppl_vae.training.kl_weights import Constant, KLRule, WarmUp, as_rule, kl_number
 
-#: Optimisers that a step cannot drive: one wants to evaluate the loss itself, the other wants sparse gradients.
+#: Optimisers that do not work here: one evaluates the loss itself, the other needs sparse gradients.
 UNFIT = (torch.optim.Optimizer, torch.optim.LBFGS, torch.optim.SparseAdam)
 
 #: Optimisers by the name a command line can give; any class of `torch.optim` is taken as well.
@@ -32,7 +32,7 @@ OPTIMIZERS: dict[str, type[torch.optim.Optimizer]] = {
 #: What to try for a device.
 DEVICES = "device='auto' or device='cpu'"
 
-#: What may be said to be the optimiser.
+#: What may be given as the optimiser.
 OPTIMIZER = "a name, a class of torch.optim, or callable(parameters, lr=…)"
 
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
@@ -99,7 +99,7 @@ class Options:
         schedules.learning_rate(self.schedule)
 
     def _keep(self, name: str, value: Any) -> None:
-        """Replace a setting by what it was found to be, a plain number."""
+        """Replace a setting by its validated value, a plain number."""
         object.__setattr__(self, name, value)
 
     def kl_rule(self) -> KLRule:
@@ -142,7 +142,7 @@ def find_device(name: str) -> torch.device:
     Raises
     ------
     InputError
-        If this machine has none such.
+        If this machine has no such device.
     """
     check_device(name)
     if name == "auto":
@@ -186,6 +186,6 @@ def _name(value: Any) -> Any:
     code = getattr(value, "__code__", None)
     if code is None:
         return name
-    # Two functions of one name are told apart by what they do.
-    told = repr((code.co_code, code.co_consts, code.co_names)).encode()
-    return f"{name} {hashlib.blake2b(told, digest_size=4).hexdigest()}"
+    # Two functions of one name are distinguished by their code.
+    code_text = repr((code.co_code, code.co_consts, code.co_names)).encode()
+    return f"{name} {hashlib.blake2b(code_text, digest_size=4).hexdigest()}"

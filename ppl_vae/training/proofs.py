@@ -1,4 +1,4 @@
-"""When the recorded steps of a fit are held against the programs, and the last state at which the two were equal."""
+"""When the recorded steps of a fit are compared with the programs, and the last state at which they agreed."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from ppl_vae.core.process import isolated
 from ppl_vae.data import Split
 from ppl_vae.training.step import TrainingStep
 
-#: Recorded steps after which they are held against the programs again, which costs some two of them.
+#: Recorded steps between two comparisons with the programs, each of which costs about two steps.
 PROVING = 1000
 
 
 class Proofs:
-    """Looks at the recordings of a fit at the ends of epochs by which another 1,000 steps are done, and of the fit.
+    """Compares recordings with the programs at the end of an epoch once another 1,000 steps are done, and of the fit.
 
     Parameters
     ----------
     step : TrainingStep
         The recorded steps.
     train : Split
-        What they are fitted to.
+        The training data.
     precision : {"float32", "tf32", "bf16"}
         Of matrix products.
     steps_per_epoch : int
@@ -34,7 +34,7 @@ class Proofs:
     Attributes
     ----------
     state : dict
-        The fit's state at the last moment at which recordings and programs were equal.
+        The fit's state at the last comparison at which recordings and programs agreed.
     """
 
     def __init__(self, step: TrainingStep, train: Split, precision: str, steps_per_epoch: int) -> None:
@@ -45,7 +45,7 @@ class Proofs:
         self.state: dict[str, Any] = {}
 
     def against(self, state: dict[str, Any], *, ended: bool) -> str:
-        """Return, in words, what speaks against the recordings that led to `state`; keep the state if nothing does."""
+        """Return, as text, how the recordings that led to `state` are wrong; keep the state if they are not."""
         epoch = epochs_of(state)
         steps = epoch * self.steps_per_epoch
         since = steps - epochs_of(self.state) * self.steps_per_epoch
@@ -56,26 +56,23 @@ class Proofs:
         return reason
 
     def disproof(self, epoch: int, *, look: bool) -> str:
-        """Return, in words, what speaks against a recording, on any worker; with `look`, hold it against the programs.
-
-        Empty if nothing does.
-        """
+        """Return, as text, how a recording is wrong on any worker; empty if none is. With `look`, compare them now."""
         reason = self.step.gradient.disproved or (self.differs(epoch) if look else "")
         return next(filter(None, self.step.workers.gather(reason)), "")
 
     def differs(self, epoch: int) -> str:
-        """Return, in words, what recorded steps and the programs differ in on the first data; empty if in nothing.
+        """Return, as text, how recorded steps and the programs differ on the first data; empty if they agree.
 
         Raises
         ------
         NonFiniteError
-            For a value that a distribution cannot have.
+            For a value that a distribution does not allow.
         """
         pair = self.step.pair
         pair.train()
         with isolated(device=pair.device), products_in(self.precision):
             for rows in (rows for rows in self.step.paths if rows <= self.train.size):
-                batch = self.train.draw(torch.arange(rows, device=pair.device))
+                batch = self.train.batch(torch.arange(rows, device=pair.device))
                 arguments, shard = self.step.own(batch)
                 try:
                     if shard.size and (reason := self.step.gradient.differs(arguments, shard)):

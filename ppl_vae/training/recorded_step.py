@@ -1,4 +1,4 @@
-"""Loss and gradient of a batch as a function of tensors: what is recorded of a step, and what its results are."""
+"""Loss and gradient of a batch as a function of tensors: the part of a step that is recorded, and its results."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class StepResults(NamedTuple):
-    """What a step gives: loss, KL where asked for, gradients by parameter, buffers (empty if none has changed)."""
+    """Results of a step: loss, KL where the rule uses it, gradients by parameter, buffers (empty if none changed)."""
 
     loss: Tensor
     kl: Tensor | None
@@ -29,16 +29,16 @@ class StepResults(NamedTuple):
 class RecordedStep(Recorded[StepResults]):
     """A step up to the gradient, of parameters, buffers, the weight of the KL, and a batch.
 
-    The first two of a batch of one row are held against the program: the first has no other row than the recording saw.
+    For a batch of one row, the first two steps are compared with the program: the first has no other row.
 
     Parameters
     ----------
     step : Gradient
-        Whose programs it runs; it keeps the recording, and is not kept by it.
+        Whose programs it runs. It owns the recording, which has a weak reference to it.
     names : list of str
         The arguments in a batch.
     shard : Shard
-        Which rows of a batch they have.
+        Which rows of a batch are given.
     path : {"graph", "inductor"}
         How to run.
     """
@@ -49,7 +49,7 @@ class RecordedStep(Recorded[StepResults]):
         self._step: Any = weakref.proxy(step)
         self._names = names
         self._shard = shard
-        self._reached: dict[str, int] = {}  # where among the gradients that of a parameter stands
+        self._reached: dict[str, int] = {}  # the index of a parameter's gradient in the outputs
 
     def compute(self, *inputs: Tensor) -> list[Tensor]:
         """Return loss, KL if the rule for its weight asks for it, gradients of the mean per datum, changed buffers."""
@@ -78,19 +78,19 @@ class RecordedStep(Recorded[StepResults]):
         return [loss.detach(), *measured, *(g for g in gradients if g is not None), *(after if changed else [])]
 
     def read(self, outputs: list[Tensor]) -> StepResults:
-        """Return what the recording gives."""
+        """Return the recording's outputs as results."""
         loss, *results = outputs
         kl = results.pop(0) if self._step.rule.measures else None
         gradients = [results[self._reached[name]] if name in self._reached else None for name in self._step.named]
         return StepResults(loss, kl, gradients, results[len(self._reached) :])
 
     def program(self, *inputs: Tensor) -> StepResults:
-        """Return what the program's own step gives; buffers and KL are as they were afterwards."""
+        """Return the results of the program's own step; buffers and KL are restored afterwards."""
         values = inputs[len(inputs) - len(self._names) :]
         return self._step.witness.computed(dict(zip(self._names, values, strict=True)), self._shard)
 
     def named(self, results: StepResults) -> dict[str, Tensor | None]:
-        """Return the parts of a step by what a warning calls them."""
+        """Return the parts of a step by their names in a warning."""
         step = self._step
         buffers = results.buffers or step.current_buffers()
         return {

@@ -1,4 +1,4 @@
-"""One optimisation step of any pair: draw, bound, gradient, clip, update. It reads no value back from the device."""
+"""One optimisation step of any pair: batch, bound, gradient, clip, update. It reads no value back from the device."""
 
 from __future__ import annotations
 
@@ -31,19 +31,19 @@ class TrainingStep:
     pair : Pair
         What is trained.
     objective : pyro.infer.ELBO
-        Any of ours or Pyro's own; the latter are called as `pyro.infer.SVI` calls them, and never recorded, because
-        they read values back.
+        Any of ours or Pyro's own; the latter are called as in `pyro.infer.SVI`, and never recorded, because they read
+        values back.
     optimizer : torch.optim.Optimizer
         Holds the pair's parameters. It sees the gradient of the mean loss per datum, so that a learning rate or a clip
         keeps its meaning whatever the batch size.
     clip_norm : float, optional
         Largest norm of that gradient.
     data_size : int, optional
-        N, where the pair has latents that the data share: a batch of B then carries B/N of their terms.
+        N, where the pair has global latents: a batch of B then has B/N of their terms.
     weighted : bool
         Whether the KL carries a weight other than one during the fit.
     rule : KLRule, optional
-        What the weight is a rule of, where it looks at the KL; others are for the caller to follow, by `set`.
+        The rule for the weight, if it uses the KL; by other rules the caller sets the weight, with `set`.
     compile : {"auto", "off", "graph", "inductor"}
         Programs as they are, the recorded graph, or the graph fused by Inductor (the graph where there is no compiler).
         ``"auto"`` goes by `planned`; see `choose_path`. On a GPU a recorded step is also captured in a CUDA graph, from
@@ -53,8 +53,8 @@ class TrainingStep:
     precision : {"float32", "tf32", "bf16"}
         Of matrix products; see `ppl_vae.compile.precision`.
     workers : Workers, optional
-        Who takes the step together: all get the same batch, and each works on rows of its own. A step of several is
-        never captured in a CUDA graph.
+        Who takes the step together: all get the same batch, and each computes its own rows. With several workers a
+        step is never captured in a CUDA graph.
 
     Attributes
     ----------
@@ -67,13 +67,13 @@ class TrainingStep:
     total : Tensor
         Sum of the losses since it was last set to zero, on the device.
     pieces : int
-        Into how many pieces a batch is cut, whose gradients are added: more than one once the GPU ran out of memory.
+        Number of pieces that a batch is split into, whose gradients are added: above one once memory ran out.
 
     Notes
     -----
-    A recorded step sees new values of parameters, buffers and the batch. The first one of a batch shape is taken by the
-    programs too, and kept only if the two agree; later on `Gradient.differs` compares them. Between these moments
-    whatever else a program looks at (a Python number that the user changes) keeps the value it was recorded with.
+    A recorded step uses new values of parameters, buffers and the batch; anything else that a program reads (a Python
+    number that the user changes) keeps its recorded value. The first step of a batch shape is also taken by the
+    programs, and the recording kept only if both agree; later `Gradient.differs` compares them again.
     """
 
     def __init__(
@@ -146,14 +146,14 @@ class TrainingStep:
         return self._step(lambda *tensors: dict(zip(names, tensors, strict=True)), key, values, len(values[0]))
 
     def on(self, data: Split, index: Tensor) -> Tensor:
-        """Take one step on the rows `index` of `data`, drawn on its device, and return its loss."""
+        """Take one step on the batch of rows `index` of `data`, and return its loss."""
         pair = self.pair
-        return self._step(lambda rows: pair.arguments(data.draw(rows)), (id(data), len(index)), [index], len(index))
+        return self._step(lambda rows: pair.arguments(data.batch(rows)), (id(data), len(index)), [index], len(index))
 
     def loss(self, batch: Batch) -> Tensor:
-        """Return the loss of `batch`, with the gradient of its mean per datum left in every parameter.
+        """Return the loss of `batch`, and set every parameter's gradient to that of its mean per datum.
 
-        Where the GPU runs out of memory the batch is cut in two, in four, … and the gradients of the pieces are added.
+        Where the GPU runs out of memory the batch is split into two, four, … pieces, whose gradients are added.
 
         Raises
         ------
@@ -178,7 +178,7 @@ class TrainingStep:
         return loss
 
     def _follow_kl(self, rows: int) -> None:
-        """Set the weight of the KL by that of the batch, of all workers."""
+        """Update the weight of the KL from the KL of the batch, over all workers."""
         kl, setting = self.gradient.kl, self.gradient.kl_weight
         if self._sum is not None:
             self.workers.sum(kl)
@@ -196,20 +196,20 @@ class TrainingStep:
 
     def _own_loss(self, arguments: dict[str, Tensor], shard: Shard) -> Tensor:
         while True:
-            self.gradient.kl.zero_()  # of what an attempt without memory has left
+            self.gradient.kl.zero_()  # an attempt that ran out of memory may have added to it
             try:
                 return (self.gradient if self.pieces == 1 else self._loss_of_pieces)(arguments, shard)
             except torch.OutOfMemoryError as error:
-                if capturing(self.pair.device):  # which is given up first
+                if capturing(self.pair.device):  # the capture is given up first
                     raise
                 self._cut(shard.size, error)
 
-    def _step(self, draw: Callable[..., dict[str, Tensor]], key: Any, inputs: list[Tensor], rows: int) -> Tensor:
-        """Take one step on the arguments that `draw` makes of `inputs`, by a replay where it is captured."""
-        step: Any = weakref.proxy(self)  # which keeps what is captured, and is not kept by it
+    def _step(self, make: Callable[..., dict[str, Tensor]], key: Any, inputs: list[Tensor], rows: int) -> Tensor:
+        """Take one step on the arguments that `make` returns for `inputs`, by replay where it is captured."""
+        step: Any = weakref.proxy(self)  # it owns the captured graph, which must not own it
 
         def take(*tensors: Tensor) -> Tensor:
-            loss = step._loss(draw(*tensors))
+            loss = step._loss(make(*tensors))
             step._update()
             step.total += loss.detach()
             return loss
@@ -222,7 +222,7 @@ class TrainingStep:
             except CaptureError as reason:
                 self._stop_capturing()
                 warnings.warn(f"the step does not fit a CUDA graph and is launched op by op: {reason}", stacklevel=3)
-            except torch.OutOfMemoryError:  # of the capture, which has computed nothing
+            except torch.OutOfMemoryError:  # during capture, when nothing was computed yet
                 self._stop_capturing()
                 torch.cuda.empty_cache()
                 line = "there is no memory for a CUDA graph of the step, which is launched op by op"
@@ -230,7 +230,7 @@ class TrainingStep:
         return take(*inputs)
 
     def _update(self) -> None:
-        """Move the parameters; the first time, an optimiser makes room for what it keeps of each."""
+        """Update the parameters; the first time, an optimiser allocates its state."""
         try:
             self.update()
         except torch.OutOfMemoryError as error:
@@ -242,7 +242,7 @@ class TrainingStep:
             ) from error
 
     def _loss_of_pieces(self, arguments: dict[str, Tensor], shard: Shard) -> Tensor:
-        """Return the loss, and leave the gradient, of a shard taken piece by piece."""
+        """Return the loss of a shard, and set the gradients, piece by piece."""
         total = torch.zeros((), device=self.pair.device, dtype=self.pair.dtype)
         sums: dict[Tensor, Tensor] = {}
         length = -(-shard.size // self.pieces)
@@ -260,7 +260,7 @@ class TrainingStep:
         return total
 
     def _cut(self, rows: int, error: Exception) -> None:
-        """Have batches cut into twice as many pieces."""
+        """Split batches into twice as many pieces from here on."""
         if self.pieces >= rows:
             raise RunError(
                 "fit: expected memory for one datum; got a GPU that ran out of it; "

@@ -1,4 +1,4 @@
-"""The training loop, epoch by epoch: batches, steps, validation, early stopping, checkpoints, and going on from one.
+"""The training loop, epoch by epoch: batches, steps, validation, early stopping, checkpoints, resuming.
 
 maximise  (1/N) sum_n ELBO(x_n)  over the parameters of model and guide, by mini-batches drawn without replacement
 """
@@ -102,7 +102,7 @@ class Trainer:
     # -- the loop ---------------------------------------------------------------------------------------------------
 
     def outcome(self, before: float) -> dict[str, Any]:
-        """Return what ``config.json`` tells of an ended fit; `before` is seconds of recording before it was resumed."""
+        """Return the results in ``config.json``; `before` is seconds spent on recording before the fit was resumed."""
         found: dict[str, Any] = {"step": {"paths": self.step.paths, "seconds": before + self.step.seconds}}
         if self.options.precision != "float32":
             found["precision"] = effect_of_precision(self.step, self.validation or self.train, self.options)
@@ -141,9 +141,9 @@ class Trainer:
         self.workers.first(lambda: save(0))
 
     def hold(self, state: dict[str, Any]) -> dict[str, Any]:
-        """Hold recorded steps against the programs at a stated moment, and return the state to go on from.
+        """Compare recorded steps with the programs where that is due, and return the state to continue from.
 
-        Where the two differ, it is that of the last such moment, and steps are eager from there.
+        Where they differ, it is that of the last comparison, and all further steps are eager.
         """
         if reason := self.proofs.against(state, ended=self.ended):
             self.discard(reason)
@@ -151,7 +151,7 @@ class Trainer:
         return state
 
     def discard(self, reason: str) -> None:
-        """Go back to the last state that was proven, and on from there without recordings."""
+        """Go back to the last state at which the recordings were right, and continue eagerly."""
         proven, gradient = self.proofs.state, self.step.gradient
         lost = self.epoch - epochs_of(proven)
         if not gradient.disproved:
@@ -173,7 +173,7 @@ class Trainer:
                 self.step.on(self.train, index)
                 bar()
         if not self.finite():
-            if reason := self.proofs.disproof(self.epoch, look=True):  # no fault of the programs
+            if reason := self.proofs.disproof(self.epoch, look=True):  # the recording's fault, not the programs'
                 self.discard(reason)
                 return
             raise NonFiniteError(self.name_culprit(last_good))
@@ -232,22 +232,22 @@ class Trainer:
             }
 
     def result(self) -> dict[str, Tensor]:
-        """Return the parameters the fit stands for: the best epoch's under early stopping, else the last's."""
+        """Return the fitted parameters: the best epoch's under early stopping, else the last's."""
         return self.best["model"] if self.best is not None else self.pair.state_dict()
 
     def finite(self) -> bool:
-        """Tell whether loss and parameters are finite, with one read-back."""
+        """Return whether loss and parameters are finite, with one read-back."""
         norms = torch.stack(largest_sizes(self.step.update.parameters))
         return bool(torch.isfinite(self.step.total) & torch.isfinite(norms).all())
 
     def name_culprit(self, last_good: dict[str, Any]) -> str:
-        """Run the epoch again from the last good state, looking at every site, and say where it first went wrong."""
+        """Run the epoch again from the last good state, checking every site; describe the first non-finite value."""
         self.restore(last_good)
         self.pair.train()
         hint = "try a smaller lr, clip_norm, or dtype='float64'"
         for number, index in enumerate(self.indices()):
             self.settings(number)
-            batch = self.train.draw(index)
+            batch = self.train.batch(index)
             where = f"epoch {self.epoch + 1}, step {number + 1}"
             if culprit := self._bad_site(batch):
                 return f"{where}: {culprit}; {hint}"
@@ -269,7 +269,7 @@ class Trainer:
     # -- state ------------------------------------------------------------------------------------------------------
 
     def snapshot(self) -> dict[str, Any]:
-        """Return everything needed to go on from here to the same numbers."""
+        """Return all state needed to resume with the same numbers."""
         return {
             "model": _clone(self.pair.state_dict()),
             "objective": _clone(self.module.state_dict()),

@@ -1,7 +1,7 @@
 """The update that ends a step: clip the gradient, move the parameters.
 
-Where the optimiser is Adam, fused and plain, its function is called on lists that are made once, which saves looking
-every parameter up anew; the numbers are the same.
+Where the optimiser is Adam, fused and plain, its function is called on lists that are made once, rather than
+collected anew in each step; the numbers are the same.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from ppl_vae.compile.adam import fused_adam, has_step_hooks
 
 
 class Update:
-    """Callable that clips the gradients of an optimiser's parameters and moves them.
+    """Callable that clips the gradients of an optimiser's parameters and updates the parameters.
 
     Parameters
     ----------
@@ -30,7 +30,7 @@ class Update:
         self._averages: list[list[Tensor]] = []  # Adam's state, as it was after the last call
 
     def __call__(self) -> None:
-        """Clip and move."""
+        """Clip and update."""
         if self.clip_norm is not None:
             torch.nn.utils.clip_grad_norm_(self.parameters, self.clip_norm)
         gradients = [p.grad for p in self.parameters]
@@ -43,7 +43,7 @@ class Update:
             self._averages = self._plain_adam()
 
     def _holds(self) -> bool:
-        """Tell whether the lists are there, and no other state was loaded since."""
+        """Return whether the lists exist and are those of the optimiser's present state."""
         return bool(self._averages) and (self.optimizer.state[self.parameters[0]].get("step") is self._averages[2][0])
 
     def _plain_adam(self) -> list[list[Tensor]]:

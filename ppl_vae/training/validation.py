@@ -1,4 +1,4 @@
-"""The bound that a fit is validated by, unweighted and under the same noise in all epochs."""
+"""The validation bound of a fit: unweighted, with the same noise in all epochs."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def validate(step: TrainingStep, split: Split, options: Options, epoch: int) -> 
 
 
 def effect_of_precision(step: TrainingStep, split: Split, options: Options) -> dict[str, Any]:
-    """Return the bound of some data in the fit's precision and in float32, under the same noise."""
+    """Return the bound of some data in the fit's precision and in float32, with the same noise."""
     pair = step.pair
     batch = pair.arguments(split.take(min(split.size, 1000)))
     found: dict[str, Any] = {"name": options.precision, "data": len(next(iter(batch.values())))}
@@ -54,7 +54,7 @@ def effect_of_precision(step: TrainingStep, split: Split, options: Options) -> d
 
 
 def _bound_of(step: TrainingStep, batch: dict[str, Any], shard: Shard) -> dict[str, Any]:
-    """Return the bound of a shard, summed; where memory runs out, that of its two parts, under the same noise."""
+    """Return the bound of a shard, summed; where memory runs out, that of its two halves, with the same noise."""
     device = step.pair.device
     before = random_state(device)
     try:
@@ -66,7 +66,7 @@ def _bound_of(step: TrainingStep, batch: dict[str, Any], shard: Shard) -> dict[s
     totals: dict[str, Any] = {}
     middle = shard.size // 2
     for start, stop in ((0, middle), (middle, shard.size)):
-        set_random_state(before, device)  # each draws the noise of all, and keeps its rows
+        set_random_state(before, device)  # each part draws the noise of all rows, and keeps that of its own
         part = Shard(shard.start + start, shard.start + stop, shard.total)
         rows = {name: value[start:stop] for name, value in batch.items()}
         _add(totals, _bound_of(step, rows, part))
@@ -81,7 +81,7 @@ def _add(totals: dict[str, Any], found: dict[str, Any]) -> None:
 def _bound(objective: Any, programs: tuple[Any, Any], batch: dict[str, Any]) -> dict[str, Any]:
     """Return the bound of a batch, summed over it; for `ELBO` also distortion and rate."""
     if isinstance(objective, ELBO):
-        parts = objective.halves(*programs, **batch)
+        parts = objective.distortion_and_rate(*programs, **batch)
         return {"bound": -sum(parts.values()), **parts}
     loss: Any = objective.loss(*programs, **batch)
     return {"bound": -(loss[0] if isinstance(loss, tuple) else loss)}

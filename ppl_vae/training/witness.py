@@ -1,4 +1,4 @@
-"""The program's own step, which leaves everything as it was: what a recorded one is held against."""
+"""A step by the programs without side effects, with which a recorded step is compared."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class Witness:
-    """Runs a step by its programs, leaving everything as it was, to hold a recording against.
+    """Runs a step by its programs, and restores all state, to compare a recording with.
 
     Parameters
     ----------
@@ -31,9 +31,9 @@ class Witness:
         self.step = step
 
     def computed(self, arguments: dict[str, Tensor], shard: Shard) -> StepResults:
-        """Return what the program's own step gives; buffers and KL are as they were afterwards.
+        """Return the results of the program's own step; buffers and KL are restored afterwards.
 
-        Values are looked at: draws and data in the support of their distributions, parameters in their constraints.
+        Values are checked: draws and data against supports, parameters of distributions against constraints.
         """
         step = self.step
         kept = [(home, name, home[name], home[name].clone()) for home, name in step.buffers.values()]
@@ -49,7 +49,7 @@ class Witness:
                 home[name] = value.copy_(before)
 
     def _looking(self, arguments: dict[str, Tensor], shard: Shard) -> Tensor:
-        """Run the program as Pyro checks its values; what a mask hides may be anything."""
+        """Run the program with Pyro's validation; values hidden by a mask may be anything."""
         step = self.step
         before = random_state(step.pair.device)
         kept = [value.clone() for value in step.current_buffers()]

@@ -111,7 +111,7 @@ def test_columns_of_another_order_are_refused(files, capsys):
         ),
         (
             "fit vae --data byte.csv",
-            "error: x: expected to be told whether whole numbers are grey levels or counts; got whole numbers 0 to "
+            "error: x: expected a choice whether whole numbers are grey levels or counts; got whole numbers 0 to "
             "255; try --data-option levels=256, which divides by 255, or --data-option support=count",
         ),
         ("fit vae --data counts.csv --data-option channels=last", "error: channels: expected pictures, x (N, C, H, W)"),

@@ -40,11 +40,11 @@ def test_what_one_sees_lies_in_the_support_that_the_spec_claims(how, support, le
 def test_dynamic_draws_differ_each_time_and_what_one_sees_does_not(dynamic):
     train = dynamic.train
     before = train["x"].clone()
-    first, second = train.draw()["x"], train.draw()["x"]
+    first, second = train.batch()["x"], train.batch()["x"]
     assert not torch.equal(first, second)
     assert torch.equal(train["x"], before)
     assert torch.equal(train["x"], data.load("digits", binarization="dynamic").train["x"])
-    one, two = (train.draw(generator=torch.Generator().manual_seed(3))["x"] for _ in range(2))
+    one, two = (train.batch(generator=torch.Generator().manual_seed(3))["x"] for _ in range(2))
     assert torch.equal(one, two)
 
 
@@ -53,7 +53,7 @@ def test_mean_of_dynamic_draws_is_the_intensity_within_standard_errors(dynamic):
     assert torch.equal(grey["y"], dynamic.train["y"])  # the split does not depend on the binarisation
     p = grey["x"].double()
     draws, generator = 200, torch.Generator().manual_seed(1)
-    mean = sum(dynamic.train.draw(generator=generator)["x"].double() for _ in range(draws)) / draws
+    mean = sum(dynamic.train.batch(generator=generator)["x"].double() for _ in range(draws)) / draws
     certain = (p == 0) | (p == 1)
     assert torch.equal(mean[certain], p[certain])
     z = ((mean - p) / (p * (1 - p) / draws).sqrt())[~certain]
@@ -72,10 +72,10 @@ def test_fixed_and_visible_dynamic_draw_have_the_mean_of_the_grey_values(dynamic
 def test_draw_takes_the_rows_of_an_index(dynamic):
     index = torch.tensor([5, 2, 9])
     fixed = data.load("digits").train
-    assert torch.equal(fixed.draw(index)["x"], fixed["x"][index])
-    assert torch.equal(fixed.draw(slice(2, 4))["y"], fixed["y"][2:4])
-    assert torch.equal(fixed.draw()["x"], fixed["x"])
-    rows = dynamic.train.draw(index)
+    assert torch.equal(fixed.batch(index)["x"], fixed["x"][index])
+    assert torch.equal(fixed.batch(slice(2, 4))["y"], fixed["y"][2:4])
+    assert torch.equal(fixed.batch()["x"], fixed["x"])
+    rows = dynamic.train.batch(index)
     assert rows["x"].shape == (3, 64)
     assert torch.equal(rows["y"], dynamic.train["y"][index])
     grey = data.load("digits", binarization="none").train["x"][index]
@@ -87,7 +87,7 @@ def test_to_changes_the_type_of_floating_tensors_only_and_keeps_the_draw_and_the
     double = dynamic.test.to(dtype=torch.float64)
     assert double["x"].dtype == torch.float64
     assert double["y"].dtype == torch.int64
-    assert double.draw()["x"].dtype == torch.float64
+    assert double.batch()["x"].dtype == torch.float64
     assert torch.equal(double["x"].float(), dynamic.test["x"])
     assert double.digest == dynamic.test.digest
 
@@ -99,7 +99,7 @@ def test_take(dynamic):
     assert some.size == 50
     assert torch.equal(some["x"], again["x"])
     assert not torch.equal(some["x"], other["x"])
-    assert len(some.draw()["x"]) == 50
+    assert len(some.batch()["x"]) == 50
     everything = test.take(test.size, seed=3)
     assert sorted(map(tuple, everything["x"].tolist())) == sorted(map(tuple, test["x"].tolist()))
     with pytest.raises(InputError, match=r"n: expected 1 to 180, the rows of this split; got 181"):
@@ -215,5 +215,5 @@ def test_draws_happen_where_the_tensors_lie():
     if not torch.cuda.is_available():
         pytest.skip("no GPU")
     there = data.load("digits", binarization="dynamic").test.to("cuda")
-    assert there.draw(torch.tensor([0, 1], device="cuda"))["x"].device.type == "cuda"
+    assert there.batch(torch.tensor([0, 1], device="cuda"))["x"].device.type == "cuda"
     assert there.digest == there.to("cpu").digest

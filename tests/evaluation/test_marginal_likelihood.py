@@ -410,9 +410,7 @@ def test_bad_arguments():
     line = r"method 'exact': expected a model with log_marginal\(\*\*batch\), such as PPCA; got Model; try method='imp"
     with pytest.raises(InputError, match=line):
         log_likelihood(pair(), batch(), method="exact")
-    line = (
-        r"pair: expected latents that each belong to a datum; got latents shared by all data; try the ELBO as a bound"
-    )
+    line = r"pair: expected local latents; got latents shared by all data; try the ELBO as a bound"
     for method in ("importance", "prior"):
         with pytest.raises(InputError, match=line):
             log_likelihood(Pair(Shared(), SharedGuide()), batch(), method=method)

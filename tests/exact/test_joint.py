@@ -219,7 +219,7 @@ NETWORK = ROOT.child("x", {"z": torch.ones(3, 2)}, torch.zeros(3))
         (lambda: NETWORK.log_prob(x=torch.full((3,), torch.nan)), "x: expected finite values; got 3 of 3"),
         (lambda: NETWORK.log_prob(), "variables: expected at least one, each once; got none"),
         (lambda: NETWORK.log_prob(X=torch.zeros(3)), "unknown variable: expected one of x, z; got 'X'"),
-        (lambda: NETWORK.given(x=torch.zeros(3), z=torch.zeros(2)), "given: expected a variable left to tell of"),
+        (lambda: NETWORK.given(x=torch.zeros(3), z=torch.zeros(2)), "given: expected a variable that is not given"),
         (lambda: NETWORK.marginal("x", "x"), "variables: expected at least one, each once; got x, x"),
         (lambda: NETWORK.regression("x", "x"), "on: expected other variables than those asked for; got 'x' in both"),
         (

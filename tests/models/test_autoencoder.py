@@ -102,7 +102,7 @@ def test_without_hidden_layers_it_is_pca():
 
 def test_it_has_points_for_latents_and_decodes_what_it_is_given(pair, batch):
     found = pair.check(batch)
-    assert found.points == found.without_prior == ("z",)
+    assert found.delta_latents == found.without_prior == ("z",)
     z = pair.posterior_mean(batch)["z"]
     torch.testing.assert_close(pair.posterior(batch, 3)["z"], z.expand(3, B, L))
     torch.testing.assert_close(pair.reconstruct(batch)["x"], pair.decode({"z": z})["x"])
@@ -165,7 +165,7 @@ def test_a_point_has_no_weights_but_the_prior_has(tmp_path):
     torch.manual_seed(0)
     model, x = VAE(D, L, hidden=(5,), likelihood="normal"), torch.randn(30, D)
     mine = Pair(model, AmortizedDelta(D, L, hidden=(5,)))
-    message = "log weights: expected a guide with a density; got one that puts z at a point; try method='prior'"
+    message = "log weights: expected a guide with a density; got a delta distribution of z; try method='prior'"
     with pytest.raises(InputError, match=re.escape(message)):
         ppl_vae.log_likelihood(mine, {"x": x}, num_particles=3)
     by_prior = ppl_vae.log_likelihood(mine, {"x": x}, method="prior", num_particles=5)
@@ -201,7 +201,7 @@ class Carried(PyroModule):
 
 def test_a_point_that_carries_an_auxiliary_density_counts_as_having_one(batch):
     mine = Pair(VAE(D, L, likelihood="normal"), Carried())
-    assert mine.check(batch).points == ()
+    assert mine.check(batch).delta_latents == ()
     assert ppl_vae.log_likelihood(mine, batch, num_particles=5).non_finite == 0
 
 
@@ -213,7 +213,7 @@ def test_a_wrapped_point_is_one(batch, wrap):
 
     guide = AmortizedDelta(D, L)
     guide.posterior = Wrapped(D, L)
-    assert Pair(VAE(D, L, likelihood="normal"), guide).check(batch).points == ("z",)
+    assert Pair(VAE(D, L, likelihood="normal"), guide).check(batch).delta_latents == ("z",)
 
 
 @pytest.mark.parametrize(

@@ -137,7 +137,7 @@ class TestAffine:
                 q.mean, q.variance.diag_embed(), p.mean.expand_as(q.mean), p.variance.expand_as(q.mean).diag_embed()
             )
             weights = pair.log_weights(batch, 4000)
-            rate = ELBO(kl="analytic").halves(*pair.programs(), **batch)["rate"]
+            rate = ELBO(kl="analytic").distortion_and_rate(*pair.programs(), **batch)["rate"]
         torch.testing.assert_close(rate, kl.sum())
         bound, error = weights.mean(0), weights.std(0) / 4000**0.5
         distortion = expected_distortion(pair, kind, x, c, q)
@@ -432,7 +432,7 @@ def test_quadrants_of_data(given, binarization):
 def test_labels_of_data():
     data = given_labels(pictures("dynamic"))
     assert torch.equal(data.train["c"], data.train["y"])
-    batch = data.train.draw(slice(4))
+    batch = data.train.batch(slice(4))
     assert set(batch["x"].unique().tolist()) <= {0.0, 1.0}
     assert torch.equal(batch["c"], data.train["y"][:4])
     pair = zoo.build("cvae", data.spec, latent_dim=2, hidden=(4,))

@@ -268,7 +268,7 @@ def test_repeats_weigh_labelled_data():
 
 def test_fresh_draws_of_dynamic_data():
     few = with_few_labels(own(binarization="dynamic"), 10, repeats=2)
-    draws = [few.train.draw(slice(8), torch.Generator().manual_seed(seed)) for seed in (0, 1)]
+    draws = [few.train.batch(slice(8), torch.Generator().manual_seed(seed)) for seed in (0, 1)]
     assert not torch.equal(draws[0]["x"], draws[1]["x"])
     assert torch.equal(draws[0]["labelled"], few.train["labelled"][:8])
     pair = zoo.build("m2", few.spec, latent_dim=2, hidden=(4,))

@@ -78,7 +78,7 @@ def test_equals_the_sum_by_hand(join, missing, particles):
     torch.testing.assert_close(loss, wanted.detach())
     torch.testing.assert_close(gradient, gradients(pair, wanted))
     torch.manual_seed(0)
-    halves = objective.halves(*pair.programs(), **batch)
+    halves = objective.distortion_and_rate(*pair.programs(), **batch)
     torch.testing.assert_close(halves["distortion"] + halves["rate"], loss)
     torch.manual_seed(0)
     assert torch.equal(objective.loss(*pair.programs(), **batch), loss)
@@ -87,7 +87,7 @@ def test_equals_the_sum_by_hand(join, missing, particles):
 def test_all_of_all_is_the_elbo_of_the_joint():
     pair, batch = trained(), data()
     ours = once(pair, CrossModalELBO({"a+b+c": dict.fromkeys(SHAPES, 1.0)}), batch)
-    kl = ELBO().halves(*pair.programs(), **batch)["rate"]
+    kl = ELBO().distortion_and_rate(*pair.programs(), **batch)["rate"]
     theirs = once(pair, ELBO(), batch)
     torch.testing.assert_close(ours[0], theirs[0] + 2 * kl)  # one KL for each target
 
@@ -161,7 +161,7 @@ def test_the_weight_of_the_kl():
     for beta in (1.0, 0.25):
         programs = map(KLWeight(beta), pair.programs())
         torch.manual_seed(0)
-        halves[beta] = CrossModalELBO(WEIGHTS).halves(*programs, **batch)
+        halves[beta] = CrossModalELBO(WEIGHTS).distortion_and_rate(*programs, **batch)
     torch.testing.assert_close(halves[0.25]["rate"], 0.25 * halves[1.0]["rate"])
     torch.testing.assert_close(halves[0.25]["distortion"], halves[1.0]["distortion"])
 

@@ -141,7 +141,7 @@ def test_equals_pyro_draw_by_draw():
 def test_halves_sum_to_the_loss_and_the_rate_is_the_kl():
     mine, data = pair(), batch()
     torch.manual_seed(0)
-    halves = ELBO().halves(*mine.programs(), **data)
+    halves = ELBO().distortion_and_rate(*mine.programs(), **data)
     torch.manual_seed(0)
     loss = ELBO().loss(*mine.programs(), **data)
     torch.testing.assert_close(halves["distortion"] + halves["rate"], loss)
@@ -410,7 +410,7 @@ def test_weight_on_the_kl_reaches_both_programs(objective):
     # Linear in the weight; at zero only the distortion is left.
     assert values[0.25] == pytest.approx(0.75 * values[0.0] + 0.25 * values[1.0], rel=1e-4)
     torch.manual_seed(0)
-    sampled = torch.stack([ELBO().halves(*mine.programs(), **data)["distortion"] for _ in range(300)])
+    sampled = torch.stack([ELBO().distortion_and_rate(*mine.programs(), **data)["distortion"] for _ in range(300)])
     assert abs(values[0.0] - sampled.mean()) < 6 * sampled.std()  # one draw of it
 
 

@@ -333,7 +333,7 @@ def test_halves_and_estimators_of_a_summed_prior(objective):
     alike(drawn(mine, objective, data, 4000)[1], drawn(mine, plain, data, 4000)[1])
     if isinstance(objective, ELBO):
         torch.manual_seed(0)
-        halves = objective.halves(*mine.programs(), **data)
+        halves = objective.distortion_and_rate(*mine.programs(), **data)
         torch.testing.assert_close(sum(halves.values()).detach(), once(mine, objective, data)[0])
         torch.manual_seed(0)
         z = mine.posterior(data)["z"][0]

@@ -148,7 +148,7 @@ def test_plot_shows_every_row_of_every_panel():
         assert [text.get_text() for text in ax.texts] == ([] if ax is mean else ["no noise"])
         assert sorted(points) == pytest.approx(sorted(wanted))
     (legend,) = figure.legends
-    assert [text.get_text() for text in legend.get_texts()] == ["model", "guide", "least that can be told"]
+    assert [text.get_text() for text in legend.get_texts()] == ["model", "guide", "least distinguishable from 0"]
 
 
 def test_plot_of_nothing():

@@ -261,7 +261,7 @@ def test_bad_arguments(build, message):
 
 @pytest.mark.parametrize("name", [name for name in OBJECTIVES if not name.startswith("elbo")])
 def test_latents_that_the_data_share_are_refused(name):
-    with pytest.raises(PairError, match=r"site 'b': expected what belongs to a datum inside .*; got a site outside it"):
+    with pytest.raises(PairError, match=r"site 'b': expected a local site, inside .*; got a site outside it"):
         OBJECTIVES[name].loss(*Pair(Shared(), SharedGuide()).programs(), **batch(4))
 
 

@@ -370,9 +370,7 @@ def bare(plate):
 
 
 def test_no_plate():
-    line = (
-        r"site '[xz]': expected what belongs to a datum inside pyro.plate\('data', B, dim=-1\); got batch shape \(3,\) "
-    )
+    line = r"site '[xz]': expected a local site, inside pyro.plate\('data', B, dim=-1\); got batch shape \(3,\) "
     with pytest.raises(PairError, match=line):
         bare(None).check(batch())
 

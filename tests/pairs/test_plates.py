@@ -257,7 +257,7 @@ def test_undeclared_batch_shapes_are_refused_in_a_plain_script(objective):
     def guide(x):
         pyro.sample("z", dist.Normal(torch.zeros(L), 1.0))
 
-    with pytest.raises(PairError, match=r"site '[xz]': expected (every batch dimension in a plate|what belongs)"):
+    with pytest.raises(PairError, match=r"site '[xz]': expected (every batch dimension in a plate|a local site)"):
         pyro.infer.SVI(model, guide, pyro.optim.Adam({}), objective).step(torch.zeros(3))
 
 

@@ -88,7 +88,7 @@ def require_counts(name: str, x: Tensor) -> None:
 
 
 def are_counts(x: Tensor) -> bool:
-    """Tell whether all values are finite whole numbers, 0 or more."""
+    """Return whether all values are finite whole numbers, 0 or more."""
     return bool((torch.isfinite(x) & (x >= 0)).all()) and (not x.is_floating_point() or bool((x == x.round()).all()))
 
 

@@ -1,7 +1,7 @@
 """What whole numbers and four dimensions mean: bytes or counts, channels first or last.
 
-A picture is kept channels first, (C, H, W), and its bytes as multiples of 1/255. Where the numbers do not tell what
-they are, the user is asked in one line, and answers with an option of `from_tensors`.
+A picture is kept channels first, (C, H, W), and its bytes as multiples of 1/255. Where the numbers do not
+decide it, an error of one line asks for an option of `from_tensors`.
 """
 
 from __future__ import annotations
@@ -45,12 +45,12 @@ def channels_first(x: Tensor, image_shape: ImageShape | None, channels: str | No
     image_shape : (C, H, W), optional
         The shape of a picture.
     channels : {"first", "last"}, optional
-        Where they stand in x; by default as the shapes tell.
+        Where they stand in x; by default inferred from the shapes.
 
     Raises
     ------
     InputError
-        If the shapes do not tell, or `channels` is said of data that are no pictures.
+        If the shapes do not determine it, or `channels` is given for data that are not pictures.
     """
     if channels not in (None, "first", "last"):
         raise unknown_name("channels", channels, ("first", "last"))
@@ -109,7 +109,7 @@ def told_apart(x: Tensor, is_picture: bool) -> tuple[Tensor, int | None]:
         levels = 256 if most <= 255 and (is_bytes or most == 255) else most + 1
         raise InputError(
             "x",
-            expected="to be told whether whole numbers are grey levels or counts",
+            expected="a choice whether whole numbers are grey levels or counts",
             got=f"{'bytes' if is_bytes else 'whole numbers'} 0 to {most}",
             hint=f"levels={levels}, which divides by {levels - 1}, or support='count'",
         )

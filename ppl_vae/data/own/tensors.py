@@ -67,7 +67,7 @@ def from_tensors(
     image_shape : (channels, height, width), optional
         How to lay one x out as a picture.
     channels : {"first", "last"}, optional
-        Where the channels of pictures stand in x; by default as the shapes tell. x is kept with channels first.
+        Where the channels of pictures stand in x; by default inferred from the shapes. x is kept with channels first.
     levels : int, optional
         Number of grey levels. Whole-numbered x in 0..levels-1 is divided by levels-1; other x must lie on that grid.
     standardise : bool or Spec
@@ -183,7 +183,7 @@ def _mapping(source: Any) -> Mapping[str, Any]:
 
 
 def _refuse_bytes(x: Tensor) -> None:
-    """Raise for bytes: whether they are grey levels or counts, only their numbers in floating form would tell."""
+    """Raise for bytes: whether they are grey levels or counts cannot be inferred."""
     if x.dtype == torch.uint8 and x.numel() and bool((x > 1).any()):
         hint = "x / 255 for pictures, x.float() for counts, or data.from_tensors"
         raise InputError("x", expected="grey levels in [0, 1], or counts", got=f"bytes 0 to {int(x.max())}", hint=hint)

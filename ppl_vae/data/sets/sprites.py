@@ -108,7 +108,7 @@ def _ellipse(u: Tensor, v: Tensor) -> Tensor:
 
 
 def _heart(u: Tensor, v: Tensor) -> Tensor:
-    """Tell whether (u, v) lies between the two points of the heart's edge at u.
+    """Return whether (u, v) lies between the two points of the heart's edge at u.
 
     At given u the edge has cos a = +c and -c: the even powers of c in v are the middle of the two points, the odd ones
     half their distance.

@@ -40,7 +40,7 @@ def annealed(
     Parameters
     ----------
     pair : Pair
-        Checked; its latents are continuous and each belong to a datum.
+        Checked; its latents are continuous and local.
     batch : mapping of str to Tensor
         The arguments of both programs, N data.
     num_particles : int
@@ -50,7 +50,7 @@ def annealed(
     memory : int, optional
         Bytes to work in: by default 64 MiB, on a GPU 2 GiB.
     compile : {"auto", "off", "graph", "inductor"}
-        How transitions are run. A recorded one is held against the programs at the first and the last of every chain.
+        How transitions are run. A recorded one is compared with the programs at the first and the last of every chain.
     show : bool, optional
         Whether to show a progress bar; by default on a terminal.
 
@@ -82,8 +82,8 @@ def both_ways(
 ) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
     """Return the columns of log w from f_0 to the posterior, of log 1/w from `latents` back, and the details.
 
-    `latents` are draws from the posterior, (N, …) each, where every chain of their datum starts; without them the
-    second is empty. Otherwise as `annealed`.
+    `latents` are draws from the posterior, (N, …) each, from which all chains of a datum start backward; without them
+    the second is empty. Otherwise as `annealed`.
     """
     options = AnnealedOptions.of(options)
     return proved_or_eagerly(
@@ -117,7 +117,7 @@ def _both_ways(
     first = 0
     with progress.bar("annealing", transitions * rows, show) as bar:
         while first < size:
-            # Chunks are all of one shape, which is recorded once: the last one repeats its last datum.
+            # Chunks are all of one shape, which is recorded once: the last one is padded with its last datum.
             index = torch.arange(first, first + data_chunk, device=pair.device).clamp_max(size - 1)
             ends = [origin and _rows(origin, index) for origin in origins]
             own = slice(first, min(first + data_chunk, size))
@@ -134,7 +134,7 @@ def _both_ways(
                 smallest, largest = min(smallest, float(step_sizes.min())), max(largest, float(step_sizes.max()))
                 first = own.stop
                 continue
-            # Outside the handler, whose traceback holds on to what the chunk had taken.
+            # Outside the handler: its traceback keeps the chunk's tensors alive.
             particle_chunk, data_chunk = halved(particle_chunk, data_chunk, reason)
             seconds += annealer.seconds
             annealer = Annealer(target, options, path)
@@ -168,7 +168,7 @@ def _chunk(
     acceptance : Tensor (count,)
         Mean over all transitions and chains, on the CPU.
     step_sizes : Tensor (rungs, B)
-        What the adapting pass found.
+        Found by the adapting pass.
     """
     step_sizes = annealer.adapt(batch, particles, bar)
     streams, acceptances = [], []
@@ -193,9 +193,9 @@ def _rows(tensors: Mapping[str, Tensor], index: Tensor) -> dict[str, Tensor]:
 def _cut(
     target: Unconstrained, batch: Mapping[str, Tensor], num_particles: int, memory: int | None
 ) -> tuple[int, int, float]:
-    """Return how many data and particles a chunk has, each cut into even parts, and the bytes that a row takes.
+    """Return how many data and particles a chunk has, of N and K split evenly, and the bytes per row.
 
-    What is measured is one gradient, which is all that is held at once of a transition.
+    They are measured on one gradient, the most that a transition holds at once.
     """
     one = {name: value[:1] for name, value in batch.items()}
 

@@ -1,7 +1,7 @@
-"""How far annealing lies above importance weighting, on a few data: what the latter's diagnostics may not show.
+"""How far annealing lies above importance weighting on a few data: a bias that the latter's diagnostics may not show.
 
-Both are lower bounds in expectation. What the first, annealed from the guide's own draws, lies above the second is
-missing there at least.
+Both are lower bounds in expectation. The importance-weighted estimate is too low by at least the difference to one
+annealed from the guide's own draws.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from ppl_vae.core.errors import InputError, PairError
 from ppl_vae.evaluation.marginal_likelihood import log_likelihood
 from ppl_vae.evaluation.result import LogLikelihood
 
-#: A few data and short chains: seconds, where the estimate itself took longer.
+#: A few data and short chains: it takes seconds, less than the estimate itself.
 NUM_DATA, NUM_PARTICLES = 10, 8
 ANNEALING = {"num_distributions": 100, "start": "guide", "rungs": 10, "leapfrog_steps": 5}
 
@@ -43,7 +43,7 @@ def annealed_gap(pair: Any, batch: Mapping[str, Tensor], estimate: LogLikelihood
         return f"How far annealing would lie above the importance estimate is not known here: {reason}."
     size = len(annealed.values)
     gap = float((annealed.values - estimate.values[:size]).mean())
-    # What the tails of its weights hide from the estimate is no noise of the gap, but part of it.
+    # The hidden tail of the weights is not noise of the gap, but part of it.
     noise = estimate.variances if estimate.lower_variances is None else estimate.lower_variances
     error = float((annealed.variances + noise[:size]).sum().sqrt()) / size
     return (

@@ -5,8 +5,8 @@ With potential -log f(u) and momentum p ~ N(0, I), one transition is L leapfrog 
     p <- p + e/2 grad log f(u),   u <- u + e p,   p <- p + e/2 grad log f(u),
 
 and their end is taken with probability min(1, exp(H_start - H_end)), H(u, p) = -log f(u) + |p|^2 / 2. Leapfrog steps
-are reversible and keep volume, so the transition leaves f invariant whatever the step size, as long as that size does
-not depend on the chain itself.
+are reversible and volume-preserving, so the transition leaves f invariant for any step size that does not depend on the
+chain itself.
 """
 
 from __future__ import annotations
@@ -16,17 +16,17 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-#: Maps u (K, B, L) to log f(u), (K, B) in nats, and to one more number of each point that its caller wants to know.
+#: Maps u (K, B, L) to log f(u), (K, B) in nats, and to one more value per chain, (K, B), which the caller needs.
 Density = Callable[[Tensor], tuple[Tensor, Tensor]]
 
 
 def gradient(density: Density, u: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Return grad log f(u), (K, B, L), then log f(u) and what `density` told besides, (K, B) each."""
+    """Return grad log f(u), (K, B, L), then log f(u) and the other value of `density`, (K, B) each."""
     with torch.enable_grad():
         u = u.detach().requires_grad_()
-        log_f, told = density(u)
+        log_f, other = density(u)
         (slope,) = torch.autograd.grad(log_f.sum(), u)
-    return slope, log_f.detach(), told.detach()
+    return slope, log_f.detach(), other.detach()
 
 
 def leapfrog(
@@ -39,7 +39,7 @@ def leapfrog(
     density : callable
         See `Density`.
     u, momentum, slope : Tensor (K, B, L)
-        Where to start, and grad log f there.
+        The start, and grad log f there.
     step_size : Tensor
         e, of a shape that broadcasts with u.
     num_steps : int
@@ -49,15 +49,15 @@ def leapfrog(
     -------
     u, momentum : Tensor (K, B, L)
         The end.
-    log_f, told : Tensor (K, B)
-        What `density` says of it.
+    log_f, other : Tensor (K, B)
+        The values of `density` there.
     """
     momentum = momentum + 0.5 * step_size * slope
     for step in range(1, num_steps + 1):
         u = u + step_size * momentum
-        slope, log_f, told = gradient(density, u)
+        slope, log_f, other = gradient(density, u)
         momentum = momentum + (1.0 if step < num_steps else 0.5) * step_size * slope
-    return u, momentum, log_f, told
+    return u, momentum, log_f, other
 
 
 def transition(density: Density, u: Tensor, step_size: Tensor, num_steps: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -77,25 +77,25 @@ def transition(density: Density, u: Tensor, step_size: Tensor, num_steps: int) -
     Returns
     -------
     u : Tensor (K, B, L)
-        Where each chain is now. An end with a density that is no number is never taken.
-    told : Tensor (K, B)
-        What `density` told of that place.
+        Where each chain is now. An end whose density is NaN is never accepted.
+    other : Tensor (K, B)
+        The other value of `density` there.
     acceptance : Tensor (K, B)
-        Probability with which the end was to be taken.
+        Probability of accepting the end.
     """
-    slope, log_f, told = gradient(density, u)
+    slope, log_f, other = gradient(density, u)
     momentum = torch.randn_like(u)
-    end, last, log_f_end, told_end = leapfrog(density, u, momentum, slope, step_size.unsqueeze(-1), num_steps)
+    end, last, log_f_end, other_end = leapfrog(density, u, momentum, slope, step_size.unsqueeze(-1), num_steps)
     gain = log_f_end - log_f + 0.5 * (momentum.square().sum(-1) - last.square().sum(-1))
     acceptance = torch.where(gain.isnan(), torch.zeros_like(gain), gain.clamp_max(0.0).exp())
     taken = torch.rand_like(acceptance) < acceptance
-    return torch.where(taken.unsqueeze(-1), end, u), torch.where(taken, told_end, told), acceptance
+    return torch.where(taken.unsqueeze(-1), end, u), torch.where(taken, other_end, other), acceptance
 
 
 def adapted(step_size: Tensor, acceptance: Tensor, target: float, rate: float) -> Tensor:
     """Return step sizes (B,) moved toward a mean acceptance of `target`: log e + rate (mean acceptance - target).
 
-    A stochastic approximation (Andrieu & Thoms 2008, section 4) on the chains (K, B) of each datum. Chains whose step
-    size hangs on their own past do not leave their target invariant: adapt on others than those that are used.
+    A stochastic approximation (Andrieu & Thoms 2008, section 4) on the chains (K, B) of each datum. Chains whose
+    step size depends on their own past do not leave their target invariant: adapt on chains that are then discarded.
     """
     return step_size * torch.exp(rate * (acceptance.mean(0) - target))

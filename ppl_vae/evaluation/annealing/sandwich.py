@@ -4,13 +4,13 @@
     lower = log (1/K) sum_k w_k          w_k annealed from f_0 to the posterior
     upper = -log (1/K) sum_k 1/w'_k      w'_k annealed from z* back to f_0
 
-E[w] = p(x) and E[1/w'] = 1/p(x) (the second because the way back from an exact draw is the way there in reverse), and
-Jensen's inequality does the rest: E[lower] <= log p(x) <= E[upper]. All K chains of a datum go back from the one z*
-there is. That they share it makes them dependent, not biased: each has E[1/w'_k] = 1/p(x) by itself, so their mean has,
-and the inequality holds. But their spread tells only of the chains, given z*; the spread of gaps over data, each with a
-z* of its own, tells of both.
+E[w] = p(x) and E[1/w'] = 1/p(x) (backward chains from an exact draw are forward chains in reverse), and
+Jensen's inequality does the rest: E[lower] <= log p(x) <= E[upper]. All K chains of a datum start
+backward from the same z*, which makes them dependent but not biased: each has E[1/w'_k] = 1/p(x), so has their mean,
+and the inequality holds. Their variance is that of the chains given z*; the variance of gaps over data, each with its
+own z*, includes both.
 
-The gap says how good the annealing is, on data of the model. What it needs on real data may differ.
+The gap measures the quality of the annealing on data of the model. It may differ on real data.
 """
 
 from __future__ import annotations
@@ -36,11 +36,11 @@ class Sandwich:
     Attributes
     ----------
     lower, upper : Tensor (N,)
-        Bounds in expectation: Monte Carlo noise may put them the other way round where the gap is small.
+        Bounds in expectation: Monte Carlo noise may reverse their order where the gap is small.
     lower_variances, upper_variances : Tensor (N,)
         Monte Carlo variance of each by the delta method, the upper's given its z*; NaN for K = 1.
     num_particles : int
-        K chains each way.
+        K chains in each direction.
     details : mapping
         How they were annealed; acceptance and step sizes.
     seconds : float
@@ -48,7 +48,7 @@ class Sandwich:
     seed : int
         Seed of data and chains.
     non_finite : int
-        Log weights, of both ways, that were NaN or infinite; they are left in the bounds.
+        Log weights, in both directions, that were NaN or infinite; they are left in the bounds.
     batch : mapping of str to Tensor
         The data.
     """
@@ -76,7 +76,7 @@ class Sandwich:
 
     @property
     def gap(self) -> float:
-        """Mean gap, nats per datum: no less, in expectation, than either bound is away from log p(x)."""
+        """Mean gap, nats per datum: in expectation at least the distance of either bound from log p(x)."""
         return float(self.gaps.mean())
 
     @property
@@ -85,13 +85,13 @@ class Sandwich:
         return float(self.gaps.std()) / len(self.gaps) ** 0.5 if len(self.gaps) > 1 else float("nan")
 
     def caution(self) -> str:
-        """Return, in words, what speaks against the bounds; empty where nothing is known."""
-        told = []
+        """Return, as text, why the bounds should not be trusted; empty where nothing is known."""
+        reasons = []
         if self.non_finite:
-            told.append(f"{self.non_finite} log weights are NaN or infinite")
+            reasons.append(f"{self.non_finite} log weights are NaN or infinite")
         if self.gap < -4 * self.standard_error:
-            told.append("the upper bound lies below the lower, so model and sampler disagree on p(x, z)")
-        return "; ".join(told)
+            reasons.append("the upper bound lies below the lower, so model and sampler disagree on p(x, z)")
+        return "; ".join(reasons)
 
     def __str__(self) -> str:
         how, accepted, caution = self.details, self.details["acceptance"], self.caution()
@@ -140,14 +140,13 @@ def sandwich(
     Parameters
     ----------
     pair : Pair
-        Its latents are continuous and each belong to a datum. The guide has no part in it, unless annealing starts
-        there.
+        Its latents are continuous and local. The guide is used only where annealing starts from it.
     num_data : int, optional
         N; by default 100, or as many as `conditions` has rows.
     conditions : mapping of str to Tensor, optional
         What the model conditions on, a row for each datum.
     num_particles : int
-        K chains each way.
+        K chains in each direction.
     annealing : AnnealedOptions or mapping, optional
         How to anneal, as in `log_likelihood`.
     seed : int
@@ -185,7 +184,7 @@ def sandwich(
         if contract.shares_latents:
             raise InputError(
                 "pair",
-                expected="latents that each belong to a datum",
+                expected="local latents",
                 got="latents shared by all data",
                 hint="the ELBO as a bound",
             )

@@ -1,4 +1,4 @@
-"""Annealed importance sampling (Neal 2001; Wu et al. 2017): log p(x) by way of T distributions.
+"""Annealed importance sampling (Neal 2001; Wu et al. 2017): log p(x) through T intermediate distributions.
 
     log f_b(z) = (1 - b) log f_0(z) + b log p(x, z),   0 = b_0 < b_1 < ... < b_T = 1,   f_0 = p(z) or q(z | x)
     log w = sum_t (b_t - b_{t-1}) log [p(x, z_{t-1}) / f_0(z_{t-1})],   z_0 ~ f_0,   z_{t-1} -> z_t by HMC on f_{b_t}
@@ -6,9 +6,9 @@
 E[w] = p(x) for any transitions z_{t-1} -> z_t that leave f_{b_t} invariant, so log (1/K) sum_k w_k is a lower bound in
 expectation, and T = 1 is plain importance weighting.
 
-A step size that follows the acceptance of the very chains it moves breaks the invariance, and biases w slightly. So
-step sizes are found by a pass before, with chains of its own, one for each datum and rung of a ladder over b, and stay
-as they are in the pass that estimates: given them, E[w] = p(x) holds exactly.
+Adapting the step size to the acceptance of the same chains breaks the invariance, and biases w slightly. So step sizes
+are found in a first pass with other chains, one for each datum and rung of a ladder over b, and are fixed in the pass
+that estimates: given them, E[w] = p(x) holds exactly.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ from ppl_vae.evaluation.annealing.unconstrained import STARTS, Unconstrained
 
 SCHEDULES = ("geometric", "linear", "sigmoid")
 
-#: b_1 of the geometric schedule, and how far into its tails the sigmoid goes.
+#: b_1 of the geometric schedule, and the largest argument of the sigmoid.
 SMALLEST, REACH = 1e-4, 4.0
-#: Transitions at the first rung before the ladder is climbed, and the rate of `hmc.adapted`: half of it lags behind a
-#: posterior that narrows a hundredfold over a hundred rungs.
+#: Transitions at the first rung before the ladder is climbed, and the rate of `hmc.adapted`: half that rate lags
+#: behind a posterior that narrows a hundredfold over a hundred rungs.
 SETTLING, RATE = 40, 0.6
 
-#: Share of chains that may differ where a recorded transition is held against the programs.
+#: Share of chains that may differ where a recorded transition is compared with the programs.
 MAY_DIFFER = 0.01
 
 
@@ -48,21 +48,21 @@ class AnnealedOptions:
     Attributes
     ----------
     num_distributions : int
-        T, how many steps b takes from 0 to 1; the work grows with it, and the gap to log p(x) falls like 1 / T.
+        T, the number of steps of b from 0 to 1; the work grows like T, and the gap to log p(x) falls like 1 / T.
     schedule : {"sigmoid", "linear", "geometric"}
         b_t = t / T (linear); b_t = 1e-4^((T - t) / (T - 1)), b_0 = 0 (geometric: one ratio throughout);
         b_t = [s(4 (2t/T - 1)) - s(-4)] / [s(4) - s(-4)], s the logistic function (sigmoid: small steps at both ends).
     start : {"prior", "guide"}
-        f_0: the prior, which reaches wherever the posterior does, or the guide, which is nearer to it.
+        f_0: the prior, whose support covers the posterior, or the guide, which is closer to it.
     leapfrog_steps : int
         Of each HMC transition.
     target_acceptance : float
-        What step sizes are adapted to; 0.65 as in Wu et al. (2017).
+        Acceptance that step sizes are adapted to; 0.65 as in Wu et al. (2017).
     step_size : float
-        Where adaptation starts.
+        Initial step size of the adaptation.
     rungs : int
-        How many values of b step sizes are adapted at, by chains that take one transition at each: too few, and they
-        lag behind.
+        Number of values of b at which step sizes are adapted, with one transition each. With too few, step sizes lag
+        behind.
 
     Raises
     ------
@@ -144,12 +144,12 @@ class Annealer:
         self.betas = schedule(options.schedule, options.num_distributions)
         self._names: list[str] = []
         results = ["a draw", "a log weight", "an acceptance"]
-        this = weakref.proxy(self)  # which keeps the recording, and is not kept by it
+        this = weakref.proxy(self)  # it owns the recording, which must not own it
 
         def compute(*inputs: Tensor) -> list[Tensor]:
             return this._compute(*inputs)
 
-        # Whether a proposal is accepted may hang on a rounding: few draws do.
+        # Whether a proposal is accepted may depend on rounding, in few chains.
         self._transition = Proved(
             compute, path, module=target.pair, what="annealing", results=results, share=MAY_DIFFER
         )
@@ -169,7 +169,7 @@ class Annealer:
     ) -> list[Tensor]:
         """Take one transition that leaves f_beta invariant: u (K, B, L), its log [p / f_0], and acceptance (K, B).
 
-        With `hold`, a recording is held against the programs.
+        With `hold`, a recording is compared with the programs.
         """
         self._names = list(batch)
         inputs = [u, step_size, beta]
@@ -190,10 +190,10 @@ class Annealer:
         return list(hmc.transition(density, u, step_size, self.options.leapfrog_steps))
 
     def adapt(self, batch: Mapping[str, Tensor], num_particles: int, bar: progress.Bar) -> Tensor:
-        """Return step sizes of every rung and datum, (rungs, B), found by chains that are then thrown away."""
+        """Return step sizes of every rung and datum, (rungs, B), found by chains that are then discarded."""
         options = self.options
         u = self.target.draw(batch, num_particles)
-        if options.num_distributions == 1:  # which moves nothing
+        if options.num_distributions == 1:  # no transitions
             return torch.full_like(u[:1, :, 0], options.step_size)
         ladder = schedule(options.schedule, options.rungs)[1:].to(u)
         step_size = torch.full_like(u[0, :, 0], options.step_size)
@@ -220,7 +220,7 @@ class Annealer:
         Returns
         -------
         log_weights : Tensor (K, B)
-            log w in float64; backward, log 1/w: the same increments of b the other way round.
+            log w in float64; backward, log 1/w: the increments of b in reverse order.
         acceptance : Tensor (B,)
             Mean over transitions and chains; NaN where T = 1 has none.
         """

@@ -29,7 +29,7 @@ STARTS = ("prior", "guide")
 
 
 class _Slot(NamedTuple):
-    """Where a site stands in u, and the shape of its event there."""
+    """The position of a site in u, and its event shape there."""
 
     first: int
     shape: torch.Size
@@ -45,17 +45,17 @@ class Unconstrained:
     Parameters
     ----------
     pair : Pair
-        All of whose latents are continuous and belong to a datum.
+        All of its latents are continuous and local.
     batch : mapping of str to Tensor
         Arguments for both programs; its first row is used to find the sites.
     start : {"prior", "guide"}
-        What f_0 is.
+        The distribution f_0.
 
     Raises
     ------
     InputError
-        For a latent that is discrete, or shared by all data, or has a support that no transform is known for; for a
-        model without latents; for auxiliary sites in a guide that is to be the start.
+        For a latent that is discrete, or shared by all data, or whose support has no known transform; for a model
+        without latents; for auxiliary sites in a guide from which annealing starts.
     """
 
     def __init__(self, pair: Pair, batch: Mapping[str, Tensor], start: str) -> None:
@@ -103,7 +103,7 @@ class Unconstrained:
         return log_q + transformed.log_det, prior + likelihood - log_q
 
     def _drawn(self, batch: Mapping[str, Tensor], num_particles: int) -> Record:
-        """Run the model, and the guide before it where that is the start."""
+        """Run the model, after the guide where annealing starts from it."""
         if self.start == "guide":
             return traces.trace_pair(self._model, self._guide, (), dict(batch), num_particles)
         trace = poutine.trace(traces.particles(self._model, num_particles)).get_trace(**batch)
@@ -115,7 +115,7 @@ class Unconstrained:
 
 
 class _Transformed(Messenger):
-    """Give every latent site T of its part of u, and add up log |det dT/du|, (K, B)."""
+    """Set every latent to T of its part of u, and add up log |det dT/du|, (K, B)."""
 
     def __init__(self, layout: Mapping[str, _Slot], u: Tensor) -> None:
         super().__init__()
@@ -156,7 +156,7 @@ def _check(run: Record, start: str) -> None:
         if not in_data_plate(site):
             raise PairError(
                 f"site {name!r}",
-                expected="latents that each belong to a datum",
+                expected="local latents",
                 got="one shared by all data",
                 hint="the ELBO as a bound",
             )

@@ -1,8 +1,8 @@
 """Log weights of many particles and data, drawn a chunk at a time in a budget of memory.
 
-A chunk is a sampler's call for so many particles of so many data. All chunks have one shape, which is recorded once:
-the last one is padded, and the padding discarded. Where the device runs out of memory all the same, the chunk halves
-and the work goes on.
+A chunk is one call of a sampler, for some particles of some data. All chunks have the same shape, which is recorded
+once: the last chunk is padded, and the padding discarded. Where the device still runs out of memory, the chunk is
+halved and drawn again.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ from ppl_vae.evaluation.memory import allocated, bytes_per_row, even, halved, we
 #: Log weights of shape (k, B) for a batch, k fresh particles each.
 Sampler = Callable[[dict[str, Tensor], int], Tensor]
 
-#: Bytes to work in where the caller names none. A GPU wants large chunks: each costs it the launch of every operation.
+#: Default bytes to work in. A GPU needs large chunks: each of them launches every operation.
 MEMORY = {"cpu": 64 * 2**20, "cuda": 2 * 2**30}
 
-#: What a chunk may move on a CPU, so that it stays in the cache: larger ones are slower, by half and more.
+#: Most bytes of a chunk on a CPU, so that it stays in the cache: larger ones take at least half as long again.
 CACHE = 16 * 2**20
 
 #: Calls of one shape from which recording them pays, which takes tenths of a second; and bytes moved from which
@@ -35,12 +35,12 @@ WORTH_RECORDING = 50
 WORTH_COMPILING = {"cpu": 2e11, "cuda": 1e14}
 
 
-#: Calls from which the last one is held against the programs as well: it costs a call.
+#: Number of calls from which the last one is compared with the programs too, which costs one call.
 WORTH_PROVING_AGAIN = 100
 
 
 def choose_path(mode: str, calls: int, traffic: float, device: str = "cpu") -> str:
-    """Return how so many calls of one shape, which move `traffic` bytes in all, are to be run on a kind of device."""
+    """Return the path for so many calls of one shape, `traffic` bytes in all, on a kind of device."""
     least = WORTH_COMPILING.get(device, WORTH_COMPILING["cpu"])
     return path_of(mode, worth_recording=calls >= WORTH_RECORDING, worth_compiling=traffic >= least)
 
@@ -59,9 +59,9 @@ class Chunks:
     memory : int
         Bytes to work in, an upper limit.
     compile : {"auto", "off", "graph", "inductor"}
-        How chunks are run. A recording is held against the programs on the first chunk, and, of many, on the last.
+        How chunks are run. A recording is compared with the programs on the first chunk, and, of many, on the last.
     module : Module, optional
-        What the sampler belongs to.
+        The module whose parameters the sampler uses.
 
     Attributes
     ----------
@@ -87,8 +87,10 @@ class Chunks:
         one = {name: value[:1] for name, value in batch.items()}
         budget = min(memory, CACHE) if device == "cpu" else memory
         try:
-            with isolated(device=next(iter(batch.values())).device):  # draws of the estimate do not depend on these
-                # Two particles of one datum: K of N data take no more than N K / 2 times as much, or N times.
+            with isolated(
+                device=next(iter(batch.values())).device
+            ):  # these draws must not change those of the estimate
+                # Two particles of one datum: K of N data take at most N K / 2 times as much, or N times for K = 1.
                 two = allocated(lambda count: sampler(one, count), 2)
                 fits = two * size * max(num_particles / 2, 1) <= budget
                 per_row, per_datum = (two / 2, two) if fits else _measured(sampler, one)
@@ -113,14 +115,14 @@ class Chunks:
 
     @property
     def shape(self) -> str:
-        """The shape of a chunk in words."""
+        """The shape of a chunk as text."""
         return f"{self.particles:,} particles of {self.data:,} data"
 
     def fill(self, block: Tensor, batch: dict[str, Tensor], bar: Bar) -> None:
         """Draw log weights of `batch`, b data, into all of `block` (k, b)."""
         particles, data = block.shape
         if particles > self.particles or data > self.data:
-            # Read off once: a piece that meets a chunk halved meanwhile is cut again inside.
+            # Read once: where the chunk is halved meanwhile, the recursive call splits again.
             rows, columns = self.particles, self.data
             for start in range(0, data, columns):
                 part = {name: value[start : start + columns] for name, value in batch.items()}
@@ -133,12 +135,12 @@ class Chunks:
             return
         except torch.OutOfMemoryError as error:
             reason = " ".join(str(error).split())[:120]
-        # Outside the handler, whose traceback holds on to what the chunk had taken.
+        # Outside the handler: its traceback keeps the chunk's tensors alive.
         self._halve(reason)
         self.fill(block, batch, bar)
 
     def details(self) -> dict[str, Any]:
-        """Return, as plain values, how the work was done; warn once where memory ran out on the way."""
+        """Return the path, the chunk and times as plain values; warn once if memory ran out."""
         details: dict[str, Any] = {"chunk": self.shape, "path": self.path, "seconds_recording": self.seconds}
         if (self.particles, self.data) != self._planned:
             details["out_of_memory"] = went_from(self._planned, (self.particles, self.data))
@@ -150,7 +152,7 @@ class Chunks:
         return self._spent + self._run.seconds
 
     def _draw(self, batch: dict[str, Tensor]) -> Tensor:
-        """Return log weights of one chunk, whose first data are those of `batch` and whose others repeat the last."""
+        """Return log weights of `batch`, drawn as one chunk that is padded with copies of the last datum."""
         if missing := self.data - _size(batch):
             batch = {name: torch.cat([x, x[-1:].expand(missing, *x.shape[1:])]) for name, x in batch.items()}
         self._calls += 1
@@ -163,7 +165,7 @@ class Chunks:
         return log_weights
 
     def _proved(self) -> Proved:
-        """Return the sampler for chunks of the present shape, by a recording if that is its path."""
+        """Return the sampler for chunks of the current shape, recorded if that is its path."""
         sampler, names, particles = self.sampler, list(self.batch), self.particles
 
         def compute(*values: Tensor) -> list[Tensor]:
@@ -184,9 +186,9 @@ def _size(batch: dict[str, Tensor]) -> int:
 
 
 def _measured(sampler: Sampler, one: dict[str, Tensor]) -> tuple[float, float]:
-    """Return the bytes of each particle more of one datum, and of each datum more with one particle.
+    """Return the bytes per additional particle of one datum, and per additional datum with one particle.
 
-    A datum costs something by itself as well: a guide reads it once, however many particles it draws.
+    A datum has a cost of its own: the guide encodes it once, however many particles it draws.
     """
     per_row = bytes_per_row(lambda count: sampler(one, count), has_run=True)
     return per_row, bytes_per_row(lambda count: sampler(_repeated(one, count), 1), has_run=True)

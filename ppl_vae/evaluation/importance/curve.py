@@ -3,7 +3,7 @@
     L_k = log (1/k) sum_{i <= k} w_i,   E[L_1] <= E[L_2] <= ... <= E[L_K] <= log p(x)
 
 E[L_k] is estimated without bias by the mean over the K/k disjoint groups of k among the K particles (Burda et al. 2016,
-theorem 1). Groups are merged: the L of ten is that of two groups of five.
+theorem 1). Larger groups are merged from smaller ones: L of ten particles from those of two groups of five.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ class KCurve:
     bounds : Tensor
         Estimates of the mean of E[L_k], without bias.
     standard_errors : Tensor
-        Monte Carlo standard errors of `bounds` for these very data; for K itself, of which there is one group, by the
-        delta method. The same draws serve all k, so that the errors go together.
+        Monte Carlo standard errors of `bounds` given the data; for K itself, with a single group, by the delta method.
+        All k use the same draws, so that their errors are correlated.
     """
 
     num_particles: tuple[int, ...]
@@ -45,7 +45,7 @@ class KCurve:
 
 
 def grid(num_particles: int) -> list[int]:
-    """Return 1, 2, 5, 10, … as far as there are two groups of so many particles."""
+    """Return 1, 2, 5, 10, … up to the largest k with two groups of k particles."""
     steps = (factor * 10**power for power in range(len(str(num_particles))) for factor in (1, 2, 5))
     return [k for k in steps if 2 * k <= num_particles]
 
@@ -57,7 +57,7 @@ class Groups:
         self.levels: dict[int, _Level] = {k: _Level() for k in grid(num_particles)}
 
     def add(self, log_weights: Tensor) -> None:
-        """Take in log weights of shape (n, B), nats, in float64."""
+        """Add log weights of shape (n, B), nats, in float64."""
         merged: dict[int, Tensor] = {}
         for k, level in self.levels.items():
             part = k // 5 if str(k)[0] == "5" else k // 2  # 5, 50, … are five groups of 1, 10, …; others two of a half
@@ -67,7 +67,7 @@ class Groups:
 
 
 class _Level:
-    """Groups of one size: those that are whole, and the parts of the next one."""
+    """Groups of one size: statistics of complete ones, and the parts of the next one."""
 
     def __init__(self) -> None:
         self.count = 0
@@ -76,7 +76,7 @@ class _Level:
         self._parts: Tensor | None = None
 
     def merge(self, parts: Tensor, size: int) -> Tensor:
-        """Return L of the groups of `size` parts that are complete by now, (n, B); the rest waits."""
+        """Return L of the groups of `size` parts that are complete, (n, B); the rest is kept."""
         if self._parts is not None:
             parts = torch.cat([self._parts, parts])
         whole = len(parts) // size
@@ -84,7 +84,7 @@ class _Level:
         return parts[: whole * size].unflatten(0, (whole, size)).logsumexp(1) - math.log(size)
 
     def add(self, values: Tensor) -> None:
-        """Take in L of n groups, (n, B) (Chan et al. 1983, eq. 2.1)."""
+        """Add L of n groups, (n, B) (Chan et al. 1983, eq. 2.1)."""
         n = len(values)
         if n == 0:
             return
@@ -109,7 +109,7 @@ class CurveSum:
         self._size = 0
 
     def add(self, groups: Groups, values: Tensor, variances: Tensor) -> None:
-        """Take in B data: their groups, and L_K with its variance, (B,) each."""
+        """Add B data: their groups, and L_K with its variance, (B,) each."""
         levels = groups.levels.values()
         bounds = [*(level.mean for level in levels), values]
         errors = [*(level.variance() for level in levels), variances]
@@ -118,5 +118,5 @@ class CurveSum:
         self._size += len(values)
 
     def curve(self) -> KCurve:
-        """Return the mean over all data taken in."""
+        """Return the mean over all data added."""
         return KCurve(self.num_particles, self._bounds / self._size, self._variances.sqrt() / self._size)

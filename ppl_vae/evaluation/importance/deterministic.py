@@ -1,10 +1,10 @@
-"""Guides that put all their probability on one configuration of discrete latents, as a code by argmin does.
+"""Guides with all probability on one configuration of discrete latents, such as an argmin.
 
     q(z | x) = 1 for one z,   log w = log p(x, z) in every draw
 
-K such weights are equal, so that their spread, effective sample size and Pareto k are those of a perfect guide, while
-every other configuration that explains x is missing from the estimate. A guide that is exact has equal weights too, but
-its draws differ, or would: it leaves some probability to other configurations.
+K such weights are equal, so that their variance, effective sample size and Pareto k are those of a perfect guide, while
+every other configuration that explains x is missing from the estimate. An exact guide has equal weights too, but gives
+other configurations positive probability.
 """
 
 from __future__ import annotations
@@ -20,20 +20,20 @@ from ppl_vae.pairs import sites as traces
 from ppl_vae.pairs.pair import Pair
 from ppl_vae.pairs.sites import Site
 
-#: Shares of K by which weights that are all equal may miss it, for rounding.
+#: Relative tolerance on an effective sample size of K, for the rounding of equal weights.
 ROUNDING = 1e-6
 
-#: Data that are looked at together.
+#: Data that are checked together.
 ROWS = 512
 
 
 def one_configuration(
     pair: Pair, batch: Mapping[str, Tensor], effective_sample_size: Tensor, num_particles: int
 ) -> Tensor | None:
-    """Return for which data the guide proposes one configuration alone, (N,) of bool; None where for none.
+    """Return for which data the guide proposes a single configuration, (N,) of bool; None if for none.
 
-    Looked at are data whose K weights are all equal: two draws of the guide, their log q, and what its distributions
-    leave to other values. The caller sets the random state and the pair's mode.
+    Of data whose K weights are all equal, two draws of the guide are checked: their log q, and whether its
+    distributions give other values positive probability. The caller sets the random state and the pair's mode.
     """
     equal = effective_sample_size >= (1 - ROUNDING) * num_particles
     if not bool(equal.any()):
@@ -47,7 +47,7 @@ def one_configuration(
 
 
 def _alone(pair: Pair, batch: Mapping[str, Tensor]) -> Tensor:
-    """Return for which of B data every latent of the guide is certain, (B,)."""
+    """Return for which of B data the guide is deterministic in every latent, (B,)."""
     sites = traces.trace_pair(*pair.programs(), (), dict(batch), 2).guide.latents
     size, device = len(next(iter(batch.values()))), next(iter(batch.values())).device
     if not sites:  # a model without latents, or one whose every latent is summed out
@@ -58,21 +58,21 @@ def _alone(pair: Pair, batch: Mapping[str, Tensor]) -> Tensor:
         if value.dim() < 2 or value.shape[0] != 2 or value.shape[1] != size:
             return torch.zeros_like(certain)
         same = (value[0] == value[1]).reshape(size, -1).all(1)
-        # A point of a density has log q far from zero, or infinite.
+        # A continuous latent has log q far from zero, or infinite.
         sure = (log_q.expand(2, size).abs() <= ROUNDING * max(1, value[0, 0].numel())).all(0)
-        certain &= same & sure & ~_leaves_some(site, size)
+        certain &= same & sure & ~_has_other_values(site, size)
     return certain
 
 
-def _leaves_some(site: Site, size: int) -> Tensor:
-    """Return for which of B data a site is known to have another value of positive probability, (B,)."""
+def _has_other_values(site: Site, size: int) -> Tensor:
+    """Return for which of B data a site is known to have other values of positive probability, (B,)."""
     fn = site["fn"]
     while hasattr(fn, "base_dist"):
         fn = fn.base_dist
     distribution = categorical_of(fn)
     if not isinstance(distribution, Categorical | Bernoulli):
         return torch.zeros(size, dtype=torch.bool, device=site["value"].device)
-    # What the distribution was given: the one made of the other is clamped.
+    # The parameter that was given: the one derived from it is clamped.
     by_probs = has_probs(distribution)
     if isinstance(distribution, Categorical):
         several = ((distribution.probs if by_probs else distribution.logits.exp()) > 0).sum(-1) > 1

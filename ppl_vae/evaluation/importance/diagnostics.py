@@ -1,10 +1,10 @@
-"""What a stream of log weights tells about its own estimate, kept in memory that does not grow with K.
+"""Estimate and diagnostics of a stream of log weights, in memory that does not grow with K.
 
     log p^(x) = log (1/K) sum_k w_k,   ESS = (sum w)^2 / sum w^2,   Var[log p^(x)] ~ (K/ESS - 1) / (K - 1)
 
 The variance is that of the logarithm by the delta method; the logarithm's bias is about minus half of it (Burda et al.
-2016; Nowozin 2018). Pareto k is that of the T largest weights (Vehtari et al. 2024), from which also comes by how much
-the variance is too small (`ppl_vae.evaluation.importance.hidden_tail`).
+2016; Nowozin 2018). Pareto k is that of the T largest weights (Vehtari et al. 2024), which also give the amount by
+which the variance is too small (`ppl_vae.evaluation.importance.hidden_tail`).
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ from torch import Tensor
 from ppl_vae.evaluation.importance.hidden_tail import widened
 from ppl_vae.evaluation.importance.pareto import pareto_k, tail_length
 
-#: Log weights that wait to be fitted together: 1 MiB, of which a fit makes some ten.
+#: Log weights that are buffered and fitted together: 1 MiB, of which a fit needs about ten.
 NUMBERS_AT_ONCE = 2**17
 
 
 @dataclass
 class WeightStream:
-    """Running sums of the log weights of B data, K of them each in all.
+    """Running sums of the log weights of B data, K each in total.
 
-    Sums are float64 and relative to the largest log weight so far. A weight of zero (-inf) counts as it is; NaN and
+    Sums are float64 and relative to the largest log weight so far. A weight of zero (-inf) is valid; NaN and
     +inf make the estimate NaN or inf, and all three are counted in `non_finite`.
     """
 
@@ -38,7 +38,7 @@ class WeightStream:
     non_finite: int = 0
 
     def add(self, log_weights: Tensor) -> None:
-        """Take in log weights of shape (k, B), nats."""
+        """Add log weights of shape (k, B), nats."""
         new = log_weights.to(torch.float64)
         self.non_finite += int((~torch.isfinite(new)).sum())
         peak = new.amax(0)
@@ -80,10 +80,10 @@ class WeightStream:
 
 
 class TailShapes:
-    """Pareto k of N data, and by how much it widens their variances, from tails that come in pieces.
+    """Pareto k of N data, and the increase of their variances, from tails that arrive in pieces.
 
-    They are fitted some hundreds at a time, and kept no longer than that. The room for all is taken once: pieces that
-    lived on one by one would pin the heap, and it would grow with N.
+    Tails are fitted some hundreds at a time and then discarded. Results are written into preallocated tensors: many
+    small live tensors would fragment the heap, which would grow with N.
     """
 
     def __init__(self, num_particles: int, size: int) -> None:
@@ -96,7 +96,7 @@ class TailShapes:
         self._filled = self._fitted = 0
 
     def add(self, tail: Tensor, values: Tensor, variances: Tensor) -> None:
-        """Take in the largest log weights of B data, (B, T), and what all of them estimate, (B,), with its variance."""
+        """Add the largest log weights of B data, (B, T), with their estimates and variances, (B,) each."""
         estimates = torch.stack([values, variances], 1)
         while len(tail):
             piece = tail[: len(self._waiting) - self._filled]
@@ -113,7 +113,7 @@ class TailShapes:
         return self._shapes
 
     def hidden(self) -> Tensor:
-        """Return what the tails of all data hide, to be added to their variances, (N,)."""
+        """Return the squared error hidden in the tails, to be added to the variances, (N,)."""
         self._fit()
         return self._hidden
 
@@ -127,9 +127,9 @@ class TailShapes:
 
 
 class Columns:
-    """What streams of log weights tell of each of N data.
+    """Estimates and diagnostics of N data from streams of log weights.
 
-    Filled in place: results that lived on one by one would pin the heap between chunks, and it would grow with N.
+    Filled in place: many small live tensors would fragment the heap, which would grow with N.
     """
 
     def __init__(self, num_particles: int, size: int) -> None:
@@ -139,7 +139,7 @@ class Columns:
         self._non_finite = 0
 
     def put(self, rows: slice, stream: WeightStream, values: Tensor, variances: Tensor) -> None:
-        """Take in the stream of the data that stand at `rows`, which follow those before, and what it estimates."""
+        """Add the stream of the data at `rows`, in order, with its estimates and variances."""
         self._columns["values"][rows], self._columns["lower_variances"][rows] = values, variances
         self._columns["effective_sample_size"][rows] = stream.effective_sample_size()
         self._tails.add(stream.tail, stream.estimate(), stream.variance())
@@ -148,7 +148,7 @@ class Columns:
     def results(self) -> dict[str, Any]:
         """Return the columns (N,) and the count of log weights that are not finite.
 
-        Variances are those put in, which are the lower ones, and what the tails hide.
+        Variances are the sum of those added (by the delta method) and what the tails hide.
         """
         variances = self._columns["lower_variances"] + self._tails.hidden()
         tails = {"pareto_k": self._tails.shapes(), "variances": variances}

@@ -1,21 +1,21 @@
-"""What the tail of importance weights hides from an estimate: draws that the K did not hold, and that would raise it.
+"""The error of an estimate from a long tail of importance weights whose largest values were not drawn.
 
-Where weights have a long tail, the K at hand seldom hold its largest ones. Then the estimate lies too low, and its
-variance by the delta method too, by more the fewer were drawn. Above the t-th largest weight u,
+Where weights have a long tail, K draws seldom include the largest ones. Then the estimate is too low, and so is its
+variance by the delta method, the more so the smaller K. Above the t-th largest weight u,
 
     w - u ~ GPD(sigma, k),   E[w] = E[min(w, u)] + t/K sigma / (1 - k),   k < 1
 
-so what is not known of sigma and k is not known of log E[w]. Their posterior is taken on a grid: over theta = k / sigma
-the one of Zhang and Stephens (2009), at each of its points over k
+so uncertainty about sigma and k is uncertainty about log E[w]. Their posterior is evaluated on a grid: the grid of
+Zhang and Stephens (2009) over theta = k / sigma, and one over k at each theta
 
     log l(theta, k) = t log (theta / k) - (1 + 1/k) sum_i log (1 + theta y_i),   y_i = w_i - u
 
-with a prior of k that is worth ten draws at 1/2, as in Vehtari et al. (2024), cut off at k = 1, where there
-is no mean. The squared error of what is hidden is, by quantiles of the posterior of d = log E[w] - log p^(x),
+with a prior of k that weighs as much as ten draws at 1/2, as in Vehtari et al. (2024), truncated at k = 1, above which
+the mean does not exist. The hidden squared error is, by quantiles of the posterior of d = log E[w] - log p^(x),
 
     (median of d, where positive)^2 + (84 % quantile of d - median of d)^2
 
-because posteriors with mass near k = 1 have no moments to speak of.
+because posteriors with mass near k = 1 have no useful moments.
 """
 
 from __future__ import annotations
@@ -37,12 +37,12 @@ SHAPES = 20
 #: The share of a normal distribution that lies below its mean plus one standard deviation.
 ONE_SIGMA = 0.8413
 
-#: Numbers that are worked on at once: 4 MiB.
+#: Numbers that are processed at once: 4 MiB.
 NUMBERS_AT_ONCE = 2**19
 
 
 def widened(tails: Tensor, num_particles: int, values: Tensor, variances: Tensor) -> Tensor:
-    """Return the squared Monte Carlo error of each of N estimates, its variance widened by what its tail hides.
+    """Return the squared Monte Carlo error of each of N estimates, its variance increased by what its tail hides.
 
     Parameters
     ----------
@@ -68,7 +68,7 @@ def widened(tails: Tensor, num_particles: int, values: Tensor, variances: Tensor
 
 
 def _widened(tails: Tensor, values: Tensor, variances: Tensor, num_particles: int, grid: int) -> Tensor:
-    # Weights are taken relative to the estimate: E[w] is then 1 as far as the K draws tell.
+    # Weights are relative to the estimate: the mean of the K draws is then 1.
     weights = (tails - values.unsqueeze(1)).exp().sort(1).values
     cutoff, excess = weights[:, :1], weights[:, 1:] - weights[:, :1]
     t = excess.shape[1]
@@ -85,7 +85,7 @@ def _widened(tails: Tensor, values: Tensor, variances: Tensor, num_particles: in
     error = (body[:, None, None] + share * mean_excess).log()
     median, upper = _quantiles(error.flatten(1), log_posterior.flatten(1).softmax(1), (0.5, ONE_SIGMA))
     hidden = median.clamp_min(0) ** 2 + (upper - median) ** 2
-    # The rest of the variance: of weights cut off at u, and of how many lie above it.
+    # The rest of the variance: of weights truncated at u, and of the number above it.
     rest = (variances - share * excess.var(1, correction=0) / num_particles).clamp_min(0)
     found = torch.maximum(rest + hidden, variances)
     return torch.where(torch.isfinite(found) & (cutoff[:, 0] > 0), found, variances)

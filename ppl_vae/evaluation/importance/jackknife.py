@@ -1,8 +1,8 @@
-"""The jackknife of log p^(x) = log (1/K) sum_k w_k, which takes the first order of the logarithm's bias out.
+"""The jackknife of log p^(x) = log (1/K) sum_k w_k, which removes the first order of the logarithm's bias.
 
     L_J = K L_K - (K - 1) (1/K) sum_i L_{-i},   L_{-i} = log (1/(K - 1)) sum_{k != i} w_k
 
-(Nowozin 2018, eq. 14, order m = 1.) Its bias is O(1/K^2) where that of L_K is O(1/K); it is no bound.
+(Nowozin 2018, eq. 14, order m = 1.) Its bias is O(1/K^2) where that of L_K is O(1/K); it is not a bound.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ def jackknife(log_weights: Tensor) -> tuple[Tensor, Tensor]:
     K = len(log_weights)
     total = log_weights.logsumexp(0)
     # log(1 - w_i / sum w) of each, from which L_{-i} = L_K + log(K / (K - 1)) + it. The largest weight may be nearly
-    # all of the sum, where the difference would cancel: the others are summed by themselves.
+    # all of the sum, where the difference would cancel: there the others are summed directly.
     peak, at = log_weights.max(0)
     rest = log_weights.scatter(0, at[None], -torch.inf).logsumexp(0)
     left_out = torch.log1p(-(log_weights - total).exp()).scatter(0, at[None], (rest - total)[None])

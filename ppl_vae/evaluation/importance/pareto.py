@@ -10,7 +10,7 @@ Zhang and Stephens (2009) take the mean of theta under its posterior, on a grid 
     theta_j = (sqrt(m / (j - 1/2)) - 1) / (3 y_(n/4)) - 1 / y_(n),   j = 1 … m
     log l(theta) = n (log (theta / k(theta)) - k(theta) - 1)
 
-and k is k(theta) there, pulled towards 1/2 with the strength of ten weights: (n k + 10 / 2) / (n + 10). Below 0.7 an
+and k is k(theta) there, shrunk towards 1/2 with the weight of ten draws: (n k + 10 / 2) / (n + 10). Below 0.7 an
 estimate can be trusted; above 1 the weights have no mean.
 """
 
@@ -26,7 +26,7 @@ from ppl_vae.core.errors import InputError
 #: The fewest weights that are fitted.
 SHORTEST_TAIL = 5
 
-#: Numbers that are worked on at once: 4 MiB.
+#: Numbers that are processed at once: 4 MiB.
 NUMBERS_AT_ONCE = 2**19
 
 _FLOAT64 = torch.finfo(torch.float64)
@@ -90,7 +90,9 @@ def _fit(tails: Tensor, length: int) -> Tensor:
     k = torch.log1p(theta.unsqueeze(2) * y.unsqueeze(1)).sum(2) / n
     beyond = torch.arange(theta.shape[1], device=tails.device) >= m
     posterior = (n * ((theta / k).log() - k - 1)).masked_fill(beyond, -torch.inf).softmax(1)
-    kept = posterior >= 10 * _FLOAT64.eps  # the largest theta are huge: a share that is only rounding would count
+    kept = (
+        posterior >= 10 * _FLOAT64.eps
+    )  # the largest theta are huge: posterior mass that is only rounding must not count
     posterior, theta = torch.where(kept, posterior, 0.0), torch.where(kept, theta, 0.0)
     mean = (posterior * theta).sum(1, keepdim=True) / posterior.sum(1, keepdim=True).clamp_min(_FLOAT64.tiny)
     k = (torch.log1p(mean * y).sum(1, keepdim=True) + 10 / 2) / (n + 10)
@@ -103,7 +105,7 @@ def grid_size(length: int) -> int:
 
 
 def theta_grid(quartile: Tensor, largest: Tensor, m: Tensor | int, size: int) -> Tensor:
-    """Return the values of theta at which Zhang and Stephens (2009) look, (N, `size`), descending.
+    """Return the grid of theta of Zhang and Stephens (2009), (N, `size`), descending.
 
     Parameters
     ----------

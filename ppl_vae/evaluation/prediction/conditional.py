@@ -72,7 +72,7 @@ def conditional_log_likelihood(
         joint,
         values=joint.values - alone.values,
         variances=joint.variances + alone.variances,
-        # What the tail of one hides raises the difference, what that of the other hides lowers it.
+        # A hidden tail of the first raises the difference, one of the second lowers it.
         lower_variances=_lower(joint) + alone.variances,
         upper_variances=joint.variances + _lower(alone),
         biases=joint.bias - alone.bias,

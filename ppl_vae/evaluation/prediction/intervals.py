@@ -1,4 +1,4 @@
-"""Whether what is drawn spreads as widely as the truth: coverage of central intervals.
+"""Coverage of central intervals: whether draws are as dispersed as the true values.
 
 An interval reaches from the m-th smallest of K draws to the m-th largest, m = (K + 1)(1 - a)/2. Where truth and draws
 have one distribution, the truth's rank among the draws, 0, ..., K, with ties broken at random, is uniform: it is from m
@@ -6,9 +6,9 @@ to K - m with probability
 
     (K + 1 - 2m)/(K + 1) = a,     exactly, however few the draws, whatever the distribution
 
-Of the ranks b, ..., b + t that t ties with b draws below leave open, the share that is from m to K - m is counted: the
-expectation over the breaking of ties, with no noise of its own. Without ties that is 1 inside the interval and 0
-outside. At an end of the interval that is tied it is in between: intervals of counts hold more than a of them.
+With b draws below and t draws equal to the true value, its rank is one of b, ..., b + t; the share of these from m to
+K - m is counted, which is the expectation over random tie-breaking. Without ties it is 1 inside the interval and 0
+outside. Where an end of the interval is tied it is in between: intervals of counts contain more than a of them.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def interval_coverage(draws: Tensor, true: Tensor, level: float = 0.9) -> Tensor
     draws : Tensor (K, N, *shape)
         K draws for each datum, so many that m is a whole number: 19, 39, 59, … for a level of 0.9.
     true : Tensor (N, *shape)
-        What they are draws of.
+        The true values.
     level : float
         a, between 0 and 1.
 

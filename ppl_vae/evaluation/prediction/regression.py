@@ -1,11 +1,11 @@
-"""Predictions of one tensor of a data set from another, for a model to be held against: the mean, ridge, an MLP.
+"""Baselines that predict one tensor of a data set from another: the mean, ridge regression, an MLP.
 
 mean     f(x) = mean of y
 ridge    f(x) = mean of y + W (x - mean of x), W minimising sum_n |y_n - f(x_n)|^2 + a |W|^2 (Hoerl & Kennard 1970)
 mlp      f(x) minimising the mean of |y_n - f(x_n)|^2 by Adam
 
-All learn from the training part alone. The penalty a, and the step at which the MLP is stopped, are those of least
-squared error on the validation part.
+All are fitted to the training part only. The penalty a, and the step at which the MLP is stopped, minimise the squared
+error on the validation part.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from ppl_vae.nn.mlp import MLP
 
 METHODS = ("mean", "ridge", "mlp")
 PENALTIES = tuple(10.0**power for power in range(-3, 6))
-_CHECKS = 40  # times that the MLP is held against the validation part
+_CHECKS = 40  # evaluations of the MLP on the validation part
 
 Predictor = Callable[[Tensor], Tensor]
 
@@ -91,7 +91,7 @@ def _zero(x: Tensor) -> Tensor:
 
 
 def _moments(values: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the mean of each column, and one scale for all: columns that hardly vary are not blown up."""
+    """Return the mean of each column, and one scale for all, so that columns of small variance are not amplified."""
     mean = values.mean(0)
     return mean, (values - mean).square().mean().sqrt().clamp_min(torch.finfo(values.dtype).tiny)
 

@@ -1,4 +1,4 @@
-"""A pair as a classifier: the posterior of its discrete latent y, held against true labels.
+"""A pair as a classifier: the posterior of its discrete latent y, compared with true labels.
 
 guide         q(y|x) = E_q[q(y|x, …)]                        (over latents that the guide draws before y)
 importance    p(y|x) = p(x, y) / sum_k p(x, k)               (log p(x, y) as in `log_likelihood`)
@@ -6,8 +6,8 @@ importance    p(y|x) = p(x, y) / sum_k p(x, k)               (log p(x, y) as in 
 Calibration: among the data whose predicted class has probability about c, a share c should be of that class; the
 expected calibration error is the mean of |share - c| over bins of c, weighted by their data (Guo et al. 2017, eq. 5).
 
-Collapse: the information that q(y|x) has of y, H(E_x[q(y|x)]) - E_x[H(q(y|x))] nats, is near zero where the classifier
-tells all data the same, and exp H(E_x[q(y|x)]) counts the classes that it uses at all.
+Collapse: the mutual information of x and y under q(y|x), H(E_x[q(y|x)]) - E_x[H(q(y|x))] nats, is near zero where the
+classifier gives all data the same probabilities; exp H(E_x[q(y|x)]) is the effective number of classes that it uses.
 """
 
 from __future__ import annotations
@@ -76,19 +76,19 @@ class Classification:
 
     @property
     def information(self) -> float:
-        """What q(y|x) knows of y, in nats: at most the entropy of its mean."""
+        """Mutual information of x and y under q(y|x), in nats: at most the entropy of its mean."""
         return self._entropy_of_mean() - float(torch.special.entr(self.probabilities.double()).sum(-1).mean())
 
     @property
     def classes_used(self) -> float:
-        """How many classes q(y|x) tells apart at most: exp of the entropy of its mean."""
+        """Effective number of classes that q(y|x) uses: exp of the entropy of its mean."""
         return math.exp(self._entropy_of_mean())
 
     @property
     def collapse(self) -> str:
-        """In words, what shows that q(y|x) has collapsed; empty if nothing does.
+        """How q(y|x) has collapsed, as text; empty if it has not.
 
-        Held against the classes that the labels show, or all C without labels.
+        Compared with the classes that occur among the labels, or all C without labels.
         """
         C = self.probabilities.shape[-1]
         there = math.log(C)
@@ -122,14 +122,14 @@ class Classification:
 
     def __str__(self) -> str:
         N, C = self.probabilities.shape
-        told = f"{N:,} data, {C} classes"
+        summary = f"{N:,} data, {C} classes"
         if self.labels is not None:
-            told = (
+            summary = (
                 f"accuracy {self.accuracy:.2%} ± {self.standard_error:.2%} over data, "
                 f"log loss {self.log_loss:.3f} nats, "
-                f"calibration error {self.calibration_error():.3f}; {told}"
+                f"calibration error {self.calibration_error():.3f}; {summary}"
             )
-        return f"COLLAPSED: {self.collapse}. {told}" if self.collapse else told
+        return f"COLLAPSED: {self.collapse}. {summary}" if self.collapse else summary
 
     def _labels(self) -> Tensor:
         if self.labels is None:
@@ -154,9 +154,9 @@ def classify(
     Parameters
     ----------
     pair : Pair
-        With a discrete latent of each datum.
+        With a discrete local latent.
     data : mapping of tensors
-        What the pair takes. An entry called `site`, (N,) whole numbers, is the true label: held against, never used.
+        What the pair takes. An entry called `site`, (N,) whole numbers, is the true label, for comparison only.
     site : str
         The latent.
     method : {"guide", "importance"}
@@ -180,7 +180,7 @@ def classify(
     with torch.no_grad(), isolated(seed, device=pair.device), evaluating(pair):
         rows = pair.arguments(seen)
         size, step = len(next(iter(rows.values()))), _ROWS_AT_ONCE // num_particles + 1
-        if method == "importance":  # the guide tells how many classes there are
+        if method == "importance":  # the guide gives the number of classes
             size = step = 1
         parts = [
             _of_guide(pair, {name: value[start : start + step] for name, value in rows.items()}, site, num_particles)

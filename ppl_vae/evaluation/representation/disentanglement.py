@@ -1,16 +1,16 @@
-"""How far each factor of variation lies in a coordinate of the code of its own.
+"""Disentanglement: how far each factor of variation has a coordinate of the code of its own.
 
 Mutual information gap (Chen et al. 2018, eq. 6), from information in nats:
 
-    MIG = 1/F sum_k [I(z_(1); v_k) - I(z_(2); v_k)] / H(v_k),   z_(1), z_(2) the two coordinates that tell most of v_k
+    MIG = 1/F sum_k [I(z_(1); v_k) - I(z_(2); v_k)] / H(v_k),   z_(1), z_(2) the two with most information on v_k
     I(z_j; v_k) = E_n E_{q(z_j|x_n)}[log q(z_j | v_k(n)) - log q(z_j)],   q(z_j | v) = mean of q(z_j|x_m), v_k(m) = v
 
 The data given are the population: H(v_k) is exact, and densities are means over all of them. Where they are a sample of
-a larger population, a value of v_k has few data of its own, and information is overstated: `noise` is what is found
-where there is none, with the factors shuffled.
+a larger population, each value of v_k has few data, and information is overestimated: `noise` is the estimate with the
+factors shuffled, where there is none.
 
-The beta-VAE metric (Higgins et al. 2017, section 3): accuracy of a linear classifier that tells, from the mean of
-|m(x) - m(x')| over pairs of data that share one factor, which factor they share.
+The beta-VAE metric (Higgins et al. 2017, section 3): accuracy of a linear classifier that predicts, from the mean
+of |m(x) - m(x')| over pairs of data that share one factor, which factor they share.
 """
 
 from __future__ import annotations
@@ -36,14 +36,14 @@ _ROWS_AT_ONCE = 1000
 
 @dataclass(frozen=True, eq=False)
 class InformationGap:
-    """What each coordinate of a code tells of each factor.
+    """Mutual information of each coordinate of a code with each factor.
 
     Attributes
     ----------
     information, standard_error : Tensor (L, F)
         I(z_j; v_k) in nats, and its Monte Carlo error.
     noise : Tensor (L, F)
-        The same for shuffled factors, of which the code tells nothing.
+        The same for shuffled factors, where the true value is 0.
     entropy : Tensor (F,)
         H(v_k) in nats.
     """
@@ -65,11 +65,11 @@ class InformationGap:
 
     @property
     def floor(self) -> float:
-        """MIG of shuffled factors: what this many data show where there is nothing."""
+        """MIG of shuffled factors: the estimate from this many data where there is none."""
         return float(_gaps(self.noise, self.entropy).mean())
 
     def __str__(self) -> str:
-        """Return the gap, and what it would be of nothing."""
+        """Return the gap, and that of shuffled factors."""
         return f"MIG {self.value:.3f} (shuffled factors {self.floor:.3f})"
 
 
@@ -185,7 +185,7 @@ def accuracy(
     features, target = np.concatenate(points), np.concatenate(labels)
     shuffled = random.permutation(len(target))
     train, test = shuffled[:num_points], shuffled[num_points:]
-    # The classifier is as good as free, so that origin and unit do not matter to it; it is found sooner in these.
+    # The penalty is negligible: shift and scale do not change the classifier, but standardised it converges faster.
     spread = features[train].std(0)
     features = (features - features[train].mean(0)) / np.where(spread > 0, spread, 1.0)
     classifier = LogisticRegression(C=1e4, max_iter=2000).fit(features[train], target[train])

@@ -1,20 +1,20 @@
 """What each layer of latents is used for.
 
-    KL_k = E_q[log q(z_k|.) - log p(z_k|.)]           nats per datum that a layer costs; they add up to the rate
+    KL_k = E_q[log q(z_k|.) - log p(z_k|.)]           rate of a layer, nats per datum; they add up to the rate
     U_k  = #{j : KL_kj > 0.01}                        units in use, KL_kj that of a unit (Sonderby et al. 2016)
     A_k  = #{j : Var_n(E_q[z_kj|x_n]) > 0.01}         active units (Burda et al. 2016, section 5.1)
     I_k  = E[log q(z_k|x_n) - log (1/N) sum_m q(z_k|x_m)]    information on which datum it is (Hoffman & Johnson 2016)
 
-A unit that the guide draws from the model's own p(z_k|.) has a mean that moves with the latents above it, so that it is
-active; it adds nothing to them, its KL is 0, and it is not in use. KL_kj add up to KL_k where model and guide draw the
-units of a layer independently. Of units drawn from a full Normal they are those of the marginals; others have none. A
-discrete latent has all but A_k where its values are names of classes, which have no mean.
+A unit whose distribution in the guide is the model's p(z_k|.) has a mean that varies with the latents above it, so that
+it is active; but its KL is 0, and it is not in use. KL_kj add up to KL_k where model and guide draw the
+units of a layer independently. For units of a full-covariance Normal they are those of the marginals; other joint
+distributions have none. A categorical latent has no mean, and so no A_k.
 
-I_k is at most log N. q(z_k|x) is a mixture over what the guide draws before z_k, here over S draws of that, z_k's own
-parents among them or not. With them I_k is too large: what z_k shares with its own parents counts as shared with x_n.
-Without them it is too small, by Jensen's inequality, down to 0, which it never is below. For a layer that is drawn from
-x alone the two are one. From above I_k is also bounded by KLs: for latents z_A that come first in both programs, where
-the model draws them from nothing but each other,
+I_k is at most log N. q(z_k|x) is a mixture over the latents drawn before z_k in the guide, estimated with S draws, with
+or without the parents z_k was drawn with. With them I_k is too large: information on these parents counts as information
+on x_n. Without them it is too small, by Jensen's inequality, but never below 0. For a layer that depends on
+x only the two are equal. KLs are another upper bound of I_k: for latents z_A that come first in both programs, and that
+depend only on each other in the model,
 
     I_k <= I(x; z_A) <= sum_{a in A} KL_a,     k in A
 """
@@ -76,7 +76,7 @@ class LayerUse:
     information_error : float
         Standard error over the data, the larger of the two ends'.
     most_information : float
-        log N: an interval from 0 to it tells nothing.
+        log N, the largest possible value.
     """
 
     site: str
@@ -96,21 +96,20 @@ def layer_use(pair: Any, data: Batch, *, num_draws: int = 10, seed: int = 0) -> 
     Parameters
     ----------
     pair : Pair
-        Any pair whose latents belong to single data and have densities.
+        Any pair whose latents are local and have densities.
     data : mapping of str to Tensor
         N data, such as ``data.test.take(1000, seed=0)``. Memory is ``num_draws * N * D`` numbers; the information
         takes ``num_draws * N ** 2`` densities.
     num_draws : int
-        S, at least 2: the variance of a posterior mean over S draws of the layers drawn before it is freed of the
-        noise of these draws.
+        S, at least 2: the variance of a posterior mean is corrected for the noise of S draws of the layers before it.
     seed : int
         Seed of the draws; the process's own random state is left alone.
 
     Raises
     ------
     InputError
-        For fewer than two draws or data, latents that all data share, a guide that puts them at a point, a model that
-        masks their prior.
+        For fewer than two draws or data, global latents, a guide with a delta distribution, a model that masks their
+        prior.
     """
     with _drawn(pair, data, num_draws, seed) as run:
         ceilings = run.ceilings()
@@ -130,7 +129,7 @@ def units_in_use(pair: Any, data: Batch, *, num_draws: int = 10, seed: int = 0) 
 def reconstruct_from(pair: Any, batch: Batch, sites: Iterable[str]) -> dict[str, Tensor]:
     """Return E[x | z] by observed site, each (B, …), for z of which the guide draws `sites` and the model the rest.
 
-    With the upper layers alone this shows what they hold of a datum: z_L, ..., z_k ~ q(. | x), and below them
+    With the upper layers only, this shows what they encode of a datum: z_L, ..., z_k ~ q(. | x), and below them
     z_{k-1}, ..., z_1 from p(. | z_k).
 
     Raises
@@ -161,7 +160,7 @@ def table(layers: Sequence[LayerUse]) -> str:
 
 
 def _interval(use: LayerUse) -> str:
-    """Return what is known of a layer's information: a value, two ends, the upper end alone, or a dash."""
+    """Return a layer's information as text: a value, an interval, its upper end only, or a dash."""
     low, high = (f"{end:.2f}" for end in use.information)
     error = f" ± {use.information_error:.2f}"
     if low == high:
@@ -180,7 +179,7 @@ class _Run:
     elsewhere: Callable[[], Sites]
 
     def ceilings(self) -> dict[str, Tensor]:
-        """Return sum_{a in A} KL_a (N,) by latent, A the smallest that holds it; none where p(z_A) knows the datum."""
+        """Return sum_{a in A} KL_a (N,) by latent, A the smallest set with it; none where p(z_A) depends on x."""
         moved = self.elsewhere()
         found: dict[str, Tensor] = {}
         model, latents = self.record.model, self.record.guide.latents
@@ -195,14 +194,14 @@ class _Run:
 
 @contextmanager
 def _drawn(pair: Any, data: Batch, num_draws: int, seed: int) -> Iterator[_Run]:
-    """Draw S times for each datum, in the context that densities are to be computed in too."""
+    """Draw S times for each datum, in the context in which densities must be computed too."""
     pair, S = as_pair(pair), integer_at_least("num_draws", num_draws, 2)
     split = as_split(data).to(pair.device, pair.dtype)
     integer_at_least("number of data", split.size, 2)
     contract = pair.check(split)
     contract.expect_densities(of_guide=True)
     if contract.shares_latents:
-        raise InputError("pair", expected="latents that belong to single data", got="some that all data share")
+        raise InputError("pair", expected="local latents", got="global ones")
     with isolated(seed, device=pair.device), evaluating(pair):
         arguments = pair.arguments(split)
         program, guide_program = pair.programs()
@@ -211,7 +210,7 @@ def _drawn(pair: Any, data: Batch, num_draws: int, seed: int) -> Iterator[_Run]:
         rates = {name: terms[name].expand(S, split.size).mean(0) for name in record.model.latents if name in terms}
 
         def elsewhere() -> Sites:
-            """Return the model's sites with the latents of each datum beside the arguments of another."""
+            """Return the model's sites with the latents of each datum and the arguments of another."""
             given = poutine.condition(program, data={name: record.guide[name]["value"] for name in rates})
             rolled = {name: value.roll(1, 0) for name, value in arguments.items()}
             return sample_sites(poutine.trace(particles(given, S)).get_trace(**rolled))
@@ -220,7 +219,7 @@ def _drawn(pair: Any, data: Batch, num_draws: int, seed: int) -> Iterator[_Run]:
 
 
 def _use(name: str, run: _Run, ceiling: Tensor | None) -> LayerUse:
-    """Return the use of a latent, its information held below a `ceiling` (N,)."""
+    """Return the use of a latent, its information bounded by a `ceiling` (N,)."""
     site, kl = run.record.guide[name], run.rates[name]
     low, high = map(_mean_and_error, _information(site))
     if ceiling is not None:
@@ -233,7 +232,7 @@ def _use(name: str, run: _Run, ceiling: Tensor | None) -> LayerUse:
         _units_in_use(name, run),
         _active(site["fn"]),
         ends,
-        max(low[1], high[1]) if ends[0] else high[1],  # at 0 the lower end is no estimate
+        max(low[1], high[1]) if ends[0] else high[1],  # at 0 the lower end is not an estimate
         math.log(len(kl)),
     )
 
@@ -273,7 +272,7 @@ def _weighed(values: Tensor, site: Site) -> Tensor:
 
 
 def _same_density(p: Site, moved: Site) -> bool:
-    """Tell whether a latent has one density beside the arguments of its own datum and beside those of another."""
+    """Return whether a latent has the same density given the arguments of its own datum and of another."""
     return torch.allclose(log_prob(p), log_prob(moved), rtol=1e-4, atol=1e-4)
 
 
@@ -287,7 +286,7 @@ def _active(fn: Any) -> int | None:
 
 
 def _variance_of_mean(fn: Any) -> Tensor:
-    """Return Var_n(E_q[z|x_n]) of each unit, freed of the noise of a mean over S draws."""
+    """Return Var_n(E_q[z|x_n]) of each unit, corrected for the noise of a mean over S draws."""
     means = fn.mean.double().reshape(*fn.batch_shape, -1)
     return means.mean(0).var(0) - means.var(0).mean(0) / len(means)
 

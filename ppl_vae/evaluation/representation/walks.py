@@ -1,4 +1,4 @@
-"""Walks in the latent of one factor, and how much of the change leaks into the others.
+"""Walks in the latent of one factor, and how much the other factors change.
 
 From datum n to datum m, in the latent of factor f alone, at steps t = 1/S, ..., 1:
 
@@ -7,10 +7,10 @@ From datum n to datum m, in the latent of factor f alone, at steps t = 1/S, ...,
     leak_fg = change_fg / change_ff
 
 v_g(n, t) is factor g measured on what z(t) decodes to, and d_g a distance. Dividing by the walk of all latents makes
-factors of different units comparable: 1 is what exchanging everything does to g.
+factors of different units comparable: 1 is the change of g when all latents change.
 
-A measure can see a change where there is none, of the size of a shape on a grid of pixels say. Walks in the true
-factors, decoded by what drew the data, tell how much: no leak below theirs can be expected.
+A measurement may change where the factor does not, such as the size of a shape on a grid of pixels. Walks in the true
+factors, decoded by the data's own generator, measure this: no leak below theirs can be expected.
 """
 
 from __future__ import annotations
@@ -114,7 +114,7 @@ def factor_walks(
         shift = int(torch.randint(1, N, (), device="cpu"))
         order = torch.randperm(N, device="cpu")
     other = torch.empty_like(order)
-    other[order] = order.roll(shift)  # nobody walks to himself
+    other[order] = order.roll(shift)  # no datum walks to itself
     with torch.no_grad(), isolated(seed):
         start = dict(measure(decode(latents)))
         sites = {name: f"z_{name}" for name in start}

@@ -18,7 +18,7 @@ from torch.nn import functional as F
 from ppl_vae.compile.distributions import standard_gamma
 
 MOST = 30.0  # log of the largest mean, 1e13: beyond it numbers overflow, and so would gradients
-LEAST_DISPERSION = -14.0  # log of the least overdispersion, 1e-6, which tells no counts from a Poisson's
+LEAST_DISPERSION = -14.0  # log of the least overdispersion, 1e-6: practically a Poisson
 MOST_DISPERSION = 30.0
 
 

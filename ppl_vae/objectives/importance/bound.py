@@ -5,15 +5,15 @@ A bound is a function L of the K log weights of a datum. With a_k = dL / d log w
     dL/dtheta = sum_k a_k dlog p(x, z_k)/dtheta                                                               (model)
     dL/dphi   = sum_k a_k dlog w_k/dz_k dz_k/dphi - sum_k a_k dlog q(z_k | x)/dphi, z fixed         (path and direct)
 
-Estimators differ in what they multiply model, path and direct part by, and agree in the mean:
+Estimators differ in the coefficients of the model, path and direct parts, and have the same mean:
 
     reparameterised    a, a, a          the total derivative (Kingma & Welling 2014)
-    stl                a, a, a - 1/K    less 1/K dlog q(z_k), whose mean is zero (Roeder et al. 2017)
+    stl                a, a, a - 1/K    minus 1/K dlog q(z_k), whose mean is zero (Roeder et al. 2017)
     dreg               a, a - b, 0      E[a_k dlog q(z_k)] = E[b_k dlog w_k/dz_k dz_k/dphi] (Tucker et al. 2019)
     vimco              a, a, a, and the score function of latents that cannot be reparameterised (`IWELBO`)
 
-For K = 1, ``stl`` is that of the paper. For K > 1 the paper's own, which leaves out the direct part altogether, is
-biased, as Tucker et al. show; what is left out here is what has no mean, so that there is no noise either where the
+For K = 1, ``stl`` is that of the paper. For K > 1 the paper's estimator omits the direct part altogether, which is
+biased, as Tucker et al. show; here only its zero-mean part is omitted, and the gradient still has no variance where the
 guide is the posterior.
 """
 
@@ -35,7 +35,7 @@ from ppl_vae.pairs.sites import Record, alike, trace_pair
 
 
 class Coefficients(NamedTuple):
-    """What an estimator multiplies the three parts of a gradient by, each (…, K, B); None stands for zero."""
+    """Coefficients of the three parts of a gradient, each (…, K, B); None stands for zero."""
 
     model: Tensor
     path: Tensor | None
@@ -45,7 +45,7 @@ class Coefficients(NamedTuple):
 def surrogate(
     parts: Coefficients, log_p: Tensor, log_q: Tensor, factor: float | Tensor, detached: DetachedDraws
 ) -> Tensor:
-    """Return a tensor whose gradient is made of the three parts, each times its coefficient and a `factor`."""
+    """Return a tensor whose gradient is the sum of the three parts, each times its coefficient and `factor`."""
     total = (factor * parts.model * log_p).sum()
     if parts.direct is not None:
         total = total - (factor * parts.direct * log_q).sum()
@@ -68,7 +68,7 @@ class WeightedBound(Objective):
     """
 
     GRADIENTS: tuple[str, ...] = ("dreg", "reparameterised", "stl")
-    #: Whether latents that the guide enumerates are summed over inside of the bound, rather than averaged outside.
+    #: Whether enumerated latents of the guide are summed over inside the bound, rather than averaged over outside it.
     SUMS_INSIDE = False
 
     def __init__(self, num_particles: int, gradient: str) -> None:
@@ -90,7 +90,7 @@ class WeightedBound(Objective):
         return self.num_particles
 
     def detached(self) -> DetachedDraws | None:
-        """Return a handler that takes the parts of the gradient apart; None to differentiate the bound as it stands."""
+        """Return a handler that separates the parts of the gradient; None to differentiate the bound directly."""
         return DetachedDraws() if self.gradient in ("stl", "dreg") else None
 
     def differentiable_loss(self, model: Program, guide: Program, *args: Any, **kwargs: Any) -> Tensor:
@@ -112,17 +112,17 @@ class WeightedBound(Objective):
         return trace_pair(model, guide, args, kwargs, self.draws, enumerated=True, around_guide=around_guide)
 
     def natural(self, weighed: Weighed, run: Record) -> Tensor:
-        """Return the bound of the batch, differentiated as it stands."""
+        """Return the bound of the batch, to be differentiated directly."""
         return weighed.total(self.bound(weighed.log_w))
 
     def estimate(self, weighed: Weighed, coefficients: Coefficients, detached: DetachedDraws) -> Tensor:
-        """Return the bound of the batch, with the gradient that the coefficients make of its parts."""
+        """Return the bound of the batch, whose gradient has the given coefficients."""
         value = weighed.total(self.bound(weighed.log_w.detach()))  # with the gradient of q(y | x), y enumerated
         factor = weighed.factor.detach() if isinstance(weighed.factor, Tensor) else weighed.factor
         return with_value(value, surrogate(coefficients, weighed.log_p, weighed.log_q, factor, detached))
 
     def coefficients(self, weighed: Weighed, run: Record) -> Coefficients:
-        """Return what the estimator multiplies the parts of the gradient by."""
+        """Return the estimator's coefficients of the parts of the gradient."""
         a, b = self.slopes(weighed.log_w)
         if self.gradient == "stl":
             return Coefficients(a, a, a - 1 / self.draws)
@@ -131,7 +131,7 @@ class WeightedBound(Objective):
         return Coefficients(a, a, a)
 
     def check(self, run: Record) -> None:
-        """Raise if a latent is drawn in a way that the estimator has no gradient for."""
+        """Raise for a latent whose distribution the gradient estimator does not support."""
         for name in run.guide.unreparameterised:
             raise PairError(
                 f"site {name!r}",
@@ -142,9 +142,9 @@ class WeightedBound(Objective):
 
 
 def weight_of_log_q(weighed: Weighed, run: Record) -> float | Tensor:
-    """Return what log q(z | x) is multiplied by in log w: one number for all latents that are drawn.
+    """Return the factor of log q(z | x) in log w, which must be the same for all drawn latents.
 
-    A mask is a weight of zero: the direct gradient of what it takes out is gone, and with it what replaces it.
+    A mask is a factor of zero: masked terms have no direct gradient, and so need no replacement for it.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""A mean of the ELBO and the importance-weighted bound.
+"""A weighted mean of the ELBO and the importance-weighted bound.
 
 L(x) = beta 1/K sum_k log w_k + (1 - beta) log 1/K sum_k w_k        (Rainforth et al. 2018)
 """
@@ -34,7 +34,7 @@ class CIWAE(WeightedBound):
     InputError
         If `beta` is not between 0 and 1.
     PairError
-        For a discrete latent of the guide that is not enumerated, or a latent that the data share.
+        For a discrete latent of the guide that is not enumerated, or a global latent.
     """
 
     recordable = True

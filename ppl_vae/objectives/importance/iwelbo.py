@@ -39,8 +39,8 @@ class IWELBO(WeightedBound):
     Raises
     ------
     PairError
-        For a discrete latent of the guide, unless it is enumerated or the gradient is ``"vimco"``; for a latent that
-        the data share, since a log weight belongs to one datum.
+        For a discrete latent of the guide, unless it is enumerated or the gradient is ``"vimco"``; for a
+        global latent, since a log weight belongs to one datum.
 
     Examples
     --------
@@ -65,8 +65,8 @@ class IWELBO(WeightedBound):
     def natural(self, weighed: Weighed, run: Record) -> Tensor:
         """Return the bound, with VIMCO's gradient for the latents that cannot be reparameterised.
 
-        sum_k (L - L_{-k}) dlog q(z_k)/dphi, where L_{-k} is the bound with the geometric mean of the other weights in
-        the place of w_k (Mnih & Rezende 2016). K = 1 has no others, and gets the plain score function.
+        sum_k (L - L_{-k}) dlog q(z_k)/dphi, where L_{-k} is the bound with w_k replaced by the geometric mean of the
+        other weights (Mnih & Rezende 2016). For K = 1 there are no others: the score function without a baseline.
         """
         if not run.guide.unreparameterised:
             return super().natural(weighed, run)
@@ -77,7 +77,7 @@ class IWELBO(WeightedBound):
         return weighed.total(with_value(bound, (signal * log_q).sum(-2)))
 
     def check(self, run: Record) -> None:
-        """Raise if a latent is drawn in a way that the estimator has no gradient for."""
+        """Raise for a latent whose distribution the gradient estimator does not support."""
         if self.gradient != "vimco":
             super().check(run)
         elif (scores := run.guide.unreparameterised) and run.guide.enumerated:
@@ -90,9 +90,10 @@ class IWELBO(WeightedBound):
 
 
 def _without(log_w: Tensor) -> Tensor:
-    """Return the bound (K, B) without each particle, the geometric mean of the others in its place; zero for K = 1.
+    """Return the bounds L_{-k} (K, B), each weight replaced by the geometric mean of the others; zero for K = 1.
 
-    The sum over the others is put together from both sides: taking w_k off the whole sum would cancel where it leads.
+    The sum over the others is made of cumulative sums from both ends: subtracting w_k from the whole sum would cancel
+    where it dominates.
     """
     K = len(log_w)
     if K == 1:

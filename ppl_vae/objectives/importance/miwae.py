@@ -1,7 +1,7 @@
 """Means of several importance-weighted bounds.
 
     MIWAE   L_MK(x) = 1/M sum_m log 1/K sum_k w_mk
-    PIWAE   the model by log 1/(MK) sum_mk w_mk, the guide by L_MK
+    PIWAE   model: log 1/(MK) sum_mk w_mk, guide: L_MK
 
 (Rainforth et al. 2018.) More particles tighten a bound but drown the guide's gradient in noise; more groups do not.
 """
@@ -41,7 +41,7 @@ class MIWAE(WeightedBound):
     Raises
     ------
     PairError
-        For a discrete latent of the guide that is not enumerated, or a latent that the data share.
+        For a discrete latent of the guide that is not enumerated, or a global latent.
     """
 
     recordable = True
@@ -86,7 +86,7 @@ class PIWAE(MIWAE):
     Raises
     ------
     PairError
-        For a discrete latent of the guide that is not enumerated, or a latent that the data share.
+        For a discrete latent of the guide that is not enumerated, or a global latent.
     """
 
     recordable = True
@@ -95,7 +95,7 @@ class PIWAE(MIWAE):
         super().__init__(num_particles, num_groups, gradient)
 
     def detached(self) -> DetachedDraws:
-        """Return a handler that takes the parts of the gradient apart: the model's has a bound of its own."""
+        """Return a handler that separates the parts of the gradient: the model maximises another bound."""
         return DetachedDraws()
 
     def natural(self, weighed: Weighed, run: Record) -> Tensor:
@@ -103,13 +103,13 @@ class PIWAE(MIWAE):
         return self._tightest(weighed)
 
     def estimate(self, weighed: Weighed, coefficients: Coefficients, detached: DetachedDraws) -> Tensor:
-        """Return the bound of all particles, with the gradient that the coefficients make of its parts."""
+        """Return the bound of all particles, whose gradient has the given coefficients."""
         with torch.no_grad():
             value = self._tightest(weighed)
         return with_value(value, super().estimate(weighed, coefficients, detached))
 
     def coefficients(self, weighed: Weighed, run: Record) -> Coefficients:
-        """Return the coefficients of the mean of M bounds, but for the model's: w~ of all M K particles."""
+        """Return the coefficients of the mean of M bounds, except the model's: w~ of all M K particles."""
         return super().coefficients(weighed, run)._replace(model=torch.softmax(weighed.log_w, -2))
 
     def _tightest(self, weighed: Weighed) -> Tensor:

@@ -40,7 +40,7 @@ class Renyi(WeightedBound):
     InputError
         If `alpha` is not a number, or infinite with ``gradient="dreg"``.
     PairError
-        For a discrete latent of the guide that is not enumerated, or a latent that the data share.
+        For a discrete latent of the guide that is not enumerated, or a global latent.
     """
 
     recordable = True

@@ -5,8 +5,8 @@
     sleep, phi     maximise  log q(z | x),  (x, z) ~ p:                     the same, x from the model
 
 Draws are held fixed, so that latents may be discrete. Where they are reparameterised, E[w~_k dlog q(z_k)/dphi] =
-E[(w~_k - w~_k^2) dlog w_k/dz_k dz_k/dphi] takes less noise (Tucker et al. 2019). Latents that the guide enumerates are
-summed over in the same way: w~ is normalised over their values too, 1/K sum_yk w_yk in the bound.
+E[(w~_k - w~_k^2) dlog w_k/dz_k dz_k/dphi] has less variance (Tucker et al. 2019). Enumerated latents y of the
+guide are summed over likewise: the bound has 1/K sum_yk w_yk, and w~ is normalised over y too.
 """
 
 from __future__ import annotations
@@ -31,26 +31,26 @@ from ppl_vae.pairs.sites import Record, add, alike, log_prob, sample_sites
 
 @configurable
 class ReweightedWakeSleep(WeightedBound):
-    """Model by the importance-weighted bound, guide by the divergence that covers the posterior.
+    """Importance-weighted bound for the model, inclusive KL(p(z | x) || q(z | x)) for the guide.
 
-    Its value is the bound. Model and guide may share parameters: each occurrence follows its own half.
+    Its value is the bound. Model and guide may share parameters: their gradient is the sum of both.
 
     Parameters
     ----------
     num_particles : int
         K, draws per datum; for K = 1 the guide learns nothing from the data.
     insomnia : float
-        Weight of the guide's wake phase; what is left to 1 is its sleep phase's.
+        Weight of the guide's wake phase; 1 - insomnia is that of its sleep phase.
     gradient : {"score", "dreg"}
-        Of the guide's wake phase: with draws held fixed, or through draws that are reparameterised.
+        Estimator of the guide's wake phase: with draws held fixed, or through reparameterised draws.
 
     Raises
     ------
     InputError
         If `insomnia` is not between 0 and 1.
     PairError
-        For a weight on the KL, which the wake phase has no place for; for a latent that the data share; in the sleep
-        phase, for a guide that does not get what the model observes as an argument.
+        For a weight on the KL, which the wake phase does not have; for a global latent; in the sleep phase, for a guide
+        that does not take the observed tensor as an argument.
     """
 
     recordable = True
@@ -105,7 +105,7 @@ class ReweightedWakeSleep(WeightedBound):
         return Coefficients(a, None, -self.insomnia * a)
 
     def check(self, run: Record) -> None:
-        """Raise for a weight on the KL, and where a latent is drawn in a way that the estimator has no gradient for."""
+        """Raise for a weight on the KL, and for a latent whose distribution the estimator does not support."""
         scale = common_scale(run.model)
         for name, site in [*run.model.latents.items(), *run.guide.latents.items()]:
             if not alike(site["scale"], scale):
@@ -132,7 +132,7 @@ def _asleep(model: Program, guide: Program, args: tuple[Any, ...], kwargs: dict[
     Raises
     ------
     PairError
-        If the guide cannot be given the draw: what the model observes is no argument, or a latent of its own helps it.
+        If the guide cannot be run on the draw: the observed tensor is no argument, or it has latents of its own.
     """
     with torch.no_grad():
         trace = poutine.trace(poutine.uncondition(model)).get_trace(*args, **kwargs)

@@ -2,9 +2,9 @@
 
     log w[y, k, b] = log p(x_b, y, z_ykb) - log q(z_ykb | x_b, y)
 
-A scale that all observed sites share (from subsampling the data) stands for how often a datum counts: it multiplies
-the bound of the datum, and stays outside of any logarithm. What a latent's scale is beyond that is a weight beta on its
-KL, beta (log p(z) - log q(z | x)), and goes inside.
+The common scale of all observed sites (from subsampling the data) is the weight of a datum: it multiplies the bound of
+the datum, and stays outside of any logarithm. A latent's scale divided by it is a weight beta on the latent's KL,
+beta (log p(z) - log q(z | x)), and goes inside.
 """
 
 from __future__ import annotations
@@ -20,24 +20,24 @@ from ppl_vae.objectives.enumeration import Term, check_enumerated_first, margina
 from ppl_vae.pairs.plates import other_plates
 from ppl_vae.pairs.sites import Record, Site, Sites, add, alike, is_deterministic, log_prob
 
-#: In every message that refuses what a log weight cannot hold.
-_LOCAL = "what belongs to a datum inside pyro.plate('data', B, dim=-1), so that a log weight belongs to one"
+#: What the messages about sites without a log weight expected.
+_LOCAL = "a local site, inside pyro.plate('data', B, dim=-1), so that a log weight belongs to one datum"
 
 
 @dataclass(frozen=True)
 class Weighed:
-    """Log densities of one run of a pair, each (…, K, B), with a dimension per enumerated latent of the guide at left.
+    """Log densities of one run of a pair, each (…, K, B), with leading dimensions for enumerated latents of the guide.
 
     Attributes
     ----------
     log_p : Tensor
-        log p(x, y, z), its latents times their weight.
+        log p(x, y, z), with each latent's term times its weight.
     log_q : Tensor
-        log q(z | x, y) of the latents that were drawn, times their weight.
+        log q(z | x, y) of the drawn latents, each times its weight.
     scale : float or Tensor
-        How often a datum counts; shape () or (B,).
+        Weight of a datum; shape () or (B,).
     probability, log_y : Tensor, optional
-        q(y | x) and, times its weight, log q(y | x), each (…, 1, B): of the latents that the guide enumerates.
+        q(y | x) and, times its weight, log q(y | x) of the enumerated latents, each (…, 1, B).
     """
 
     log_p: Tensor
@@ -53,7 +53,7 @@ class Weighed:
 
     @property
     def factor(self) -> float | Tensor:
-        """How much the bound of a datum (and a value of y) counts; broadcasts to (…, K, B)."""
+        """Weight of the bound of a datum (and a value of y); broadcasts to (…, K, B)."""
         return self.scale if self.probability is None else self.scale * self.probability
 
     def total(self, bounds: Tensor) -> Tensor:
@@ -67,15 +67,14 @@ class Weighed:
 def weigh(run: Record, *, inside: bool = False) -> Weighed:
     """Return the log weights of a run with a particle plate, (…, K, B).
 
-    `inside` tells that the bound sums over enumerated latents y inside of its logarithm, where a mask must not take
-    out p(y), which sums to one.
+    With `inside`, the bound sums over enumerated latents y inside its logarithm, where p(y) must not be masked: it sums
+    to one.
 
     Raises
     ------
     PairError
-        For sites that do not match, or that do not belong to one datum; where observed sites have different scales, or
-        a latent has one scale in the model and another in the guide; for a latent to be enumerated that comes after one
-        that is drawn.
+        For sites that do not match, or are not local; where observed sites have different scales, or a latent has
+        different scales in model and guide; for a latent that is enumerated after another one is drawn.
     """
     check_sites(run)
     _check_local(run)
@@ -115,7 +114,7 @@ def _term(site: Site) -> Term:
 
 
 def _sum(terms: list[Term], scale: float | Tensor) -> Tensor:
-    """Return the sum of log densities, each times what its own scale is beyond the common one."""
+    """Return the sum of log densities, each times its own scale divided by the common one."""
     return add(
         term.log_prob if alike(term.scale, scale) else scale_and_mask(term.log_prob, term.scale / scale)
         for term in terms
@@ -143,5 +142,5 @@ def _check_local(run: Record) -> None:
 
 
 def _scales_may_agree(a: float | Tensor, b: float | Tensor) -> bool:
-    """Tell whether two scales may be equal; the values of tensors are not looked at."""
+    """Return whether two scales may be equal; the values of tensors are not read."""
     return isinstance(a, Tensor) or isinstance(b, Tensor) or a == b

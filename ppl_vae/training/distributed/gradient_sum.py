@@ -13,7 +13,7 @@ from torch import Tensor
 from ppl_vae.compile.foreach import copy_in_place
 from ppl_vae.training.distributed.workers import Workers
 
-#: Steps between two looks at whether a worker was told to stop, where a look makes the device wait.
+#: Steps between two checks for a stop request of a worker, where a check synchronises with the device.
 STEPS_PER_LOOK = 64
 
 
@@ -21,8 +21,8 @@ class GradientSum:
     """Sums a loss and the gradients of `parameters` over the workers, in one call on one flat buffer.
 
     A parameter that has a gradient on some workers alone counts as zero on the others; one that never had a gradient on
-    any keeps none. Nothing is read back from a GPU but, every 64th time, whether a worker was told to stop, and, as
-    long as some parameter never had a gradient, which ones have one now.
+    any keeps none. Nothing is read back from a GPU except, every 64th time, whether a worker was asked to stop,
+    and, as long as some parameter never had a gradient, which ones have one now.
     """
 
     def __init__(self, workers: Workers, parameters: Sequence[Tensor]) -> None:
@@ -36,14 +36,14 @@ class GradientSum:
         self.calls = 0
 
     def __call__(self, loss: Tensor | float) -> Tensor:
-        """Leave the sum of the gradients in the parameters, and return that of `loss`.
+        """Replace each parameter's gradient by the sum over the workers, and return the sum of `loss`.
 
         Raises
         ------
         KeyboardInterrupt
-            On all workers, if one was told to stop.
+            On all workers, if one was asked to stop.
         WorkerLostError
-            If one is gone.
+            If a worker was lost.
         """
         given = [p.grad is not None for p in self.parameters]
         if not all(given):

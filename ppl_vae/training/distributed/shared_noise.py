@@ -1,7 +1,7 @@
-"""Noise that several workers share, so that together they draw what one process would draw for the whole batch.
+"""Shared noise: together, several workers draw what one process would draw for the whole batch.
 
-A worker has some rows of a batch. It draws the noise of all the rows, as every other worker does from the same random
-state, and keeps that of its own.
+A worker has some rows of a batch. From the common random state every worker draws the noise of all rows, and keeps that
+of its own.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from ppl_vae.pairs.plates import in_data_plate
 from ppl_vae.training.distributed.workers import Shard
 
 
-class Sharing(Messenger):
+class SharedNoise(Messenger):
     """Handler around a program that is run on some rows of a batch: each random operation draws for all of them.
 
     At a sample site inside the plate ``data`` the rows are found by the batch shape of its distribution; elsewhere
-    (dropout in an encoder) the leftmost dimension that is as long as the worker's rows is taken for them. What belongs
-    to no row is drawn alike by all workers: latents that the data share are the same everywhere.
+    (dropout in an encoder) the leftmost dimension whose size is the worker's number of rows is taken. Draws
+    without rows, such as global latents, are the same on all workers.
 
     Parameters
     ----------
@@ -32,12 +32,12 @@ class Sharing(Messenger):
 
     Notes
     -----
-    The draws are those of one process wherever the amount of randomness that an operation takes does not depend on the
-    values it is given: normal, uniform, exponential, Bernoulli, categorical and all that are made from them. A sampler
-    that rejects (gamma, beta, Dirichlet, Poisson, binomial, von Mises) draws for the other workers' rows with
-    parameters that it does not know. Such draws have the right distribution, are not those of one process, and leave
-    the workers' random states apart until the next time they are put in step. (On a GPU all but von Mises are as of one
-    process, because there each element has a stream of its own.)
+    The draws equal those of one process wherever the number of random numbers that an operation consumes does not
+    depend on its parameters: normal, uniform, exponential, Bernoulli, categorical and all transforms of them. A
+    rejection sampler (gamma, beta, Dirichlet, Poisson, binomial, von Mises) does not know the parameters of the other
+    workers' rows. Its draws have the right distribution but differ from those of one process, and the workers' random
+    states differ until they are next synchronised. (On a GPU all but von Mises equal those of one process, because
+    there each element has a random stream of its own.)
     """
 
     def __init__(self, shard: Shard) -> None:
@@ -45,8 +45,8 @@ class Sharing(Messenger):
         self.start, self.size, self.total = shard.start, shard.size, shard.total
         self.site: Any = None
 
-    def __enter__(self) -> Sharing:
-        """Draw what the program draws for all rows, from here on."""
+    def __enter__(self) -> SharedNoise:
+        """From here on, draw for all rows."""
         self.site = None
         super().__enter__()
         self._mode = _Drawing(self)
@@ -59,13 +59,13 @@ class Sharing(Messenger):
         super().__exit__(*error)
 
     def _pyro_sample(self, msg: Any) -> None:
-        self.site = msg  # its distribution is looked at when it draws: handlers further out may still expand it
+        self.site = msg  # its distribution is read when it draws: outer handlers may still expand it
 
     def _pyro_post_sample(self, msg: Any) -> None:
         self.site = None
 
     def draw(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """Run the random operation `func` for all rows and return the worker's; as it is where it has no rows."""
+        """Run the random operation `func` for all rows and return the worker's; unchanged where there are no rows."""
         arguments = arguments_of(func)
         named = dict(zip((argument.name for argument in arguments), args, strict=False)) | kwargs
         tensors = {name: value for name, value in named.items() if isinstance(value, Tensor)}
@@ -89,10 +89,10 @@ class Sharing(Messenger):
         return map_tensors(lambda t: self._own(t, dim, folded), result)
 
     def _layout(self, shape: tuple[int, ...]) -> tuple[int, tuple[int, ...]] | None:
-        """Return the dimension of a random tensor that holds the rows, and the dimensions that its first one holds.
+        """Return the dimension of a random tensor that holds the rows, and the sizes its first one is flattened from.
 
-        A draw from a distribution of batch shape (K, B) has shape (K, B, …), or (K B T, …) where the sampler of a
-        categorical has made one dimension of several.
+        A draw from a distribution of batch shape (K, B) has shape (K, B, …), or (K B T, …) as the sampler of a
+        categorical flattens it.
         """
         if self.site is None or not hasattr(self.site["fn"], "batch_shape"):
             return next(((dim, ()) for dim, n in enumerate(shape) if n == self.size), None)
@@ -110,7 +110,7 @@ class Sharing(Messenger):
         return [*shape[:dim], self.total, *shape[dim + 1 :]]
 
     def _widen(self, tensor: Tensor, dim: int, folded: tuple[int, ...]) -> Tensor:
-        """Return `tensor` for all rows: those of others hold copies of the nearest own one."""
+        """Return `tensor` for all rows: those of other workers are copies of the nearest own row."""
         index = (torch.arange(self.total, device=tensor.device) - self.start).clamp(0, self.size - 1)
         if not folded:
             return tensor.index_select(dim, index)
@@ -125,14 +125,14 @@ class Sharing(Messenger):
 
 
 class _Drawing(DispatchMode):
-    """Hand every random operation to a `Sharing`."""
+    """Dispatch every random operation to a `SharedNoise`."""
 
-    def __init__(self, sharing: Sharing) -> None:
+    def __init__(self, noise: SharedNoise) -> None:
         super().__init__()
-        self.sharing = sharing
+        self.noise = noise
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Run one tensor operation."""
         if torch.Tag.nondeterministic_seeded in func.tags:
-            return self.sharing.draw(func, args, kwargs or {})
+            return self.noise.draw(func, args, kwargs or {})
         return func(*args, **(kwargs or {}))

@@ -1,6 +1,6 @@
-"""Several processes that fit together, as `torchrun` starts them: who has which rows, what they exchange, who writes.
+"""Several processes that fit together, as `torchrun` starts them: their rows, what they exchange, which one writes.
 
-All workers hold the same parameters and the same random state, and so decide alike without a word.
+All workers have the same parameters and the same random state, and so take the same decisions without communicating.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from ppl_vae.core.process import random_state, set_random_state
 
 T = TypeVar("T")
 
-#: Seconds that a worker has to follow a signal at the same step as the others.
+#: Seconds that a worker has to stop at the same step as the others after a signal.
 GRACE = 10.0
 
 
@@ -61,9 +61,9 @@ class Workers:
     rank, count : int
         Which one this is, and how many there are.
     ours : bool
-        Whether the process group is ours, or one that the program made as it wanted it.
+        Whether the process group was made here, rather than by the program.
     stop : signal.Signals, optional
-        What this worker was sent and has not followed yet.
+        The signal this worker was sent and has not yet acted on.
     """
 
     def __init__(self, rank: int = 0, count: int = 1, *, ours: bool = True) -> None:
@@ -72,11 +72,11 @@ class Workers:
 
     @property
     def is_first(self) -> bool:
-        """Whether this is the one that writes and speaks."""
+        """Whether this is the one that writes files and messages."""
         return self.rank == 0
 
     def shard(self, total: int) -> Shard:
-        """Return this worker's rows of a batch of `total`: as many as the others have, the first ones one more."""
+        """Return this worker's rows of a batch of `total`: equally many for all, up to one more for the first ones."""
         size, more = divmod(total, self.count)
         start = self.rank * size + min(self.rank, more)
         return Shard(start, start + size + (self.rank < more), total)
@@ -84,13 +84,13 @@ class Workers:
     def device(self, name: str) -> str:
         """Return the device that `name` stands for here: with ``"auto"`` and ``"cuda"`` each worker has its own GPU.
 
-        GPUs are told apart by what they are, not by their numbers: under SLURM each worker may see one GPU, its own, as
+        GPUs are identified by their UUID, not by their number: under SLURM each worker may see one GPU, its own, as
         number 0; under `torchrun` all see all of a machine. All workers must call it.
 
         Raises
         ------
         InputError
-            On all of them, if two would have the same GPU, or one none.
+            On all workers, if two would have the same GPU, or one has none.
         """
         if name == "auto":
             name = os.environ.get("PPL_VAE_DEVICE") or name
@@ -102,7 +102,7 @@ class Workers:
         any_gpu = name in ("auto", "cuda")
         if not any_gpu and not self.ours:
             return name
-        # Workers that see the same GPUs share them out by rank.
+        # Workers that see the same GPUs take them by rank.
         places = [seen[:rank].count(gpus) if any_gpu else int(name[5:]) for rank, gpus in enumerate(seen)]
         taken = [gpus[place] for gpus, place in zip(seen, places, strict=True) if place < len(gpus)]
         if len(set(taken)) == self.count:
@@ -132,7 +132,7 @@ class Workers:
         return values
 
     def first(self, make: Callable[[], T]) -> T:
-        """Return to all workers what the first one makes; an error of its is raised by all.
+        """Return on all workers what `make` returns on the first; its errors are raised on all.
 
         Tensors in it should be on the CPU.
         """
@@ -152,12 +152,12 @@ class Workers:
         return value
 
     def align(self, tensors: Sequence[Tensor], device: torch.device) -> None:
-        """Put the workers in step: random state and `tensors` of the first one become those of all.
+        """Synchronise the workers: random state and `tensors` of the first one become those of all.
 
         Raises
         ------
         KeyboardInterrupt
-            On all workers, if one was told to stop.
+            On all workers, if one was asked to stop.
         """
         if self.count == 1:
             return
@@ -169,7 +169,7 @@ class Workers:
         self.follow()
 
     def follow(self) -> None:
-        """Stop, all workers at once, if one was told to.
+        """Stop all workers at once if one was asked to.
 
         Raises
         ------
@@ -180,7 +180,7 @@ class Workers:
             self.interrupt()
 
     def interrupt(self) -> None:
-        """Do what a worker was told to."""
+        """Act on the signal that this worker was sent."""
         self.stop = None
         raise KeyboardInterrupt
 
@@ -197,7 +197,7 @@ class Workers:
 
 
 def _gpus() -> list[str]:
-    """Return what tells each GPU that this process sees from all others, in the order of their numbers."""
+    """Return a unique identifier of each GPU that this process sees, by number."""
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     return [str(torch.cuda.get_device_properties(index).uuid) for index in range(count)]
 
@@ -211,14 +211,14 @@ def promised() -> int:
 def joined() -> Iterator[Workers]:
     """Join the other workers, where `torchrun` (or the program itself, in `torch.distributed`) has started several.
 
-    A process group that is there is used as it is; one that is not is made, and taken down in the end. With several
-    workers, SIGINT and SIGTERM stop all of them at the same step, warnings are the first one's alone, and handlers and
-    filters are put back after.
+    An existing process group is used; otherwise one is made, and destroyed at the end. With several workers, SIGINT and
+    SIGTERM stop all of them at the same step, only the first one warns, and signal handlers and filters are restored
+    afterwards.
 
     Raises
     ------
     InputError
-        If the environment promises several workers, and does not tell where they meet.
+        If the environment announces several workers, but not the address at which they meet.
     RunError
         If they do not meet.
     """
@@ -226,7 +226,7 @@ def joined() -> Iterator[Workers]:
     if not there and promised() == 1:
         yield Workers()
         return
-    hook = sys.excepthook  # torch puts one of its own in its place, around the last one
+    hook = sys.excepthook  # torch replaces it by its own, which wraps the last one
     if not there:
         _meet(promised())
     try:
@@ -239,11 +239,11 @@ def joined() -> Iterator[Workers]:
             sys.excepthook = hook
 
 
-#: How long a worker waits for another in a step before it gives it up, where nothing tells it earlier: gloo sees a
+#: How long a worker waits for another in a step before it counts as lost, if nothing shows it earlier: gloo sees a
 #: connection that closes, `torchrun` ends the others. NCCL sees neither, and torch ends the process after this time.
 LOST = timedelta(minutes=10)
 
-#: Numbers the groups of this process, so that no two meet at the same place.
+#: Numbers the groups of this process, so that no two use the same store prefix.
 _meetings = itertools.count()
 
 
@@ -273,13 +273,13 @@ def _meet(count: int) -> None:
 
 
 def _quiet(workers: Workers) -> AbstractContextManager[Any]:
-    """Leave warnings to the first worker."""
+    """Silence warnings on all workers but the first."""
     return nullcontext() if workers.is_first else warnings.catch_warnings(action="ignore")
 
 
 @contextmanager
 def _stoppable(workers: Workers) -> Iterator[None]:
-    """Note SIGINT and SIGTERM in `workers` rather than stop at once; hand on what came too late to be followed.
+    """Store SIGINT and SIGTERM in `workers` rather than stop at once; raise at the end one that came too late.
 
     A worker that meets no other within `GRACE` seconds of a signal stops by itself: torchrun ends the others with
     SIGTERM once one is lost, and kills after 30 s what a long computation keeps from following.
@@ -321,16 +321,16 @@ def _stoppable(workers: Workers) -> Iterator[None]:
 
 
 def is_first() -> bool:
-    """Tell whether this process is the first that `torchrun` started, or alone."""
+    """Return whether this process is the first that `torchrun` started, or alone."""
     return promised() == 1 or os.environ.get("RANK", "0") == "0"
 
 
 def is_first_to_say(line: str) -> bool:
-    """Tell whether no other worker under `torchrun` has said `line` yet, so that a mistake of all is told of once."""
+    """Return whether no other worker under `torchrun` has said `line` yet, so that an error of all is printed once."""
     if promised() == 1 or os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
         return True
     try:
         store, *_ = next(dist.rendezvous("env://", timeout=timedelta(seconds=10)))
         return store.add(f"ppl_vae/said/{line}", 1) == 1
-    except (RuntimeError, ValueError):  # the place to meet is gone already
+    except (RuntimeError, ValueError):  # the store is gone already
         return True

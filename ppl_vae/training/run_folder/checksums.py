@@ -1,8 +1,9 @@
-"""Checksums of the files of a run, so that bytes which changed since they were written are seen.
+"""Checksums of the files of a run, so that later changes of their bytes are detected.
 
     checksums.json    name of a file -> its SHA-256, then that of the content it replaces, if any
 
-A checksum is written before its file, and the one before stays until then: a kill at any moment leaves no file without.
+A new checksum is written before its file, and the old one is kept beside it until then: killed at any moment, every
+file has a checksum.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ class Checksums:
         Raises
         ------
         RunError
-            As `files.write_bytes` does: what was there before stays as it was, and agrees with its checksum.
+            As `files.write_bytes` does: the old files then remain, and agree with their checksums.
         """
         known = read(self.folder)
         now = {name: digest(content) for name, content in contents.items()}
@@ -79,12 +80,12 @@ def read(folder: Path) -> dict[str, list[str]]:
 
 
 def check(folder: Path, contents: Mapping[str, bytes], hint: str = "another copy of it, or verify=False") -> None:
-    """Hold what was read from files of a run against their checksums, which are read after the files themselves.
+    """Compare what was read from files of a run with their checksums, which are read after the files themselves.
 
     Raises
     ------
     RunError
-        If the bytes of one are not those that were written.
+        If the bytes of a file are not those that were written.
     """
     known = read(folder)
     for name, content in contents.items():

@@ -1,7 +1,7 @@
-"""Forms of the files of a run: columns of numbers as CSV, and parameters together with the history that led to them.
+"""Formats of the files of a run: columns of numbers as CSV, and parameters together with the history up to them.
 
-The history stands in the header of ``model.safetensors`` too, so that parameters and history are of one checkpoint even
-where a kill came between two files; ``history.csv`` is its copy for other programs.
+The header of ``model.safetensors`` has the history too, so that parameters and history are of the same checkpoint even
+if the process was killed between two files; ``history.csv`` is its copy for other programs.
 """
 
 from __future__ import annotations

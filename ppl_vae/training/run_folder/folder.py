@@ -1,4 +1,4 @@
-"""The folder of a run while its fit goes on: entered by one fit at a time, checkpointed atomically, resumed from."""
+"""The folder of a run during its fit: locked for one fit at a time, checkpointed atomically, resumed from."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class RunFolder:
     def __init__(self, directory: str | os.PathLike[str], workers: Workers | None = None) -> None:
         self.path = Path(directory)
         self.workers = workers or Workers()
-        self.seconds = 0.0  # that were spent on recording before
+        self.seconds = 0.0  # spent on recording before this session
         self._checksums = checksums.Checksums(self.path)
         self._lock: int | None = None
 
@@ -112,7 +112,7 @@ class RunFolder:
         return None
 
     def _holds_epochs(self) -> bool:
-        """Tell whether anything in the folder would be lost by starting anew; what cannot be read counts."""
+        """Return whether anything in the folder would be lost by starting anew; unreadable files count."""
         if (self.path / "evaluation.json").exists():
             return True
         try:
@@ -122,7 +122,7 @@ class RunFolder:
         return state is not None and bool(state["history"])
 
     def _clear(self) -> None:
-        """Remove the run that the folder holds, what shows that it is one last."""
+        """Remove the run that the folder holds; the files that identify it as a run go last."""
         for name in FILES:
             files.remove(self.path / name)
 
@@ -131,7 +131,7 @@ class RunFolder:
             self._checksums.write(contents)
 
     def restore(self, state: dict[str, Any], restore: Callable[[dict[str, Any]], None]) -> None:
-        """Go on from what `start` returned by `restore`.
+        """Resume from the state that `start` returned, by calling `restore`.
 
         Raises
         ------
@@ -208,6 +208,6 @@ def first_difference(where: str, was: Any, now: Any) -> tuple[str, Any, Any]:
 
 
 def short(value: Any) -> str:
-    """Return `value` as it can stand in a line."""
+    """Return `value` shortened to fit into one line."""
     text = str(value)
     return text if len(text) <= 80 else text[:77] + "…"

@@ -3,9 +3,9 @@
     config.json  environment.json  history.csv  timing.csv  model.safetensors  resume.pt  evaluation.json
     checksums.json  figures/  report.html
 
-Everything is plain and written atomically; loading never executes what it loads, and holds it against its checksums.
+Everything is plain and written atomically; loading never executes what it loads, and verifies checksums.
 A resumed fit starts from `resume.pt` alone, and a run is read from `model.safetensors`, which has the history in it, so
-no kill between two files can leave a state that never was.
+that a kill between two files leaves no inconsistent state.
 """
 
 from __future__ import annotations
@@ -118,7 +118,7 @@ def load(directory: str | os.PathLike[str], pair: Any = None, *, verify: bool = 
         A pair to fill with the run's parameters. Needed where the run's own classes cannot be rebuilt from plain
         arguments: functions, AutoGuides, and classes not marked with `ppl_vae.config.configurable`.
     verify : bool
-        Whether to hold the files against the checksums that were written with them. Without it, files that were changed
+        Whether to verify the checksums that were written with the files. Without it, files that were changed
         by hand are read as they are.
 
     Raises

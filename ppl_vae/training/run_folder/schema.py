@@ -1,6 +1,6 @@
 """What the files of a run must look like, checked once when they are read: a folder may come from anywhere.
 
-Types and ranges stand here; whether a pair can be built of them, the classes themselves say. Entries that are not named
+Types and ranges stand here; whether a pair can be built from them is decided by the classes. Entries that are not named
 are allowed, so that a newer version's run can be read.
 """
 

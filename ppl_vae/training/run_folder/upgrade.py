@@ -1,4 +1,4 @@
-"""A run that an earlier version wrote, by the names of classes, parameters and buffers that this one has."""
+"""A run that an earlier version wrote, with the current names of classes, parameters and buffers."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def upgraded_config(config: dict[str, Any], pair: Pair) -> dict[str, Any]:
 
 
 def upgraded_checkpoint(checkpoint: dict[str, Any], pair: Pair) -> dict[str, Any]:
-    """Return a checkpoint of `pair` as this version would write it: its parameters may have come in another order."""
+    """Return a checkpoint of `pair` as this version would write it: the order of its parameters may differ."""
     own, best = pair.state_dict(), checkpoint["best"]
     if own.keys() == checkpoint["model"].keys():
         return checkpoint

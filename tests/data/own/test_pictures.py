@@ -93,7 +93,7 @@ def test_channels_are_said_or_asked_for():
 )
 def test_whole_numbers_that_may_be_either_are_asked_about(x, line):
     with pytest.raises(
-        InputError, match="x: expected to be told whether whole numbers are grey levels or counts; " + line
+        InputError, match="x: expected a choice whether whole numbers are grey levels or counts; " + line
     ):
         data.from_tensors(x)
 

@@ -309,7 +309,7 @@ def test_dynamic_mnist_shows_a_draw_of_the_grey_values(mnist):
     assert dynamic.spec.binarization == "dynamic"
     p = mnist.test["x"].double()
     standard_error = (p * (1 - p)).sum().sqrt()
-    draw = dynamic.test.draw(generator=torch.Generator().manual_seed(0))["x"]
+    draw = dynamic.test.batch(generator=torch.Generator().manual_seed(0))["x"]
     for x in (dynamic.test["x"], draw):
         assert torch.isin(x, torch.tensor([0.0, 1.0])).all()
         assert abs(x.sum(dtype=torch.float64) - p.sum()) < 4 * standard_error

@@ -421,7 +421,7 @@ def test_refused_pairs():
         for start in ("prior", "guide"):
             with pytest.raises(InputError, match=line):
                 Unconstrained(mine, arguments, start)
-    with pytest.raises(PairError, match=r"site 'b': expected latents that each belong to a datum; got one shared"):
+    with pytest.raises(PairError, match=r"site 'b': expected local latents; got one shared"):
         Unconstrained(Pair(Shared(), SharedGuide()), batch(4), "prior")
 
     def no_latents(x=None, size=None):

@@ -223,7 +223,7 @@ def test_bad_arguments():
         sandwich(Pair(ManyLinear(), ManyPoor()), 7, conditions=conditions(5))
     with pytest.raises(InputError, match=r"site 'k': expected continuous latents"):
         sandwich(Pair(Switch(), SwitchGuide()), 5)
-    with pytest.raises(InputError, match=r"pair: expected latents that each belong to a datum; got latents shared"):
+    with pytest.raises(InputError, match=r"pair: expected local latents; got latents shared"):
         sandwich(Pair(Shared(), SharedGuide()), 5)
 
 

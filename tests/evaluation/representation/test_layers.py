@@ -364,7 +364,7 @@ def test_bad_input():
         reconstruct_from(pair, batch, ["z3"])
     with pytest.raises(InputError, match="sites: expected at least one latent; got none"):
         reconstruct_from(pair, batch, [])
-    with pytest.raises(InputError, match="expected latents that belong to single data; got some that all data share"):
+    with pytest.raises(InputError, match="expected local latents; got global ones"):
         layer_use(Pair(own_pairs.Shared(), own_pairs.SharedGuide()), own_pairs.batch())
     with pytest.raises(InputError, match="an autoencoder has no log p"):
         layer_use(Pair(*PAIRS["autoencoder"].build()), PAIRS["autoencoder"].batch())

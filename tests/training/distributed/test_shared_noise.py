@@ -8,7 +8,7 @@ from pyro import poutine
 from torch import nn
 
 from ppl_vae.compile.graph import record
-from ppl_vae.training.distributed.shared_noise import Sharing
+from ppl_vae.training.distributed.shared_noise import SharedNoise
 from ppl_vae.training.distributed.workers import Shard, Workers
 
 TOTAL, COUNT = 7, 3
@@ -78,7 +78,7 @@ def test_rows_of_the_whole_draw(name, K, recorded):
         pytest.skip("it looks at its counts, and cannot be recorded by one process either")
     make = EXACT[name]
     whole, after = drawn(program(make), A, K)
-    parts = [drawn(Sharing(s)(program(make)), A[s.start : s.stop], K, recorded) for s in SHARDS]
+    parts = [drawn(SharedNoise(s)(program(make)), A[s.start : s.stop], K, recorded) for s in SHARDS]
     dim = whole.dim() - 1 - len(make(A).event_shape)
     assert torch.equal(torch.cat([part for part, _ in parts], dim), whole)
     assert all(then == after for _, then in parts)  # the workers' random states stay in step
@@ -89,7 +89,7 @@ def test_samplers_that_reject_have_the_right_law(name):
     make = IN_LAW[name]
     wide = A.repeat(3000, 1)  # many draws for each row of A
     shard = Workers(1, 2).shard(len(wide))
-    part, _ = drawn(Sharing(shard)(program(make)), wide[shard.start : shard.stop])
+    part, _ = drawn(SharedNoise(shard)(program(make)), wide[shard.start : shard.stop])
     mean, variance = (getattr(make(wide[shard.start : shard.stop]), name) for name in ("mean", "variance"))
     errors = (part - mean).sum(0) / variance.sum(0).sqrt()
     assert (errors.abs() < 4).all(), errors
@@ -105,7 +105,7 @@ def test_latents_of_all_data_are_drawn_alike():
     w = torch.randn(3)
     for shard in SHARDS[:1]:
         torch.manual_seed(0)
-        trace = poutine.trace(Sharing(shard)(run)).get_trace(A[shard.start : shard.stop])
+        trace = poutine.trace(SharedNoise(shard)(run)).get_trace(A[shard.start : shard.stop])
         assert torch.equal(trace.nodes["w"]["value"], w)
 
 
@@ -117,14 +117,14 @@ def test_noise_of_no_site_is_shared_by_its_rows():
         return program(lambda noisy: dist.Delta(noisy, event_dim=1))(noisy)
 
     whole, after = drawn(run, A)
-    parts = [drawn(Sharing(s)(run), A[s.start : s.stop]) for s in SHARDS]
+    parts = [drawn(SharedNoise(s)(run), A[s.start : s.stop]) for s in SHARDS]
     assert torch.equal(torch.cat([part for part, _ in parts]), whole)
     assert all(then == after for _, then in parts)
 
 
 def test_gradients_go_through():
     a = A[:3].clone().requires_grad_()
-    z, _ = drawn(Sharing(SHARDS[0])(program(EXACT["normal"])), a)
+    z, _ = drawn(SharedNoise(SHARDS[0])(program(EXACT["normal"])), a)
     z.sum().backward()
     assert torch.equal(a.grad, torch.ones(3, 3))
 
@@ -134,7 +134,7 @@ def test_a_program_that_fails_leaves_drawing_as_it_was():
         raise ValueError
 
     with pytest.raises(ValueError):  # noqa: PT011
-        Sharing(SHARDS[0])(fail)(A[:3])
+        SharedNoise(SHARDS[0])(fail)(A[:3])
     torch.manual_seed(0)
     first = torch.randn(3)
     torch.manual_seed(0)
