@@ -1,4 +1,4 @@
-"""The encoder half of an autoencoder: all of q(z|x) at one point.
+"""The encoder half of an autoencoder: q(z|x) is a delta distribution.
 
 q(z|x) = Delta(z - encoder(x))
 """
@@ -15,9 +15,9 @@ from ppl_vae.nn import DeltaHead, data_plate, observed
 
 @configurable
 class AmortizedDelta(PyroModule):
-    """A point that a network reads off the datum: `Autoencoder`'s z, or the most probable z under a model with a prior.
+    """A delta distribution at a network's output: `Autoencoder`'s z, or an amortised MAP under a model with a prior.
 
-    A point has no density, so there are no importance weights; its log probability counts as 0.
+    It has no density, so there are no importance weights; its log probability counts as 0.
 
     Parameters
     ----------

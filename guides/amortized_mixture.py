@@ -24,21 +24,21 @@ class AmortizedMixture(PyroModule):
     x_shape, latent_dim, num_classes : int or tuple of int, int, int
         Shape of one datum, of D numbers; L; C, for labels 0..C-1.
     alpha : float
-        Weight of log q(y|x) of a known label in the objective, which would not teach the classifier otherwise. Kingma's
-        is a share of the data: of N data with N_l labels it is alpha = 0.1 N / N_l here. It has no part in log p(x).
+        Weight of log q(y|x) of a known label in the objective; without it labels would not train the classifier. With
+        Kingma's convention, of N data with N_l labels, it is alpha = 0.1 N / N_l here. Not used in log p(x).
     classes : {"enumerated", "sampled", "relaxed"}
-        How a class that is not known enters the objective: summed out; drawn, with the score-function gradient; or
+        How an unknown class enters the objective: summed out; drawn, with the score-function gradient; or
         drawn by the straight-through Gumbel-softmax (Jang et al. 2017) of a `temperature`, for a model with `one_hot`.
     hidden, activation, covariance
         Of the default networks, each an `MLP`, and as for `NormalHead`.
     classifier, encoder : Module, optional
-        From x, (..., D), to (..., C); from x beside the one-hot y, (..., D + C), to (..., `normal_outputs`).
+        From x, (..., D), to (..., C); from x and the one-hot y, concatenated, (..., D + C), to (..., `normal_outputs`).
 
     Raises
     ------
     InputError
         For an invalid size, name or `alpha`; when called, for another shape of x or an output, for a label out
-        of range, or a mask that is no boolean of the shape of y.
+        of range, or a mask that is not boolean of the shape of y.
     """
 
     def __init__(

@@ -15,7 +15,7 @@ from ppl_vae.nn import NormalHead, data_plate, normal_outputs, observed
 
 @configurable
 class AmortizedNormal(PyroModule):
-    """A Normal whose mean and covariance a network reads off the datum.
+    """A Normal whose mean and covariance are a network's output for the datum.
 
     Diagonal: C = diag(exp(2 h)), h (L,) (Burda et al. 2016); isotropic: C = exp(2 h) I, h scalar; full: C = T T', T
     lower triangular, its diagonal an exponential (Kingma & Welling 2019, section 2.5.1).

@@ -4,7 +4,7 @@ q(z_1, ..., z_L|x) = q(z_1|x) q(z_2|z_1) ... q(z_L|z_{L-1})
 
 q(z_k|z_{k-1}) = N(m_k(z_{k-1}), diag(s_k(z_{k-1}))^2),   z_0 = x
 
-The model draws z_k from a z_{k+1} that comes later here. So of the KL only the topmost layer's has a closed form.
+The model draws z_k given z_{k+1}, which comes later here. So only the top layer's KL has a closed form.
 """
 
 import math
@@ -23,14 +23,14 @@ from ppl_vae.nn.layers import as_latent_dims, layer_heads
 
 @configurable
 class BottomUp(PyroModule):
-    """A Normal per layer, read off a draw of the layer below it.
+    """A Normal per layer, given a draw of the layer below it.
 
     Parameters
     ----------
     x_shape, latent_dims : int or tuple of int, sequence of int
         Shape of one datum, of D numbers; sizes of z_1, ..., z_L.
     hidden : sequence of int, or one such sequence per layer
-        Hidden layers of the network below each z_k, that of x first; one sequence is for all of them.
+        Hidden layers of the network of each z_k, z_1's first; one sequence is for all of them.
     activation, batch_norm, init
         Of the default networks, each an `MLP`.
     networks : sequence of Module, optional

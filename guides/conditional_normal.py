@@ -15,7 +15,7 @@ from ppl_vae.nn import Condition, NormalHead, data_plate, observed
 
 @configurable
 class ConditionalNormal(PyroModule):
-    """A Normal whose mean and covariance a network reads off the datum and its condition.
+    """A Normal whose mean and covariance are a network's output for the datum and its condition.
 
     Parameters
     ----------
@@ -26,10 +26,10 @@ class ConditionalNormal(PyroModule):
     num_classes : int, optional
         C, for conditions that are labels 0..C-1. Exactly one of `c_shape` and `num_classes` is given.
     hidden, activation, covariance
-        As for `AmortizedNormal`, whose datum is here x beside c.
+        As for `AmortizedNormal`, with x and c concatenated as its input.
     encoder : Module, optional
-        Maps x, flattened, beside c, (..., D + C), to (..., `AmortizedNormal.outputs`). C is here the number of classes,
-        or of numbers in `c_shape`.
+        Maps x, flattened, and c, concatenated, (..., D + C), to (..., `AmortizedNormal.outputs`). C is here the number
+        of classes, or of numbers in `c_shape`.
 
     Raises
     ------

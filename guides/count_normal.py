@@ -15,7 +15,7 @@ from ppl_vae.nn import LogCountHead, data_plate, observed
 
 @configurable
 class CountNormal(PyroModule):
-    """A Normal whose mean and covariance a network reads off logarithms of the counts, beside that of the exposure.
+    """A Normal whose mean and covariance are a network's output for the logarithms of counts and exposure.
 
     Parameters
     ----------

@@ -4,8 +4,8 @@ An expert is a factor e_m(z) = exp(-1/2 z'A_m z + z'h_m). Of a set A of modaliti
 
 q_A(z) = p(z) prod_A e_m(z) / const = N(u, P^-1),   P = I + sum_A A_m,   u = P^-1 sum_A h_m
 
-An encoder gives (h_m, A_m), or (m_m, A_m) with h_m = A_m m_m: then e_m is N(m_m, A_m^-1), and the more certain expert
-needs no larger outputs.
+An encoder gives (h_m, A_m), or (m_m, A_m) with h_m = A_m m_m: then e_m is N(m_m, A_m^-1), and a high precision
+needs no large outputs.
 
 product               q = q_S                                             (Wu & Goodman 2018, eq. 3)
 mixture               q = 1/|S| sum_{m in S} q_{m}                        (Shi et al. 2019, section 3.1)
@@ -26,7 +26,7 @@ from ppl_vae.nn.modalities import Shape
 
 @configurable
 class Experts(PyroModule):
-    """q(z|x_S) for whichever modalities of a datum are there.
+    """q(z|x_S) for any subset S of modalities that a datum has.
 
     Parameters
     ----------
@@ -37,11 +37,11 @@ class Experts(PyroModule):
     join : {"product", "mixture", "mixture-of-products"}
         How experts are joined; the last has 2^M - 1 components.
     covariance : {"diagonal", "full"}
-        Of the precisions A_m: exp(2 a), or TT' with T lower triangular. Full ones with affine encoders hold the exact
-        posteriors of linear-Gaussian modalities.
+        Of the precisions A_m: exp(2 a), or TT' with T lower triangular. Full ones with affine encoders include the
+        exact posteriors of linear-Gaussian modalities.
     location : {"shift", "mean"}
-        Whether encoders give h_m, which grows with the precision, or m_m. Where experts are far more certain than the
-        prior, as at a small weight of the KL, networks learn means better.
+        Whether encoders give h_m, which grows with the precision, or m_m. Where experts have a far higher precision
+        than the prior, as with a small weight on the KL, networks learn means better.
     hidden, activation
         Of the default encoders, each an `MLP`.
     encoders : mapping of str to Module, optional

@@ -1,4 +1,4 @@
-"""Posteriors of a disentangled pair, read off known factors or off the datum (Yang & Yao 2019, section 3.1).
+"""Posteriors of a disentangled pair, given known factors or the datum (Yang & Yao 2019, section 3.1).
 
 q(z_i|y_i) = N(m_i(y_i), diag s_i(y_i)^2)      where factor i is given
 q(z_i|x), q(z_rest|x)                          else, all from one network, where x is given
@@ -20,7 +20,7 @@ from ppl_vae.nn.normals import split
 
 @configurable
 class FactorEncoders(PyroModule):
-    """q of the latents of known factors and of the rest, given whichever of x and the factors there are.
+    """q of the latents of known factors and of the rest, given x, some factors, or both.
 
     Parameters
     ----------

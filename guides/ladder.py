@@ -6,7 +6,7 @@ q(z_L|x) = N(m^_L, diag(s^_L)^2),   q(z_k|z_{k+1}, x) = N(m_k, diag(s_k)^2)     
 
 s_k^-2 = s^_k^-2 + t_k^-2,   m_k = s_k^2 (s^_k^-2 m^_k + t_k^-2 n_k),   where p(z_k|z_{k+1}) = N(n_k, diag(t_k)^2)
 
-What x says of z_k and what the model says of it are weighed by their precisions, as in the posterior of a Gaussian.
+The evidence of x on z_k and the model's conditional are weighted by their precisions, as in a Gaussian posterior.
 """
 
 from collections.abc import Sequence
@@ -24,20 +24,20 @@ from ppl_vae.nn.normals import product
 
 @configurable
 class Ladder(PyroModule):
-    """A Normal per layer: the model's own conditional, corrected by what the datum says of that layer.
+    """A Normal per layer: the product of the model's conditional and the evidence of the datum on that layer.
 
     Parameters
     ----------
     model : Module
-        The model of the pair, which this guide asks for p(z_k|z_{k+1}). It has ``x_shape``, ``latent_dims`` (sizes of
+        The model of the pair, which gives p(z_k|z_{k+1}). It has ``x_shape``, ``latent_dims`` (sizes of
         z_1, ..., z_L) and ``conditional(k, above)``, which returns a Normal of event shape (L_k,), as
-        `ppl_vae.models.Hierarchical` does. Its parameters stay its own: the guide has none of them in its `state_dict`.
+        `ppl_vae.models.Hierarchical` does. Its parameters are not in the guide's `state_dict`.
     hidden : sequence of int, or one such sequence per layer
         Hidden layers of h_1, ..., h_L; one sequence is for all of them.
     activation, batch_norm, init
         Of these layers.
     encoder : Module, optional
-        Maps x, flattened to (..., D), to what the ladder starts from in the place of x, d_0 (..., `out_features`).
+        Maps x, flattened to (..., D), to d_0 (..., `out_features`), instead of d_0 = x.
 
     Raises
     ------
@@ -61,7 +61,7 @@ class Ladder(PyroModule):
         encoder: nn.Module | None = None,
     ) -> None:
         super().__init__()
-        # A method, where the model itself would be a submodule: its parameters would be registered twice.
+        # A bound method: the model itself would be a submodule, with its parameters registered twice.
         self.conditional = check_conditionals(model)
         self.evidence = LadderEvidence(
             model.x_shape, model.latent_dims, encoder,

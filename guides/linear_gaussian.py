@@ -1,4 +1,4 @@
-"""A linear Gaussian guide, whose family holds the exact posterior of PPCA and factor analysis.
+"""A linear-Gaussian guide, whose family contains the exact posterior of PPCA and factor analysis.
 
 q(z|x) = N(A x + a, T T'),   T lower triangular with a positive diagonal, shared by all data
 """
@@ -32,8 +32,8 @@ class LinearGaussian(PyroModule):
     ----------
     gain, offset, tril : Parameter
         A (L, D), its rows of about unit length at the start, drawn from torch's global generator; a (L,), zero; and
-        (L, L), zero, whose lower triangle with the diagonal exponentiated is T (what stands above it is not used). No
-        model has these names: in a plain `pyro.infer.SVI` script equal names are one parameter.
+        (L, L), zero, whose lower triangle with the diagonal exponentiated is T (the upper triangle is not used). The
+        names differ from all models': in a plain `pyro.infer.SVI` script equal names are one parameter.
 
     Raises
     ------

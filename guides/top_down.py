@@ -4,7 +4,7 @@ q(z_1, ..., z_L|x) = q(z_L|x) q(z_{L-1}|z_L, x) ... q(z_1|z_2, x)
 
 q(z_k|z_{k+1}, x) = N(m_k(x, z_{k+1}), diag(s_k(x, z_{k+1}))^2)
 
-The exact posterior has this form, and every KL a closed one, as guide and model condition on the same z_{k+1}.
+The exact posterior factorises so, and every KL has a closed form, since guide and model condition on the same z_{k+1}.
 """
 
 import math
@@ -24,7 +24,7 @@ from ppl_vae.nn.layers import as_latent_dims, layer_heads
 
 @configurable
 class TopDown(PyroModule):
-    """A Normal per layer, read off the datum and a draw of the layer above.
+    """A Normal per layer, given the datum and a draw of the layer above.
 
     Parameters
     ----------

@@ -17,9 +17,9 @@ from ppl_vae.nn import LikelihoodHead, StandardNormal, data_plate, likelihoods
 class Autoencoder(PyroModule):
     """Decoder to be trained by squared error, with the guide `AmortizedDelta`.
 
-    It is no probabilistic model of x: the density of z is masked, so p(x, z) is none, log p(x) does not exist, and
-    `log_likelihood` refuses it. Minus the ELBO is the squared error, summed over x, plus (D/2) log pi. Called with
-    `size`, it decodes z ~ N(0, I), which nothing has fitted to the encoder's z: such x need not look like data.
+    It is not a probabilistic model of x: the density of z is masked, so that there is no p(x, z) and no log p(x), and
+    `log_likelihood` raises. Minus the ELBO is the squared error, summed over x, plus (D/2) log pi. Called with `size`,
+    it decodes z ~ N(0, I), which the encoder's z was never fitted to: such x need not look like data.
 
     Parameters
     ----------

@@ -3,7 +3,7 @@
 p(z) = N(0, I_L)
 p(x_m|z) = likelihood_m(decoder_m(z))      for each modality m, independent given z
 
-A modality that is missing is left out of the product: log p(x_S) is of those that are there.
+A missing modality is omitted from the product: log p(x_S) is that of the present ones.
 """
 
 from collections.abc import Mapping, Sequence
@@ -30,8 +30,8 @@ class CrossModal(PyroModule):
     latent_dim : int
         L.
     likelihood : Likelihood or str, or mapping of these
-        p(x_m|z), or its name in `likelihoods.NAMES`: one of a kind for all modalities, each with parameters of its own,
-        or one for each by name.
+        p(x_m|z), or its name in `likelihoods.NAMES`: one kind for all modalities, each with its own parameters, or
+        one for each by name.
     hidden, activation
         Of the default decoders, each an `MLP`; no hidden layer makes them affine.
     decoders : mapping of str to Module, optional

@@ -33,8 +33,8 @@ class CVAE(PyroModule):
     likelihood : Likelihood or str
         p(x|z, c), or its name in `likelihoods.NAMES`.
     decoder, prior_network : Module, optional
-        From z beside c, (..., L + C), to (..., P*D), laid out (P, D), with P the likelihood's `parameters_per_dim`; and
-        from c, (..., C), to (..., 2 L): m, then log s.
+        From z and c, concatenated, (..., L + C), to (..., P*D), laid out (P, D), with P the likelihood's
+        `parameters_per_dim`; and from c, (..., C), to (..., 2 L): m, then log s.
 
     Raises
     ------

@@ -24,14 +24,14 @@ from ppl_vae.nn.modalities import Shape, factor_latents, likelihood_heads, of_ea
 
 @configurable
 class Disentangled(PyroModule):
-    """Deep latent Gaussian model of x and of known factors, each of which has a part of the latent to itself.
+    """Deep latent Gaussian model of x and of known factors, each with a latent of its own.
 
     Parameters
     ----------
     x_shape, factors : int or tuple of int, mapping of str to these
         Shape of x, and of each factor by name: its argument and site; that of its latent is ``z_<name>``.
     latent_dims : mapping of str to int
-        L_i of each factor and, under ``"rest"``, of what no known factor says; without it there is no rest.
+        L_i of each factor and, under ``"rest"``, of the latent of all else; without it there is no rest.
     likelihood, factor_likelihood : Likelihood or str, or mapping of these
         p(x|z) and p(y_i|z_i), or their names in `likelihoods.NAMES`; the second for all factors, or each by name.
     hidden, activation

@@ -18,7 +18,7 @@ from ppl_vae.nn import data_plate
 
 @configurable
 class M1M2(PyroModule):
-    """Model of x by a class y and a style z2, by way of the features z1 of a VAE.
+    """Model of x by a class y and a style z2, through the features z1 of a VAE.
 
     Parameters
     ----------

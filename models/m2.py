@@ -18,7 +18,7 @@ from ppl_vae.nn import Likelihood, LikelihoodHead, PartialLabels, StandardNormal
 
 @configurable
 class M2(PyroModule):
-    """Model of x by a class y and a style z that knows nothing of it; y is known for all data, for some, or for none.
+    """Model of x given a class y and an independent style z; y is known for all data, for some, or for none.
 
     Parameters
     ----------
@@ -31,7 +31,7 @@ class M2(PyroModule):
     likelihood : Likelihood or str
         p(x|y, z), or its name in `likelihoods.NAMES`.
     decoder : Module, optional
-        Maps z beside the one-hot y, (..., L + C), to (..., P*D), laid out (P, D), with P the likelihood's
+        Maps z and the one-hot y, concatenated, (..., L + C), to (..., P*D), laid out (P, D), with P the likelihood's
         `parameters_per_dim`.
     one_hot : bool
         Whether the site y holds one-hot vectors (..., C), for a guide that relaxes them, rather than labels.
@@ -40,7 +40,7 @@ class M2(PyroModule):
     ------
     InputError
         For an invalid size or name; when called, for another shape of x or an output, for a label out of range, or a
-        mask that is no boolean of the shape of y.
+        mask that is not boolean of the shape of y.
     """
 
     def __init__(

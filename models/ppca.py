@@ -21,7 +21,7 @@ from ppl_vae.nn import StandardNormal, data_plate
 
 @configurable
 class PPCA(PyroModule):
-    """Linear-Gaussian latent variable model, whose log p(x) and p(z|x) are known exactly.
+    """Linear-Gaussian latent variable model, with log p(x) and p(z|x) in closed form.
 
     Parameters
     ----------
@@ -73,7 +73,7 @@ class PPCA(PyroModule):
         return dist.Normal(mean, self.log_scale.exp()).to_event(1)
 
     def log_marginal(self, x: Tensor) -> Tensor:
-        """Return log p(x) = log N(x; b, WW' + S^2) of `x` (B, D): shape (B,), nats; worked out in float64."""
+        """Return log p(x) = log N(x; b, WW' + S^2) of `x` (B, D): shape (B,), nats; computed in float64."""
         parameters = self.weight.double(), self.bias.double(), self.log_scale.double().exp()
         return exact.log_marginal(x.double(), *parameters).to(x.dtype)
 

@@ -1,1 +1,1 @@
-"""Tensor programs recorded as graphs, and all that asks torch for more than its public interface."""
+"""Tensor programs recorded as graphs, and every use of torch's private interfaces."""

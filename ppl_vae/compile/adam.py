@@ -1,6 +1,6 @@
 """Fused Adam as a function of lists of tensors.
 
-Adam's own `step` looks every parameter up anew, which takes longer than a small network's kernels.
+Adam's own `step` collects all parameters in each call, which takes longer than a small network's kernels.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.optim.adam import adam
 
-#: Settings of a parameter group that its function takes by their names.
+#: Settings of a parameter group that are arguments of the function.
 _SETTINGS = ("lr", "weight_decay", "eps", "maximize", "capturable", "decoupled_weight_decay")
 
 
@@ -24,7 +24,7 @@ def fused_adam(
     counts: list[Tensor],
     group: Mapping[str, Any],
 ) -> None:
-    """Move `parameters` by one step of Adam or AdamW, and its state with them: torch's ``_fused_adam_``.
+    """Update `parameters` and the optimiser's state by one step of Adam or AdamW: torch's ``_fused_adam_``.
 
     Parameters
     ----------

@@ -1,6 +1,6 @@
-"""A computation on a GPU captured once as a CUDA graph, and replayed ever after without a launch by Python.
+"""A computation on a GPU captured once as a CUDA graph, and then replayed, with no launches from Python.
 
-What is captured reads its inputs from, and leaves its results in, the same memory each time. It draws new random
+A replay reads its inputs from, and writes its results to, the same memory each time. It draws new random
 numbers on every replay: the GPU's generator is advanced as if the kernels had been launched one by one.
 """
 
@@ -12,22 +12,22 @@ from typing import Any
 import torch
 from torch import Tensor
 
-#: Calls before the capture, in which kernels are built and memory is laid out.
+#: Calls before the capture, in which kernels are compiled and memory is allocated.
 WARM_UP = 3
 
 
 class CaptureError(Exception):
-    """Something in the computation has no place in a CUDA graph."""
+    """The computation cannot be captured in a CUDA graph."""
 
 
 class Captured:
-    """Callable that does what `function` does: by itself for some calls, then by replaying what it did.
+    """Callable that runs `function`: directly for some calls, then by replaying its captured graph.
 
     Parameters
     ----------
     function : callable
         Tensors of fixed shapes in, one tensor out. Whatever else it changes (parameters, buffers, sums) it changes in
-        place, and nothing it does waits for the device.
+        place, and no operation of it waits for the device.
     inputs : sequence of Tensor
         Of the shapes it will be called with.
 
@@ -64,7 +64,7 @@ def capturing(device: torch.device) -> bool:
 
 
 def beside(function: Callable[[], Tensor], device: torch.device) -> Tensor:
-    """Run `function` on a stream of its own, as a capture will, and wait for it in the current one."""
+    """Run `function` on a side stream, as a capture does, and make the current stream wait for it."""
     with torch.cuda.device(device):
         stream: Any = torch.cuda.Stream(device)
         stream.wait_stream(torch.cuda.current_stream(device))
@@ -76,11 +76,11 @@ def beside(function: Callable[[], Tensor], device: torch.device) -> Tensor:
 
 
 def capture(function: Callable[[], Tensor], device: torch.device) -> tuple[Callable[[], None], Tensor]:
-    """Return what replays `function`, and the tensor that each replay leaves its result in.
+    """Return a function that replays `function`, and the tensor that each replay writes its result to.
 
-    Streams, graphs and the memory they take are those of the current GPU, so `device` is made that one. After a failure
-    the process is as it was: torch leaves the capture's stream the current one, and the generator in the capture, where
-    it draws no more.
+    Streams, graphs and the memory they take are those of the current GPU, so `device` is made that one. State is
+    restored after a failure: torch leaves the capture's stream current, and the generator in capture mode, in which it
+    cannot draw.
     """
     generator = torch.cuda.default_generators[device.index]
     untouched = generator.clone_state()

@@ -1,4 +1,4 @@
-"""Torch's dispatcher, which sees every tensor operation: a mode to look at them, and what it says of one."""
+"""Torch's dispatcher: a mode that intercepts every tensor operation, and the schema of one."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-#: Context in which `__torch_dispatch__` of a subclass is called in the place of every tensor operation.
+#: Context in which `__torch_dispatch__` of a subclass is called instead of every tensor operation.
 DispatchMode = TorchDispatchMode
 
 
 def arguments_of(operation: Any) -> Sequence[Any]:
-    """Return the arguments that an operation is declared with: their ``name``, and ``alias_info`` if one is changed."""
+    """Return the declared arguments of an operation: their ``name``, and ``alias_info`` if one is changed."""
     return operation._schema.arguments
 
 

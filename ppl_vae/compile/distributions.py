@@ -1,4 +1,4 @@
-"""What torch's distributions know and do not say: how one was parametrised, a sampler, a factor before expansion."""
+"""Private parts of torch's distributions: a parametrisation, a sampler, a factor before expansion."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def standard_gamma(concentration: Tensor) -> Tensor:
 
 
 def categorical_of(distribution: Distribution) -> Distribution:
-    """Return the categorical distribution of the class that a one-hot vector stands for, or any other as it is."""
+    """Return the categorical distribution of a one-hot distribution; any other is returned unchanged."""
     return getattr(distribution, "_categorical", distribution)
 
 
@@ -26,5 +26,5 @@ def has_probs(distribution: Bernoulli | Categorical) -> bool:
 
 
 def scale_tril_of(normal: MultivariateNormal) -> Tensor:
-    """Return the Cholesky factor (…, L, L) as it was given, without the batch dimensions where all data share it."""
+    """Return the Cholesky factor (…, L, L) as it was given: not expanded where it is the same for all data."""
     return normal._unbroadcasted_scale_tril

@@ -1,9 +1,8 @@
-"""A computation recorded once as a graph of tensor operations, and run ever after without Python's handlers.
+"""A computation recorded once as a graph of tensor operations, and then run without Python's handlers.
 
-A pair whose structure does not change from step to step is a fixed graph of operations, its random draws among them.
-The graph draws from torch's own random state, in the order the programs do, so it gives the numbers that the programs
-give. What a program does beside its tensor operations is looked for, and refused; whether the graph is the program is
-for `ppl_vae.compile.proof` to find out.
+A pair whose structure does not change from step to step is a fixed graph of operations, random draws included. The
+graph draws from torch's own random state in the order of the programs, and so gives the same numbers. Side effects of a
+program are detected, and raise; whether graph and program agree is checked by `ppl_vae.compile.proof`.
 """
 
 from __future__ import annotations
@@ -27,17 +26,17 @@ from ppl_vae.compile.side_effects import InsideTorch, SideEffectError, Watch, un
 from ppl_vae.core.checks import one_of
 from ppl_vae.core.errors import PplVaeError, one_line
 
-#: What ``compile=`` may ask for: the programs as they are (``"off"``), the graph, the graph fused, or a rule's choice.
+#: Values of ``compile=``: the programs (``"off"``), the graph, the graph compiled by Inductor, or a rule's choice.
 MODES = ("auto", "off", "graph", "inductor")
 
 Computation = Callable[..., list[Tensor]]
 
-#: Of the draws while a computation is recorded.
+#: Seed of the draws while a computation is recorded.
 _SEED = 20131220
 
 
 def path_of(mode: str, *, worth_recording: bool, worth_compiling: bool) -> str:
-    """Return the path that a mode stands for, ``"eager"``, ``"graph"`` or ``"inductor"``; ``"auto"`` what pays.
+    """Return the path of a mode, ``"eager"``, ``"graph"`` or ``"inductor"``; for ``"auto"`` the fastest worth its cost.
 
     Raises
     ------
@@ -81,10 +80,10 @@ class Recording:
 def record(
     compute: Computation, inputs: Sequence[Tensor], *, compiled: bool = False, module: nn.Module | None = None
 ) -> Recording:
-    """Record `compute` on `inputs`; with `compiled`, hand the graph to Inductor where a compiler is there.
+    """Record `compute` on `inputs`; with `compiled`, compile the graph by Inductor where possible.
 
-    What is drawn meanwhile is drawn from a random state of its own, so that a recording made on other data than it is
-    held against has seen other noise too. The random state is as it was afterwards.
+    Draws come from a random state of their own, so that a recording is later compared with the program on other noise
+    as well as other data. The random state is restored afterwards.
 
     Parameters
     ----------
@@ -95,13 +94,13 @@ def record(
     compiled : bool
         Whether to fuse the graph.
     module : Module, optional
-        What the computation belongs to: its hooks, its generators, and the attributes that it changes are looked for.
+        The module that is computed: its hooks, generators and changed attributes are detected.
 
     Raises
     ------
     NotRecordableError
-        If `compute` reads a value back to decide what to do, or does something that has no place in a graph. Random
-        states and attributes are then as they were.
+        If `compute` reads a value back to decide what to do, or has side effects. Random states and attributes are
+        then restored.
     """
     started = time.perf_counter()
     module = nn.Module() if module is None else module
@@ -119,7 +118,7 @@ def record(
                 raise SideEffectError(reason)
             hand_over(graph)
             _simplify(graph)
-        except Exception as error:  # whatever a program may do that a graph cannot hold
+        except Exception as error:  # a program may do anything that a graph cannot represent
             watch.restore()
             own = isinstance(error, PplVaeError) and not isinstance(error, SideEffectError)
             if own or isinstance(error, torch.OutOfMemoryError):
@@ -131,7 +130,7 @@ def record(
 
 
 def _shapes_in_one_mode() -> AbstractContextManager[object]:
-    """Note the shapes of all traced tensors in one mode; by itself torch makes one for each, half of all its work."""
+    """Trace the shapes of all tensors in one mode; torch's default makes one for each, half of its time."""
     from torch._guards import TracingContext, tracing
     from torch._subclasses.fake_tensor import FakeTensorMode
 
@@ -163,7 +162,7 @@ def _simplify(graph: torch.fx.GraphModule) -> None:
 
 
 def _release(graph: torch.fx.GraphModule) -> None:
-    """Drop what a graph that is only to be run needs no longer, and that would keep it until cycles are collected."""
+    """Drop references that running a graph does not need, and that would keep it alive until cycles are collected."""
     for node in graph.graph.nodes:
         node.meta.clear()  # a tensor and a stack of calls each
     graph.graph.owning_module = None
@@ -185,14 +184,14 @@ def _compile(graph: torch.fx.GraphModule, inputs: Sequence[Tensor]) -> tuple[Com
         if has_compiler():
             return fused(graph, inputs), "inductor"
         reason = "there is no compiler here"
-    except Exception as error:  # whatever may be wrong with somebody's tool chain
+    except Exception as error:  # a compiler's tool chain may fail in any way
         reason = f"the compiler failed ({' '.join(str(error).split())[:160]})"
     warnings.warn(f"{reason}: the recorded graph runs unfused", stacklevel=2)
     return graph, "graph"
 
 
 def _reason(error: Exception) -> str:
-    """Return what happened, and the innermost line outside torch and Pyro where it did."""
+    """Return the error's message, and the innermost line outside torch and Pyro where it was raised."""
     frames = traceback.extract_tb(error.__traceback__)
     own = [
         frame

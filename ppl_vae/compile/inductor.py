@@ -11,7 +11,7 @@ from torch import Tensor
 
 
 def has_compiler() -> bool:
-    """Return whether there is what Inductor needs: a C++ compiler, or Triton for a GPU."""
+    """Return whether Inductor's requirement is met: a C++ compiler, or Triton for a GPU."""
     if torch.cuda.is_available():
         return True
     wanted = os.environ.get("CXX", "g++")
@@ -23,6 +23,6 @@ def fused(graph: torch.fx.GraphModule, inputs: Sequence[Tensor]) -> Callable[...
     import torch._inductor
     import torch._inductor.config as settings
 
-    # Gradients are part of the graph: compiled as for inference, it carries nothing for a backward pass of its own.
+    # Gradients are part of the graph: compiled as for inference, it stores nothing for a backward pass.
     with torch.no_grad(), settings.patch(fallback_random=True, compile_threads=1):
         return torch._inductor.compile(graph, [tensor.detach() for tensor in inputs])

@@ -1,9 +1,9 @@
-"""Matrix products of a recorded graph, handed to oneDNN on a CPU.
+"""Matrix products of a recorded graph by oneDNN, on a CPU.
 
     x w',   x w' + b,   tanh(x w' + b),   sigmoid(x w' + b)
 
-torch gives float32 products to the BLAS it was built with, as a rule MKL, which keeps to half the width of the vector
-units on a processor that is not Intel's. oneDNN, which torch brings along, uses all of it, and does an activation while
+torch gives float32 products to the BLAS it was built with, as a rule MKL, which uses half the width of the vector
+units on a processor that is not Intel's. oneDNN, which torch includes, uses all of it, and computes an activation while
 the product is still in registers. On an AMD EPYC with AVX-512 it takes less than half of MKL's time.
 """
 
@@ -23,7 +23,7 @@ _aten = torch.ops.aten
 #: Multiply-adds below which a call to oneDNN costs more than it saves.
 WORTH_HANDING_OVER = 2**20
 
-#: What is done to the product on the way out. Not relu: oneDNN's turns NaN into 0, and nobody would know.
+#: Activations that are fused. Not relu: oneDNN's turns NaN into 0, silently.
 _ACTIVATIONS = {_aten.tanh.default: "tanh", _aten.sigmoid.default: "sigmoid"}
 
 
@@ -54,7 +54,7 @@ def _suits(left: Node, right: Node, bias: Node | None) -> bool:
 
 
 def _replace(graph: GraphModule, node: Node, left: Node, right: Node, bias: Node | None) -> None:
-    """Put a call of oneDNN in the place of the product `node`, and of an activation that is all that reads it."""
+    """Replace the product `node`, and an activation that is its only user, by a call of oneDNN."""
     _library()
     activation, last = "none", node
     while len(last.users) == 1 and last.target in (node.target, _aten.view.default):
@@ -76,9 +76,9 @@ def _replace(graph: GraphModule, node: Node, left: Node, right: Node, bias: Node
 
 @functools.cache
 def _library() -> Library:
-    """Return what holds oneDNN's product as an operator of our own: Inductor takes torch's for constant weights alone.
+    """Return the library that registers oneDNN's product as our operator: torch's needs constant weights in Inductor.
 
-    The operator goes when this does, so it is kept for good.
+    The operator exists as long as the library does, so it is kept.
     """
     library = Library("ppl_vae", "FRAGMENT")
     library.define("linear(Tensor x, Tensor weight, Tensor? bias, str activation) -> Tensor")
@@ -98,7 +98,7 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None, activation: str) -> T
 
 @contextmanager
 def without_onednn() -> Iterator[None]:
-    """Run without oneDNN, whose LSTM is one operation that has no gradient in a graph; what is recorded may use it."""
+    """Run without oneDNN, whose LSTM is one operation that has no gradient in a graph; a recording may use it."""
     enabled = torch._C._get_mkldnn_enabled()
     torch._C._set_mkldnn_enabled(False)
     try:
@@ -108,5 +108,5 @@ def without_onednn() -> Iterator[None]:
 
 
 def _dense(matrix: Tensor) -> Tensor:
-    """Return a matrix whose rows or columns follow one another: of a part of one, oneDNN is a thousand times slower."""
+    """Return a contiguous matrix, possibly transposed: for a slice of one, oneDNN is a thousand times slower."""
     return matrix if matrix.is_contiguous() or matrix.t().is_contiguous() else matrix.contiguous()

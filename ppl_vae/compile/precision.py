@@ -1,4 +1,4 @@
-"""Matrix products in less than float32, everything else as it was: faster on a GPU, at a price in the bound.
+"""Matrix products in less than float32, everything else unchanged: faster on a GPU, less accurate.
 
 float32   products in float32
 tf32      inputs of products rounded to 10 bits of mantissa, on NVIDIA GPUs since Ampere; elsewhere float32
@@ -43,7 +43,7 @@ def check_precision(name: str) -> str:
 
 @contextmanager
 def products_in(name: str) -> Iterator[None]:
-    """Set how torch takes float32 products on a GPU, tf32 or not, and put it back after."""
+    """Set how torch takes float32 products on a GPU, tf32 or not, and restore it afterwards."""
     with _settings_kept():
         torch.set_float32_matmul_precision("high" if name == "tf32" else "highest")
         torch.backends.cudnn.allow_tf32 = name == "tf32"
@@ -52,16 +52,16 @@ def products_in(name: str) -> Iterator[None]:
 
 @contextmanager
 def _settings_kept() -> Iterator[None]:
-    """Put torch's settings of products back after, whichever of its two interfaces they were made by.
+    """Restore torch's settings of products, whichever of its two interfaces set them.
 
     The older one has two settings, and raises where the newer one, of torch 2.9, has set something else. The newer one
-    has a setting for each operation, which is that of its backend, or of all backends, where it is "none". Meanwhile
-    all are "none", so that the older one may be used.
+    has a setting for each operation, which is that of its backend, or of all backends, where it is "none". Inside
+    the context all are "none", so that the older one can be used.
     """
     keys = _OPERATIONS if hasattr(torch._C, "_set_fp32_precision_setter") else []
     seen = [torch._C._get_fp32_precision_getter(*key) for key in keys]
     own = []
-    for key in keys:  # once what is above an operation is "none", what is read is its own
+    for key in keys:  # with the backends' settings "none", an operation's own is read
         own.append(torch._C._get_fp32_precision_getter(*key))
         torch._C._set_fp32_precision_setter(*key, "none")
     matmul = torch.get_float32_matmul_precision()
@@ -76,7 +76,7 @@ def _settings_kept() -> Iterator[None]:
         torch.backends.cudnn.allow_tf32 = cudnn
         for key, setting, was in zip(keys, own, seen, strict=True):
             torch._C._set_fp32_precision_setter(*key, setting)
-            if torch._C._get_fp32_precision_getter(*key) != was:  # cuDNN's tf32 was a default, which gives way
+            if torch._C._get_fp32_precision_getter(*key) != was:  # cuDNN's tf32 was a default, not a setting
                 torch._C._set_fp32_precision_setter(*key, was)
 
 
@@ -93,7 +93,7 @@ def in_precision(program: Callable[..., Any], name: str) -> Callable[..., Any]:
 
 
 class _Bfloat16(TorchFunctionMode):
-    """Rounds the floating inputs of products to bfloat16, and brings the results back to the type they would have."""
+    """Rounds the floating inputs of products to bfloat16, and casts the results to the type they would have."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}

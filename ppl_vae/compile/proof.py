@@ -1,9 +1,9 @@
-"""Whether a recording is the program that it was made of: both are run on the same data, and their results compared.
+"""Whether a recording agrees with its program: both are run on the same data, and their results compared.
 
     |r_i - p_i| <= t max_j |p_j|       recorded r, computed p; t is 1,000 units of rounding, or 5 % if that is less
 
-What lies beyond is held against rounding itself: how far the program's own results move where its parameters do by a
-unit of rounding, at random. More than thirty times as far is no rounding.
+A larger difference is compared with the program's sensitivity: the change of its results where its parameters are moved
+by one unit of rounding, at random. A difference over thirty times as large is not rounding.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ from ppl_vae.core.errors import one_line
 
 Results = Mapping[str, Tensor | None]
 
-#: Units of rounding that two ways of computing a result may lie apart, and the largest share of the result.
+#: Units of rounding by which two computations of a result may differ, and the largest share of the result.
 UNITS, LARGEST = 1000.0, 0.05
 
-#: How many times as far as rounding moves a result two ways of computing it may lie apart.
+#: Largest ratio of a difference to the change of a result under rounding of the parameters.
 FACTOR = 30.0
 
 _EPSILON = {"tf32": 2.0**-10, "bf16": 2.0**-8}
 
 
 def other_rows(values: Sequence[Tensor]) -> list[Tensor]:
-    """Return tensors of the same shapes that hold the first half of their rows, each row twice: other data."""
+    """Return tensors of the same shapes that hold the first half of their rows, each row twice, as other data."""
     index = torch.arange(len(values[0]), device=values[0].device) // 2
     return [value[index] for value in values]
 
@@ -43,7 +43,7 @@ def differing(
     precision: str = "float32",
     share: float = 0.0,
 ) -> str:
-    """Return, in words, the first result in which a recording differs from the program beyond rounding; empty if none.
+    """Return, as text, the first result in which a recording differs from the program beyond rounding; empty if none.
 
     Parameters
     ----------
@@ -54,8 +54,7 @@ def differing(
     precision : {"float32", "tf32", "bf16"}
         Of matrix products.
     share : float
-        Share of a result's elements that may differ all the same: those that a comparison of nearly equal numbers
-        decides.
+        Share of a result's elements that may differ: those decided by a comparison of nearly equal numbers.
     """
     suspects = [
         name
@@ -78,7 +77,7 @@ def differing(
 
 
 def _not_alike(recorded: Results, computed: Results, precision: str) -> list[str]:
-    """Return the names of what a glance does not find equal to rounding: all at once, with one read-back."""
+    """Return the names of results that are not equal to rounding: all in one pass, with one read-back."""
     names, pairs = [], []
     for name, p in computed.items():
         r = recorded.get(name)
@@ -96,7 +95,7 @@ def _not_alike(recorded: Results, computed: Results, precision: str) -> list[str
 
 
 def _allowed(dtype: torch.dtype, precision: str) -> float:
-    """Return the share of a result that two ways of computing it may lie apart."""
+    """Return the relative difference that two computations of a result may have."""
     return min(UNITS * max(torch.finfo(dtype).eps, _EPSILON.get(precision, 0.0)), LARGEST)
 
 
@@ -107,7 +106,7 @@ def _apart(
     precision: str,
     share: float,
 ) -> str:
-    """Return, in words, how far two results lie apart; empty where that is rounding."""
+    """Return, as text, how much two results differ; empty where that is rounding."""
     if recorded is None and computed is None:
         return ""
     if recorded is None:
@@ -135,7 +134,7 @@ def _apart(
 
 @contextmanager
 def moved_by_rounding(module: nn.Module, precision: str = "float32") -> Iterator[None]:
-    """Move every floating parameter of `module` by one unit of rounding, up or down at random; put them back after."""
+    """Move every floating parameter of `module` by one unit of rounding, in a random direction; restore it afterwards."""
     parameters = [parameter for parameter in module.parameters() if parameter.is_floating_point()]
     kept = [parameter.detach().clone() for parameter in parameters]
     generator = torch.Generator().manual_seed(0)
@@ -153,11 +152,11 @@ def moved_by_rounding(module: nn.Module, precision: str = "float32") -> Iterator
 
 
 def drawn_differently(after: Mapping[str, Any], device: torch.device) -> str:
-    """Return words for it if the random state is not `after`, as the program left it; on a GPU nothing is said."""
+    """Return a message if the random state is not `after`, that of the program; always empty on a GPU."""
     same = device.type != "cpu" or torch.equal(torch.get_rng_state(), after["random"])
     return "" if same else "it draws other random numbers"
 
 
 def broken_off(error: Exception) -> str:
-    """Return words for a recording that an error ended."""
+    """Return a message for a recording that raised an error."""
     return f"it broke off ({one_line(error, 120)})"

@@ -1,4 +1,4 @@
-"""A computation that runs from its recording, once that has shown to be the program, or eagerly with one warning."""
+"""A computation that runs from its recording, once that agreed with the program; else eagerly, with one warning."""
 
 from __future__ import annotations
 
@@ -19,24 +19,24 @@ from ppl_vae.core.process import random_state, set_random_state
 R = TypeVar("R")
 T = TypeVar("T")
 
-#: What a warning says of a computation that goes on without a recording.
+#: The warning of a computation that continues without a recording.
 REFUSED = "cannot be recorded and runs eagerly"
 DIFFERED = "runs eagerly, because its recording is not the program"
 
 
 class DiffersError(Exception):
-    """A recording that was in use differs from the program: what was computed by it is to be thrown away."""
+    """A recording in use differs from the program: its results must be discarded."""
 
 
 class Recorded(ABC, Generic[R]):
-    """Callable of tensors; a concrete class defines what is recorded, what the program gives, and the results' names.
+    """Callable of tensors; a concrete class defines the recorded function, the program, and the results' names.
 
     Parameters
     ----------
     path : {"eager", "graph", "inductor"}
-        How it is to run.
+        How it should run.
     module : Module
-        What the computation belongs to.
+        The module that is computed.
     what : str
         What is computed, for the warning.
     precision : {"float32", "tf32", "bf16"}
@@ -44,7 +44,7 @@ class Recorded(ABC, Generic[R]):
     share : float
         See `differing`.
     proofs : int
-        How many of the first calls are computed by the program too.
+        How many of the first calls are also computed by the program.
 
     Attributes
     ----------
@@ -75,29 +75,29 @@ class Recorded(ABC, Generic[R]):
 
     @abstractmethod
     def compute(self, *inputs: Tensor) -> list[Tensor]:
-        """Return what is recorded."""
+        """Compute the outputs that are recorded."""
 
     @abstractmethod
     def read(self, outputs: list[Tensor]) -> R:
-        """Return the results that the recording's outputs are."""
+        """Return the recording's outputs as results."""
 
     @abstractmethod
     def program(self, *inputs: Tensor) -> R:
-        """Return the results by the program, changing nothing but the random state."""
+        """Return the program's results, with no other state changed than the random state."""
 
     @abstractmethod
     def named(self, results: R) -> Results:
-        """Return the results by what a warning calls them."""
+        """Return the results by their names in a warning."""
 
     def __call__(self, *inputs: Tensor, other: Callable[[], Sequence[Tensor]] | None = None, hold: bool = False) -> R:
-        """Compute, by the recording, which is made the first time on what `other` returns: other inputs than these.
+        """Compute by the recording, which is made at the first call from `other`'s inputs rather than these.
 
-        With `hold`, hold it against the program once more.
+        With `hold`, compare it with the program again.
 
         Raises
         ------
         DiffersError
-            If they differ, or the recording breaks off, although it was in use.
+            If they differ, or the recording raises an error, when it was already in use.
         """
         if self.path == "eager":
             return self.program(*inputs)
@@ -114,16 +114,16 @@ class Recorded(ABC, Generic[R]):
         return self._held(inputs, used)
 
     def compare(self, inputs: Sequence[Tensor]) -> tuple[str, R, Mapping[str, Any]]:
-        """Run both ways from one random state.
+        """Run recording and program from the same random state.
 
         Returns
         -------
         str
-            What they differ in, in words; empty if in nothing.
+            How they differ, as text; empty if they agree.
         R
             The recording's results, or, if they differ, the program's.
         mapping
-            The random state as the program leaves it.
+            The random state after the program.
         """
         assert self._recording is not None
         device = inputs[0].device
@@ -144,15 +144,15 @@ class Recorded(ABC, Generic[R]):
             recorded = self.read(self._recording(*inputs))
         except torch.OutOfMemoryError:
             raise
-        except Exception as error:  # a graph that holds for other data alone
+        except Exception as error:  # a graph that is valid for other data only
             return broken_off(error), computed, after
-        drawn = drawn_differently(after, device)  # before anything is run again
+        drawn = drawn_differently(after, device)  # before anything else is run
         named = self.named(recorded), self.named(computed)
         reason = differing(*named, again, precision=self.precision, share=self.share) or drawn
         return reason, computed if reason else recorded, after
 
     def _held(self, inputs: Sequence[Tensor], used: bool) -> R:
-        """Return the recording's results, or, if it is not the program, the program's; raise if it was in use."""
+        """Return the recording's results or, if it differs from the program, the program's; raise if it was in use."""
         reason, results, after = self.compare(inputs)
         if reason:
             set_random_state(after, inputs[0].device)
@@ -167,7 +167,7 @@ class Recorded(ABC, Generic[R]):
             return self.read(self._recording(*inputs))
         except torch.OutOfMemoryError:
             raise
-        except Exception as error:  # a graph that holds for other data alone
+        except Exception as error:  # a graph that is valid for other data only
             if capturing(inputs[0].device):
                 raise
             reason = broken_off(error)
@@ -192,7 +192,7 @@ class Proved(Recorded[list[Tensor]]):
     compute : callable
         Tensors in, list of tensors out.
     results : sequence of str
-        What its results are called.
+        Names of its results.
     path, module, what, share
         See `Recorded`.
     """

@@ -1,4 +1,4 @@
-"""What a program does beside its tensor operations: a recording would leave it out, so it is looked for.
+"""Side effects of a program, which a recording would not repeat, and how they are detected.
 
 Hooks, generators of its own, draws from Python's and NumPy's random numbers, attributes that it changes, values that it
 takes out of torch, and tensors whose size depends on their values.
@@ -24,24 +24,24 @@ from ppl_vae.core.errors import PplVaeError
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 _GENERATORS = (torch.Generator, np.random.Generator, np.random.RandomState, random.Random)
 
-#: Ways out of torch that its dispatcher does not see.
+#: Conversions out of torch that its dispatcher does not intercept.
 _WAYS_OUT = ("numpy", "tolist", "__array__", "__dlpack__")
 
-#: Attributes of a module that torch and Pyro keep for themselves.
+#: Attributes of a module that torch and Pyro manage.
 _PRIVATE = (
     "_parameters", "_buffers", "_modules", "_pyro_context", "_flat_weights", "_flat_weight_refs", "training", *_HOOKS,
 )  # fmt: skip
 
-#: Elements of a container, and containers within containers, that are looked at.
+#: Number of elements of a container, and depth of nesting, that are compared.
 _LENGTH, _DEPTH = 1000, 3
 
 
 class SideEffectError(PplVaeError, RuntimeError):
-    """A program does something that a recording of its tensor operations would not do again."""
+    """A program has a side effect that a recording of its tensor operations would not repeat."""
 
 
 def unseen_by_a_graph(module: nn.Module) -> str:
-    """Return, in words, the first hook or generator of a module, which a recording would not heed; empty if none."""
+    """Return, as text, the first hook or generator of a module, which a recording would ignore; empty if none."""
     for name, parameter in module.named_parameters():
         if parameter._backward_hooks or parameter._post_accumulate_grad_hooks:
             return f"parameter {name!r} has a hook"
@@ -57,19 +57,19 @@ def unseen_by_a_graph(module: nn.Module) -> str:
 
 
 class Watch:
-    """Context that finds out what a program changes outside its tensors, and can take it back.
+    """Context that detects what a program changes outside its tensors, and can restore it.
 
     Parameters
     ----------
     module : Module
-        Whose buffers and other attributes are looked at, its parts' too; parameters are left out.
+        Whose buffers and other attributes are compared, submodules included; parameters are not.
     """
 
     def __init__(self, module: nn.Module) -> None:
         self.module = module
 
     def __enter__(self) -> Watch:
-        """Remember how things are."""
+        """Store the current state."""
         self._python, self._numpy = random.getstate(), np.random.get_state()
         self._before = {
             (id(home), name): (home, owner, value, _mark(value), _copy(value))
@@ -80,10 +80,10 @@ class Watch:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Leave things as they are now."""
+        """Leave the state as it is now."""
 
     def changed(self) -> str:
-        """Return, in words, the first thing that is no longer as it was; empty if all is."""
+        """Return, as text, the first change; empty if there is none."""
         if random.getstate() != self._python:
             return "it draws from Python's random numbers"
         if any(not np.array_equal(now, was) for now, was in zip(np.random.get_state(), self._numpy, strict=True)):
@@ -96,7 +96,7 @@ class Watch:
         return ""
 
     def restore(self) -> None:
-        """Put things back as they were: random states, and attributes of a kind that can be copied."""
+        """Restore random states, and attributes of types that can be copied."""
         random.setstate(self._python)
         np.random.set_state(self._numpy)
         for home, _, name, _ in list(self._places()):
@@ -121,25 +121,25 @@ class InsideTorch:
     Raises
     ------
     SideEffectError
-        At the very operation, so that the traceback names the program's line.
+        At the operation, so that the traceback names the program's line.
     """
 
     def __enter__(self) -> InsideTorch:
-        """Look at every call from here on."""
+        """Intercept every call from here on."""
         self._modes = (_Calls(), _Operations())
         for mode in self._modes:
             mode.__enter__()
         return self
 
     def __exit__(self, *error: Any) -> None:
-        """Look no more."""
+        """Stop intercepting."""
         for mode in reversed(self._modes):
             mode.__exit__(*error)
 
 
 class _Calls(TorchFunctionMode):
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """Run one call of torch's, unless it hands the values of a traced tensor to somebody else."""
+        """Run one call of torch's, unless it passes the values of a traced tensor out of torch."""
         name = getattr(func, "__name__", "")
         if name in _WAYS_OUT and args and isinstance(args[0], Tensor) and _is_traced(args[0]):
             raise SideEffectError(f"it takes values out of torch by .{name}()")
@@ -175,7 +175,7 @@ def version(tensor: Tensor) -> int:
 
 
 def _mark(value: Any, depth: int = _DEPTH) -> Any:
-    """Return what tells a value from another, or from itself once changed."""
+    """Return a fingerprint of a value, which differs for another value and after a change in place."""
     if isinstance(value, bool | int | float | complex | str | bytes | None):
         return type(value), repr(value)
     if isinstance(value, Tensor):
@@ -190,14 +190,14 @@ def _mark(value: Any, depth: int = _DEPTH) -> Any:
 
 
 def _copy(value: Any) -> Any:
-    """Return what a value that may be changed in place is to be put back from."""
+    """Return a copy from which a mutable value can be restored."""
     if isinstance(value, Tensor):
         return value.detach().clone()
     return value.copy() if isinstance(value, list | dict | set | np.ndarray) else value
 
 
 def _put_back(value: Any, copy: Any) -> Any:
-    """Return `value` as it was, the same object."""
+    """Return `value`, the same object, restored."""
     if isinstance(value, Tensor):
         if not torch.equal(value.detach(), copy):
             value.detach().copy_(copy)

@@ -1,4 +1,4 @@
-"""Other tensors in the place of a module's parameters and buffers, for the length of a context."""
+"""Substitution of a module's parameters and buffers by other tensors, within a context."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 @contextmanager
 def substituted(module: nn.Module, tensors: Mapping[str, Tensor]) -> Iterator[None]:
-    """Run with `tensors`, by name, in the place of parameters and buffers; put these back after.
+    """Run with `tensors`, by name, instead of parameters and buffers; restore these afterwards.
 
     A parameter that several names share is replaced under all of them.
     """

@@ -1,4 +1,4 @@
-"""What models and guides are built of: heads, which return distributions; networks, likelihoods, labels, conditions."""
+"""Parts of models and guides: heads, which return distributions; networks, likelihoods, labels, conditions."""
 
 from ppl_vae.nn import likelihoods
 from ppl_vae.nn.conditioning import Condition

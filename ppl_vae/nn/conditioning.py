@@ -1,4 +1,4 @@
-"""What a program conditions on, as a vector that networks take: a label by its one-hot code, or numbers flattened."""
+"""Conditions as vectors for networks: a label as its one-hot code, or numbers flattened."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ class Condition(nn.Module):
     num_classes : int, optional
         C, for labels 0..C-1. Exactly one of the two is given.
     name : str
-        What a program calls it, for errors.
+        The argument's name, for errors.
 
     Attributes
     ----------
     size : int
-        Numbers that one condition becomes: C, or the product of `c_shape`.
+        Length of the vector of one condition: C, or the product of `c_shape`.
 
     Raises
     ------
@@ -66,13 +66,13 @@ class Condition(nn.Module):
             return given.flatten(-len(self.c_shape))
         if poutine.util.is_validation_enabled():
             self._check_range(given)
-        # By comparison: an index out of range would stop a GPU, and looking for one first would wait for it.
+        # By comparison: an index out of range would abort a GPU's kernel, and a check would wait for the device.
         return (given.unsqueeze(-1) == self.classes).to(self.classes.dtype)
 
     def through(self, network: nn.Module, h: Tensor, c: Tensor | None) -> Tensor:
         """Return network(h, c) for h (..., B, H) and c (B, *c_shape), one for all leading dimensions, or (..., B or 1).
 
-        An `MLP` takes the two as parts, any other network side by side, (..., B, H + size).
+        An `MLP` takes the two as separate inputs, any other network concatenated, (..., B, H + size).
         """
         code = self(c)
         rows = tuple(code.shape[:-1])
@@ -84,7 +84,7 @@ class Condition(nn.Module):
         return network(torch.cat((h.expand(*leading, -1), code.expand(*leading, -1)), -1))
 
     def check_values(self, **batch: Tensor) -> None:
-        """Raise `InputError` for a label out of range, which a program cannot look for while it is recorded."""
+        """Raise `InputError` for a label out of range, which a program cannot check while it is recorded."""
         if not self.c_shape:
             self._check_range(self.given(batch.get(self.name)))
 

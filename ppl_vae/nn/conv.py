@@ -1,6 +1,6 @@
 """DCGAN-style convolutional networks that take any number of leading dimensions.
 
-Pictures pass between parts flat, (..., C*H*W), so that an `MLP` and a convolutional network are interchangeable.
+Pictures are passed flat, (..., C*H*W), so that an `MLP` and a convolutional network are interchangeable.
 """
 
 from __future__ import annotations
@@ -131,7 +131,7 @@ class ConvDecoder(nn.Module):
                     stride=2,
                     padding=1,
                     output_padding=(height % 2, width % 2),
-                    # A normalisation brings a bias of its own; none follows the last convolution.
+                    # A normalisation has a bias of its own; none follows the last convolution.
                     bias=not batch_norm or depth == len(channels),
                 )
             )

@@ -1,4 +1,4 @@
-"""What a datum says of each layer of a ladder, read off bottom-up (Sønderby et al. 2016, eqs. 10 to 12)."""
+"""The evidence of a datum on each layer of a ladder, computed bottom-up (Sønderby et al. 2016, eqs. 10 to 12)."""
 
 from __future__ import annotations
 

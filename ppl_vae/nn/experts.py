@@ -1,4 +1,4 @@
-"""Experts, factors of a posterior that a modality gives each, and how they are joined.
+"""Experts, one factor of the posterior for each modality, and how they are joined.
 
 An expert is e_m(z) = exp(-1/2 z'A_m z + z'h_m). With the prior N(0, I), those of a set A of modalities have the product
 
@@ -74,7 +74,7 @@ class ExpertHead(Head):
 
 
 class JoinedExperts(nn.Module):
-    """q(z|x_S) of whichever modalities S of a datum are there: a product of experts, or a mixture of products.
+    """q(z|x_S) for any subset S of modalities that a datum has: a product of experts, or a mixture of products.
 
     Parameters
     ----------
@@ -83,7 +83,7 @@ class JoinedExperts(nn.Module):
     latent_dim : int
         L.
     join : {"product", "mixture", "mixture-of-products"}
-        q_S; the mean of q_{m} over m in S; or that of q_A over all A in S but the empty set.
+        q_S; the mean of q_{m} over m in S; or the mean of q_A over all non-empty A in S.
     covariance, location
         Of `ExpertHead`.
     networks : mapping of str to Module, optional
@@ -148,8 +148,8 @@ class JoinedExperts(nn.Module):
         return dist.MultivariateNormal(u, precision_matrix=P)
 
     def _subsets(self, M: int, device: torch.device) -> Tensor:
-        """Return the sets of modalities that have a component each, (A, M) boolean; last that of none, the prior."""
-        bits = torch.arange(M, device=device)  # made on the device: a recorded program copies nothing to it
+        """Return the set of modalities of each component, (A, M) boolean; the last one empty, for the prior."""
+        bits = torch.arange(M, device=device)  # created on the device: a recorded program must not copy to it
         codes = 2**bits if self.join == "mixture" else torch.arange(1, 2**M, device=device)
         codes = torch.cat((codes, torch.zeros_like(codes[:1])))
         return (codes[:, None] >> bits) % 2 == 1

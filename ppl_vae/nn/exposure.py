@@ -19,7 +19,7 @@ from ppl_vae.nn.normals import NormalHead
 
 
 class Exposure(nn.Module):
-    """Exposures (B,), one number above 0 per datum; a network gets the logarithm beside its input."""
+    """Exposures (B,), one number above 0 per datum; a network gets the logarithm concatenated to its input."""
 
     size = 1
 
@@ -41,7 +41,7 @@ class Exposure(nn.Module):
         return network(torch.cat((h, log_exposure), -1))
 
     def check_values(self, exposure: Tensor | None = None, **_: Tensor) -> None:
-        """Raise `InputError` for an exposure that is not above 0, whichever row of the data has it."""
+        """Raise `InputError` for an exposure that is not above 0, in any row of the data."""
         if exposure is not None and not bool((exposure > 0).all()):
             row = int((~(exposure.flatten() > 0)).nonzero()[0])
             got = f"{float(exposure.flatten()[row]):.6g} in row {row}"
@@ -59,7 +59,7 @@ class RateHead(LikelihoodHead):
     Raises
     ------
     InputError
-        If the likelihood is none of counts.
+        If the likelihood is not one of counts.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:

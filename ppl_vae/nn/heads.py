@@ -1,8 +1,8 @@
 """Heads: modules that, called on tensors, return a distribution. A model or guide is its heads, put together.
 
-A head checks the sizes of what it is given and of what its network puts out, so that a program need not. A network is
-an `MLP` by default; any module that maps the last dimension will do. With a `condition`, labels or numbers c, a head is
-called with c too, and its network gets both: an `MLP` as two parts, any other network side by side.
+A head checks the sizes of its inputs and of its network's output, so that a program need not. A network is an `MLP` by
+default; any module that maps the last dimension may be given. With a `condition`, labels or numbers c, a head is called
+with c too, and its network gets both: an `MLP` as two inputs, any other network concatenated.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from ppl_vae.nn.mlp import MLP
 
 
 class StandardNormal(nn.Module):
-    """p(z) = N(0, I_L), whatever it is called with: the prior of a latent.
+    """p(z) = N(0, I_L), for any arguments: the prior of a latent.
 
     Parameters
     ----------
@@ -46,18 +46,18 @@ class StandardNormal(nn.Module):
 
 
 class Head(nn.Module):
-    """Base: a network's output for a tensor of given shape and, where there is a condition, for that too.
+    """Base: a network's output for a tensor of given shape and, if any, a condition.
 
     A subclass calls `add_network` at the end of its constructor, so that its other parameters come first.
 
     Parameters
     ----------
     event_shape : tuple of int
-        Shape of one input, which the network gets flattened.
+        Shape of one input, which is flattened for the network.
     name : str
-        What the input is called, for errors.
+        Name of the input, for errors.
     condition : Condition, optional
-        What the head is called with besides.
+        Of the second argument, c.
     """
 
     def __init__(self, event_shape: tuple[int, ...], name: str, condition: Any = None) -> None:
@@ -108,7 +108,7 @@ class LikelihoodHead(Head):
     hidden, activation, batch_norm, init
         Of the default network, an `MLP`.
     name : str
-        What the latent is called, for errors.
+        Name of the latent, for errors.
 
     Attributes
     ----------
@@ -175,7 +175,7 @@ class CategoricalHead(Head):
 
 
 class DeltaHead(Head):
-    """q(z|x) = Delta(z - encoder(x)): all at one point, which has no density.
+    """q(z|x) = Delta(z - encoder(x)), which has no density.
 
     Parameters
     ----------

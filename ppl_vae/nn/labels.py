@@ -1,7 +1,7 @@
-"""Labels y of a part of the data, shown by a boolean mask: what a program does with them, and what they may be.
+"""Labels y of a part of the data, with a boolean mask: how a program uses them, and which values are valid.
 
-A known label is a noise-free observation of the class, p(y, label) = p(label) 1[y = label]: given it, the class is a
-point at the label, under the model and under any guide (Kingma et al. 2014, section 3.1.2).
+A known label is a noise-free observation of the class, p(y, label) = p(label) 1[y = label]: given it, the class has all
+its probability on the label, in the model and in any guide (Kingma et al. 2014, section 3.1.2).
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from ppl_vae.nn.distributions.gumbel_softmax import GumbelSoftmax
 
 CLASSES = ("enumerated", "sampled", "relaxed")
 
-#: log 0 for a class that a label rules out: finite, so that zero times it is zero, and low enough that exp of it is 0.
+#: log 0 for a class other than the label: finite, so that zero times it is zero, and so low that exp of it is 0.
 LOG_ZERO = -1e4
 
 
 class PartialLabels(Condition):
-    """Labels 0..C-1, all of them known, those where a mask is True, or none. What a False hides does not matter.
+    """Labels 0..C-1, all of them known, those where a mask is True, or none. Values where it is False are ignored.
 
     Parameters
     ----------
@@ -41,11 +41,11 @@ class PartialLabels(Condition):
         self.one_hot = one_hot
 
     def condition(self) -> Condition:
-        """Return the condition that values of the site y are: these labels, or one-hot vectors."""
+        """Return the `Condition` for values of the site y: these labels, or one-hot vectors."""
         return Condition(c_shape=self.size, name="y") if self.one_hot else self
 
     def observed(self, y: Tensor | None, labelled: Tensor | None) -> Tensor | None:
-        """Return y as it was given; raise `InputError` for labels or a mask of another type, or a mask of no labels."""
+        """Return y; raise `InputError` for labels or a mask of another type, or a mask without labels."""
         if labelled is not None:
             self._check_mask(y, labelled)
         return y if y is None else self.given(y)
@@ -53,8 +53,8 @@ class PartialLabels(Condition):
     def sample(self, logits: Tensor, y: Tensor | None, labelled: Tensor | None) -> Tensor:
         """Sample the class from `logits` (C,), or observe it at its label: (..., B), or (..., B, C) with `one_hot`.
 
-        Where only some labels are known, p(y, label) = p(label) p(y | label): the first is a factor, and given it the
-        class is a point.
+        Where only some labels are known, p(y, label) = p(label) p(y | label): the first is a factor, and the
+        second has all its probability on the label.
         """
         if labelled is None and not self.one_hot:
             return pyro.sample("y", dist.Categorical(logits=logits), obs=y)
@@ -64,7 +64,7 @@ class PartialLabels(Condition):
         return pyro.sample("y", (dist.OneHotCategorical if self.one_hot else dist.Categorical)(logits=logits))
 
     def known(self, logits: Tensor, y: Tensor, labelled: Tensor | None) -> Tensor:
-        """Return logits (…, B, C) of a class, those given, or a point at its label y (B,) where that is known."""
+        """Return logits (…, B, C) of a class: those given, or all on its label y (B,) where that is known."""
         point = LOG_ZERO * (1 - self(_shown(y, labelled)))
         return point if labelled is None else torch.where(labelled.unsqueeze(-1), point, logits)
 
@@ -79,7 +79,7 @@ class PartialLabels(Condition):
             self._check_range(_shown(given, labelled))
 
     def quantity(self, y: Tensor | None = None, labelled: Tensor | None = None, **_: Tensor) -> str:
-        """Return what the log likelihood of data with such labels is of, in words."""
+        """Return the name of the log likelihood of data with such labels, as text."""
         count, size = (0, 1) if y is None else (len(y) if labelled is None else int(labelled.sum()), len(y))
         if 0 < count < size:
             return f"log p(x), or log p(x, y) for the {count:,} labelled"
@@ -96,7 +96,7 @@ class PartialLabels(Condition):
 
 
 class InferredLabels(PartialLabels):
-    """Labels of a guide: drawn, summed out or relaxed where they are not known, and learned from where they are.
+    """Labels of a guide: drawn, enumerated or relaxed where they are unknown; a training signal where they are known.
 
     Parameters
     ----------
@@ -105,7 +105,7 @@ class InferredLabels(PartialLabels):
     alpha : float
         Weight of log q(y|x) of a known label in the objective, in nats per labelled datum.
     how : {"enumerated", "sampled", "relaxed"}
-        How a class that is not known enters the objective: summed out; drawn, with the score-function gradient; or
+        How an unknown class enters the objective: summed out; drawn, with the score-function gradient; or
         drawn by the straight-through Gumbel-softmax (Jang et al. 2017).
     temperature : float
         Of the Gumbel-softmax.
@@ -124,7 +124,7 @@ class InferredLabels(PartialLabels):
 
         The weighted log probability of known labels is added to the objective.
         """
-        if y is not None:  # a factor of a guide counts against the bound
+        if y is not None:  # a factor of a guide is subtracted from the bound
             pyro.factor("classification", -self.alpha * self.log_prob(logits, y, labelled), has_rsample=True)
             if labelled is None and self.how != "relaxed":
                 return y
@@ -135,7 +135,7 @@ class InferredLabels(PartialLabels):
         return pyro.sample("y", dist.Categorical(logits=logits), infer=infer)
 
     def check_training(self, y: Tensor | None = None, labelled: Tensor | None = None, **_: Tensor) -> None:
-        """Warn of classes that no label shows, of data without labels, and of a mask that hides none."""
+        """Warn of classes without a label, of data without labels, and of a mask that is True everywhere."""
         known = [] if y is None else (y if labelled is None else y[labelled]).tolist()
         if not known:
             _warn("labels", "some, to say which class is which", "none: y is the component of a mixture", "labelled=…")
@@ -147,7 +147,7 @@ class InferredLabels(PartialLabels):
 
 
 def _shown(y: Tensor, labelled: Tensor | None) -> Tensor:
-    """Return the labels, with a class in the place of whatever stands where none is known."""
+    """Return the labels, with a valid class where none is known."""
     return y if labelled is None else y.where(labelled, torch.zeros_like(y))
 
 

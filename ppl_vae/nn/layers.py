@@ -27,7 +27,7 @@ def as_latent_dims(latent_dims: int | Sequence[int]) -> tuple[int, ...]:
 
 
 def hidden_of_layers(hidden: Sequence[int] | Sequence[Sequence[int]], count: int) -> list[tuple[int, ...]]:
-    """Return the widths of the hidden layers of `count` networks, from those of each or those that all share.
+    """Return the widths of the hidden layers of `count` networks, given for each, or once for all.
 
     Raises
     ------
@@ -88,5 +88,5 @@ def _check_count(what: str, given: Any, count: int) -> None:
 
 
 def last_width(hidden: Sequence[int], inputs: int) -> int:
-    """Return how many numbers a network of these hidden layers hands its last affine map."""
+    """Return the width of the last hidden layer, or of the input without hidden layers."""
     return hidden[-1] if hidden else inputs

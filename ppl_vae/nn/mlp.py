@@ -1,6 +1,6 @@
 """Feed-forward networks that take any number of leading dimensions: MLP, DCGAN-style convolutions, inputs by logarithm.
 
-Data pass between parts flat, (..., C*H*W), so that an MLP and a convolutional network are interchangeable.
+Data are passed flat, (..., C*H*W), so that an MLP and a convolutional network are interchangeable.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ INITS = ("default", "glorot")
 class BatchNorm(nn.BatchNorm1d):
     """Batch normalisation over all but dimension 1, of (N, C) or (N, C, H, W).
 
-    A training batch with one value per channel has no variance of its own; the running statistics stand in, so
-    that a last batch of size one trains as well.
+    A training batch with one value per channel has no variance of its own; the running statistics are used,
+    so that a last batch of size one works too.
     """
 
     def forward(self, x: Tensor) -> Tensor:
@@ -45,7 +45,7 @@ class BatchNorm(nn.BatchNorm1d):
         return super().forward(x)
 
     def _check_input_dim(self, input: Tensor) -> None:
-        """Any rank will do."""
+        """Accept any number of dimensions."""
 
 
 @configurable
@@ -103,10 +103,10 @@ class MLP(nn.Module):
                         nn.init.zeros_(layer.bias)
 
     def forward(self, x: Tensor, *beside: Tensor) -> Tensor:
-        """Map (..., in_features), whole or as several parts side by side, to (..., out_features).
+        """Map (..., in_features), as one input or several to be concatenated, to (..., out_features).
 
-        Parts broadcast against each other, and each meets its own columns of the first weight, W(u, v) = W_u u + W_v v,
-        so that what all classes or particles have in common is multiplied once.
+        Several inputs broadcast against each other, and each is multiplied by its own columns of the first weight,
+        W(u, v) = W_u u + W_v v, so that an input common to all classes or particles is multiplied once.
         """
         parts = (x, *beside)
         if sum(part.shape[-1] if part.ndim else 0 for part in parts) != self.in_features:
@@ -131,7 +131,7 @@ class MLP(nn.Module):
 
 @configurable
 class LogInputs(nn.Module):
-    """A network of log(1 + x), so that counts of any size come to it as numbers of order one (Lopez et al. 2018).
+    """A network of log(1 + x), so that counts of any size become numbers of order one (Lopez et al. 2018).
 
     Parameters
     ----------

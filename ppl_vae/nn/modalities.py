@@ -18,17 +18,17 @@ from ppl_vae.nn.plate import batch_size, data_plate
 
 Shape = int | Sequence[int]
 
-#: Names that sites and arguments of the programs have already.
+#: Names that other sites and arguments of the programs have.
 TAKEN = ("z", "size", "data", "particles")
 
 
 def mask_name(name: str) -> str:
-    """Return what the mask of a modality is called."""
+    """Return the name of a modality's mask."""
     return f"{name}_present"
 
 
 def only(batch: Mapping[str, Tensor], names: Iterable[str]) -> dict[str, Tensor]:
-    """Return the modalities of these names, and their masks, as far as they are there."""
+    """Return those modalities of these names that the batch has, and their masks."""
     wanted = {wanted for name in names for wanted in (name, mask_name(name))}
     return {name: value for name, value in batch.items() if name in wanted}
 
@@ -41,7 +41,7 @@ def check_there(names: Iterable[str], batch: Mapping[str, Tensor]) -> None:
 
 
 class Modalities(nn.Module):
-    """Names and shapes of modalities, and the checks on what is given of them.
+    """Names and shapes of modalities, and the checks of their values.
 
     Parameters
     ----------
@@ -67,7 +67,7 @@ class Modalities(nn.Module):
 
     @property
     def argument_names(self) -> frozenset[str]:
-        """Everything that a program over these modalities takes from a batch."""
+        """Names of all arguments of a program over these modalities."""
         return frozenset(self.shapes) | {mask_name(name) for name in self.shapes if self.masked}
 
     def of_each(self, what: str, given: Any) -> Mapping[str, Any]:
@@ -77,9 +77,9 @@ class Modalities(nn.Module):
         return given or {}
 
     def given(self, arguments: Mapping[str, Tensor | None]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """Return modalities and masks that are there, each by the name of the modality.
+        """Return the present modalities and masks, each by the name of the modality.
 
-        What a mask hides is zero in what is returned; a mask without its modality, which is missing anyway, left out.
+        Masked values are replaced by zero; the mask of an absent modality is omitted.
 
         Raises
         ------
@@ -97,7 +97,7 @@ class Modalities(nn.Module):
             if mask.dtype != torch.bool or mask.shape != (rows,):
                 got = f"{mask.dtype}, {tuple(mask.shape)}"
                 raise InputError(mask_name(name), expected=f"a boolean mask of shape ({rows},)", got=got)
-            # Numbers that a network makes of what is not there could be infinite, and so could gradients.
+            # A network's output for missing values could be infinite, and so could gradients.
             values[name] = values[name].where(mask.view(-1, *[1] * len(self.shapes[name])), 0)
         return values, masks
 
@@ -132,7 +132,7 @@ class Modalities(nn.Module):
             raise InputError("modalities", expected="at least one of each datum", got=f"none in row {row}")
 
     def quantity(self, **batch: Tensor) -> str | None:
-        """Return what the log likelihood of a batch is of, in words; None where nothing can be missing."""
+        """Return the name of the log likelihood of a batch, as text; None where nothing can be missing."""
         if not self.masked:
             return None
         values, masks = self.given(only(batch, self.shapes))
@@ -169,7 +169,7 @@ def likelihood_heads(
     modalities : Modalities
         Names and shapes.
     latent_dim : int or mapping of str to int
-        Numbers that a head reads: as many for all, or of each by name.
+        Size of the latent that a head takes: one for all, or of each by name.
     likelihood : Likelihood or str, or mapping of these
         One of a kind for all, each with parameters of its own, or one for each by name.
     networks : mapping of str to Module, optional

@@ -18,12 +18,12 @@ from ppl_vae.nn.heads import Head
 
 COVARIANCES = ("diagonal", "full", "isotropic")
 
-#: What a layer's scale is at least, well above the rounding error of a mean of order one.
+#: Floor of a layer's scale, well above the rounding error of a mean of order one.
 MINIMUM_SCALE = 1e-4
 
 
 def normal_outputs(latent_dim: int, covariance: str = "diagonal") -> int:
-    """Return how many numbers an encoder has to put out: the mean's and the covariance's."""
+    """Return the output size of an encoder: the mean's numbers and the covariance's."""
     one_of("covariance", covariance, COVARIANCES)
     latent_dim = integer_at_least("latent_dim", latent_dim, 1)
     spread = {"diagonal": latent_dim, "isotropic": 1, "full": latent_dim * (latent_dim + 1) // 2}
@@ -51,7 +51,7 @@ class NormalHead(Head):
     hidden, activation
         Of the default network, an `MLP`.
     name, role : str
-        What the input and the network are called, for errors.
+        Names of the input and the network, for errors.
     """
 
     def __init__(
@@ -114,9 +114,9 @@ class ConditionalPrior(NormalHead):
 class LayerHead(nn.Module):
     """N(m, diag(s)^2) of a layer of a hierarchy, s = softplus(a) + 1e-4, for a network's output (..., 2 L): m, then a.
 
-    Sønderby et al. (2016) have a softplus too, of the variance. Layer upon layer, an exponential overflows too easily.
-    A unit that only hands on what the layer above says has no noise at its best, so that s falls without end; below
-    the rounding error of m, the KL between two such units is noise.
+    Sønderby et al. (2016) use a softplus of the variance; with several layers an exponential overflows too easily. For
+    a unit that copies the layer above the optimal s is 0, so that s would decrease without bound; below the rounding
+    error of m, the KL between two such units is only rounding noise.
 
     Parameters
     ----------
@@ -152,7 +152,7 @@ def product(first: Any, second: Any) -> Any:
     """Return the Normal whose density is proportional to the product of those of two diagonal Normals.
 
     With w = t^2 / (s^2 + t^2) its mean is n + w (m - n) and its variance w s^2, for N(m, s^2) and N(n, t^2): no
-    precision is formed, so that a very small or a very large scale keeps its digits.
+    precision is formed, so that very small and very large scales stay accurate.
 
     Raises
     ------
@@ -177,7 +177,7 @@ def lower_triangle(entries: Tensor, L: int) -> Tensor:
     """Return T (..., L, L), lower triangular with a positive diagonal, from L (L + 1) / 2 free `entries`.
 
     The entries after the first L, then all of them backwards, fill a square row by row; its lower half holds each entry
-    once. So T comes from copies alone, with no gather, whose backward pass would be slow.
+    once. So T needs copies only, and no gather, whose backward pass would be slow.
     """
     square = torch.cat((entries[..., L:], entries.flip(-1)), -1).unflatten(-1, (L, L))
     diagonal = square.diagonal(dim1=-2, dim2=-1)

@@ -1,4 +1,4 @@
-"""The plate of the data, opened once what a program was given has been checked."""
+"""The plate of the data, made once the arguments of a program have been checked."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def data_plate(size: int | None = None, **arguments: tuple[Tensor | None, tuple[
 
 
 def batch_size(name: str, value: Tensor, event_shape: tuple[int, ...]) -> int:
-    """Return B of `value` (..., B, *event_shape), or raise `InputError`, which calls it `name`."""
+    """Return B of `value` (..., B, *event_shape), or raise `InputError`, with its `name`."""
     if tuple(value.shape[value.ndim - len(event_shape) :]) != event_shape:
         check_event(name, value, event_shape)  # which says what is wrong
     if value.ndim == len(event_shape):

@@ -150,10 +150,10 @@ def fit(
     for the samplers where noise differs: they give a fit of the same distribution). Statistics over a batch, as batch
     norm takes them, are over a worker's rows; its running averages are the first worker's. Objectives of ours whose
     loss is not a sum over the data are refused; the loss of any other objective is summed over the workers. Only the
-    first worker writes the folder, shows the bar and warns; the others return the same run, which does not write. A fit may
-    be resumed with another number of workers. SIGTERM stops all of them as Ctrl-C does, with a checkpoint. Where one is lost,
-    the others raise as soon as its connection closes; NCCL does not notice that, and there `torchrun`, or torch
-    after `ppl_vae.training.distributed.workers.LOST`, ends them.
+    first worker writes the folder, shows the bar and warns; the others return the same run, which does not write. A
+    fit may be resumed with another number of workers. SIGTERM stops all of them as Ctrl-C does, with a checkpoint.
+    Where one is lost, the others raise as soon as its connection closes; NCCL does not notice that, and there
+    `torchrun`, or torch after `ppl_vae.training.distributed.workers.LOST`, ends them.
 
     What a recording can still miss: a change of the program that has no effect on any result until after the last
     comparison (a counter in a closure or a global that is compared with a threshold), an effect smaller than rounding,

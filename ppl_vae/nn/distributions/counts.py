@@ -1,6 +1,6 @@
 """Distributions over counts 0, 1, 2, …, given the logarithm of their mean.
 
-Networks put out any real number, and the logarithm of a mean may be any: a mean that underflows still has a log
+A network's output is any real number, as is the logarithm of a mean: a mean that underflows still has a log
 probability and a gradient. Log probabilities of large counts are small differences of large numbers, and so are those
 of a negative binomial close to a Poisson: they are computed in float64 and returned in the type of the parameters.
 """
@@ -36,7 +36,7 @@ class Counts(constraints.Constraint):
 
 
 class CountDistribution(TorchDistribution):
-    """What the distributions over counts share: support, no reparameterised sample."""
+    """Base of the distributions over counts: their support, and no reparameterised sampler."""
 
     has_rsample = False
     support = Counts()  # type: ignore[assignment]
@@ -131,7 +131,7 @@ class LogNegativeBinomial(CountDistribution):
         return (ways + x * log_odds - (r + x) * F.softplus(log_odds)).to(self.log_mean.dtype)
 
     def sample(self, sample_shape: Any = ()) -> Tensor:
-        """Draw counts, shape (*sample_shape, *batch_shape): a rate of each from its Gamma, then a Poisson draw."""
+        """Draw counts, shape (*sample_shape, *batch_shape): a Gamma draw of each rate, then a Poisson draw."""
         with torch.no_grad():
             shape = self._extended_shape(torch.Size(sample_shape))
             log_a = self._log_a.expand(shape)

@@ -1,4 +1,4 @@
-"""A mixture whose weights are given rather than learned, so that draws have a gradient through the component drawn.
+"""A mixture with fixed weights, so that draws have a pathwise gradient through their component.
 
 q(z) = sum_a w_a q_a(z),   z = z_a with probability w_a,   dE[f(z)] = sum_a w_a E[f'(z_a) dz_a]
 """
@@ -19,7 +19,7 @@ class FixedMixture(TorchDistribution):
     Parameters
     ----------
     weights : Tensor
-        Shape (..., A), each row adding up to one; its gradient is not taken.
+        Shape (..., A), each row adding up to one; treated as constant.
     components : distribution
         Batch shape (..., A), event shape (L,), with a reparameterised sampler.
     """

@@ -37,7 +37,7 @@ class Grid(constraints.Constraint):
 
 
 class GridDistribution(TorchDistribution):
-    """What the distributions over grey levels share: support, no reparameterised sample."""
+    """Base of the distributions over grey levels: their support, and no reparameterised sampler."""
 
     has_rsample = False
     levels: int
@@ -101,7 +101,7 @@ class DiscretizedLogistic(GridDistribution):
 
     With a = (x - w/2 - loc)/s and b = (x + w/2 - loc)/s,
     P(x) = sig(b) - sig(a) = sig(b) sig(-a) (1 - exp(-w/s)) inside, sig(b) at x = 0 and sig(-a) at x = 1.
-    The product, unlike the difference, keeps its digits in log space.
+    The product, unlike the difference, is accurate in log space.
 
     Parameters
     ----------

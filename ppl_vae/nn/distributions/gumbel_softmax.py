@@ -1,7 +1,7 @@
 """One-hot draws with a gradient: the straight-through Gumbel-softmax (Jang, Gu & Poole 2017, section 2.2).
 
 y = one_hot(argmax_k (log p_k + g_k)),   g_k ~ Gumbel(0, 1)            a draw from p exactly
-dy/dlogits := d softmax((log p + g) / temperature) / dlogits           its gradient, biased but of little noise
+dy/dlogits := d softmax((log p + g) / temperature) / dlogits           its gradient, biased but of low variance
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ class GumbelSoftmax(OneHotCategorical):
     Parameters
     ----------
     temperature : float
-        Of the relaxation: smaller is less biased and noisier.
+        Of the relaxation: a smaller one has less bias and more variance.
     logits : Tensor
         Shape (..., C).
     """

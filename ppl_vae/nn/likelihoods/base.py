@@ -1,6 +1,6 @@
-"""What every likelihood p(x|z) is: a module that turns a decoder's output into a Pyro distribution.
+"""Base of likelihoods p(x|z): modules that turn a decoder's output into a Pyro distribution.
 
-A likelihood asks for P parameters per coordinate and maps (..., P, *x_shape) to a distribution of event shape x_shape.
+A likelihood takes P parameters per coordinate and maps (..., P, *x_shape) to a distribution of event shape x_shape.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from ppl_vae.core.shapes import check_last_dimension
 
 
 class Likelihood(nn.Module):
-    """Base: give `parameters_per_dim` = P and `distribution`, of each coordinate by itself or of the last dimension.
+    """Base: define `parameters_per_dim` = P and `distribution`, over single coordinates or over the last dimension.
 
-    What a likelihood learns itself, such as one noise scale, is an `nn.Parameter` of its own.
+    Parameters of the likelihood itself, such as one noise scale, are `nn.Parameter`s of it.
     """
 
     parameters_per_dim: int = 1

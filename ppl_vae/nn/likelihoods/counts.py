@@ -33,7 +33,7 @@ class Poisson(Likelihood):
 class NegativeBinomial(Likelihood):
     """Negative binomial of mean m = exp(h) and variance m + a m^2, its overdispersion a fixed, learned, or decoded.
 
-    A Poisson whose rate varies beside what z says of it, as a Gamma of mean m and shape 1/a; the Poisson is a = 0
+    A Poisson whose rate given z has a Gamma distribution of mean m and shape 1/a; the Poisson is a = 0
     (Lopez et al. 2018, with 1/a for their theta).
 
     Parameters
@@ -43,7 +43,7 @@ class NegativeBinomial(Likelihood):
         module. ``"decoder"`` is one per coordinate and datum, from the second half of the decoder's output, log a
         above a floor of a = 1e-6.
     initial_dispersion : float
-        Where a learned a starts.
+        Initial value of a learned a.
     shape : tuple of int
         Of a learned a: one for all coordinates, or x_shape for one each.
 

@@ -30,7 +30,7 @@ NAMES = {
 #: Names of likelihoods over counts.
 COUNTS = ("poisson", "negative-binomial", "negative-binomial-decoder")
 
-#: What other libraries call the same distribution, for advice.
+#: Names of the same distribution in other libraries, for hints.
 _ELSEWHERE = {
     "Bernoulli": "bernoulli",
     "Normal": "normal-learned",

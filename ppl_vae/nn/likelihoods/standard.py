@@ -41,11 +41,11 @@ class Normal(Likelihood):
         and datum, from the second half of the decoder's output: s = softplus(h') + minimum_scale (Kingma & Welling
         2014, appendix C.2, but for the softplus).
     initial_scale : float
-        Where a learned s starts.
+        Initial value of a learned s.
     shape : tuple of int
         Of a learned s: one for all coordinates, or x_shape for one each.
     minimum_scale : float
-        Floor of a decoder's s: without one, the likelihood has no upper bound once a coordinate is reproduced exactly.
+        Floor of a decoder's s: without one, the likelihood is unbounded once a coordinate is reproduced exactly.
 
     Raises
     ------
@@ -80,7 +80,7 @@ class Normal(Likelihood):
         loc = parameters.squeeze(-1)
         if self.scale == "learned":
             return dist.Normal(loc, self.log_scale.exp())
-        # Filled on the device: a number handed to Normal would be copied there from the host at every call.
+        # Filled on the device: a number given to Normal would be copied from the host at every call.
         return dist.Normal(loc, torch.full((), float(self.scale), dtype=loc.dtype, device=loc.device))
 
 
@@ -121,8 +121,8 @@ class OneHot(Likelihood):
 class DiscretizedLogistic(Likelihood):
     """A logistic with mean h and log scale from h', binned to n grey levels (Salimans et al. 2017, no mixture).
 
-    The scale stays above a fiftieth of a bin, f, softly: log s = log f + softplus(h' - log f). A logistic as narrow has
-    all but 1e-10 of its mass in the bin it is centred on; narrower ones would only make gradients larger.
+    The scale stays above a fiftieth of a bin, f, softly: log s = log f + softplus(h' - log f). A logistic of that
+    width has all but 1e-10 of its mass in the bin it is centred on; narrower ones would only make gradients larger.
 
     Parameters
     ----------
