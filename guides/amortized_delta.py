@@ -35,14 +35,9 @@ class AmortizedDelta(PyroModule):
     """
 
     def __init__(
-        self,
-        x_shape: int | Sequence[int],
-        latent_dim: int,
-        *,
-        hidden: Sequence[int] = (200, 200),
-        activation: str = "tanh",
-        encoder: nn.Module | None = None,
-    ) -> None:
+        self, x_shape: int | Sequence[int], latent_dim: int, *, hidden: Sequence[int] = (200, 200),
+        activation: str = "tanh", encoder: nn.Module | None = None,
+    ) -> None:  # fmt: skip
         super().__init__()
         head = self.posterior = DeltaHead(x_shape, latent_dim, network=encoder, hidden=hidden, activation=activation)
         self.x_shape, self.latent_dim = head.input_shape, head.outputs

@@ -42,20 +42,11 @@ class AmortizedMixture(PyroModule):
     """
 
     def __init__(
-        self,
-        x_shape: int | Sequence[int],
-        latent_dim: int,
-        num_classes: int,
-        *,
-        alpha: float = 1.0,
-        classes: str = "enumerated",
-        temperature: float = 0.5,
-        hidden: Sequence[int] = (200, 200),
-        activation: str = "tanh",
-        covariance: str = "diagonal",
-        classifier: nn.Module | None = None,
+        self, x_shape: int | Sequence[int], latent_dim: int, num_classes: int, *, alpha: float = 1.0,
+        classes: str = "enumerated", temperature: float = 0.5, hidden: Sequence[int] = (200, 200),
+        activation: str = "tanh", covariance: str = "diagonal", classifier: nn.Module | None = None,
         encoder: nn.Module | None = None,
-    ) -> None:
+    ) -> None:  # fmt: skip
         super().__init__()
         self.label = InferredLabels(num_classes, alpha=alpha, how=classes, temperature=temperature)
         C = self.label.size

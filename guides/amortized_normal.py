@@ -38,15 +38,9 @@ class AmortizedNormal(PyroModule):
     """
 
     def __init__(
-        self,
-        x_shape: int | Sequence[int],
-        latent_dim: int,
-        *,
-        hidden: Sequence[int] = (200, 200),
-        activation: str = "tanh",
-        covariance: str = "diagonal",
-        encoder: nn.Module | None = None,
-    ) -> None:
+        self, x_shape: int | Sequence[int], latent_dim: int, *, hidden: Sequence[int] = (200, 200),
+        activation: str = "tanh", covariance: str = "diagonal", encoder: nn.Module | None = None,
+    ) -> None:  # fmt: skip
         super().__init__()
         head = self.posterior = NormalHead(
             x_shape, latent_dim, covariance=covariance, network=encoder, hidden=hidden, activation=activation

@@ -9,7 +9,7 @@ The model draws z_k given z_{k+1}, which comes later here. So only the top layer
 
 import math
 from collections.abc import Sequence
-from functools import partial
+from typing import Any
 
 import pyro
 from pyro.nn import PyroModule
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from ppl_vae.core.config import configurable
 from ppl_vae.core.shapes import as_shape
-from ppl_vae.nn import MLP, data_plate, observed
+from ppl_vae.nn import data_plate, observed
 from ppl_vae.nn.layers import as_latent_dims, layer_heads
 
 
@@ -29,13 +29,11 @@ class BottomUp(PyroModule):
     ----------
     x_shape, latent_dims : int or tuple of int, sequence of int
         Shape of one datum, of D numbers; sizes of z_1, ..., z_L.
-    hidden : sequence of int, or one such sequence per layer
-        Hidden layers of the network of each z_k, z_1's first; one sequence is for all of them.
-    activation, batch_norm, init
-        Of the default networks, each an `MLP`.
+    hidden, activation, batch_norm, init
+        Of the default networks, each an `MLP`; hidden layers of all, or one such sequence for each, z_1's first.
     networks : sequence of Module, optional
-        L networks; the first maps x, flattened to (..., D), to (..., 2 L_1): m_1, then a with
-        s_1 = softplus(a) + 1e-4; those above it map (..., L_{k-1}) to (..., 2 L_k).
+        L networks, from x (..., D), and then from z_{k-1} (..., L_{k-1}), to (..., 2 L_k): m_k, then a with
+        s_k = softplus(a) + 1e-4.
 
     Raises
     ------
@@ -44,26 +42,19 @@ class BottomUp(PyroModule):
     """
 
     def __init__(
-        self,
-        x_shape: int | Sequence[int],
-        latent_dims: Sequence[int] = (100, 50),
-        *,
-        hidden: Sequence[int] | Sequence[Sequence[int]] = (200, 200),
-        activation: str = "tanh",
-        batch_norm: bool = False,
-        init: str = "default",
-        networks: Sequence[nn.Module] | None = None,
-    ) -> None:
+        self, x_shape: int | Sequence[int], latent_dims: Sequence[int] = (100, 50), *,
+        hidden: Sequence[int] | Sequence[Sequence[int]] = (200, 200), activation: str = "tanh",
+        batch_norm: bool = False, init: str = "default", networks: Sequence[nn.Module] | None = None,
+    ) -> None:  # fmt: skip
         super().__init__()
         self.x_shape, self.latent_dims = as_shape("x_shape", x_shape), as_latent_dims(latent_dims)
-        build = partial(MLP, activation=activation, batch_norm=batch_norm, init=init)
+        mlp: Any = {"hidden": hidden, "activation": activation, "batch_norm": batch_norm, "init": init}
         below = (math.prod(self.x_shape), *self.latent_dims[:-1])
-        self.networks = layer_heads("networks", networks, below, self.latent_dims, hidden, build)
+        self.networks = layer_heads("networks", networks, below, self.latent_dims, **mlp)
 
     def forward(self, x: Tensor | None = None, size: int | None = None) -> tuple[Tensor, ...]:
         """Sample z_1, ..., z_L given `x` (B, *x_shape), and return them, each (..., B, L_k)."""
-        x = observed(x)
-        with data_plate(size, x=(x, self.x_shape)):
+        with data_plate(size, x=(x := observed(x), self.x_shape)):
             z = [x.flatten(-len(self.x_shape))]
             for k, posterior in enumerate(self.networks, start=1):
                 z.append(pyro.sample(f"z{k}", posterior(z[-1])))

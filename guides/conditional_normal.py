@@ -38,17 +38,10 @@ class ConditionalNormal(PyroModule):
     """
 
     def __init__(
-        self,
-        x_shape: int | Sequence[int],
-        latent_dim: int,
-        *,
-        c_shape: int | Sequence[int] | None = None,
-        num_classes: int | None = None,
-        hidden: Sequence[int] = (200, 200),
-        activation: str = "tanh",
-        covariance: str = "diagonal",
-        encoder: nn.Module | None = None,
-    ) -> None:
+        self, x_shape: int | Sequence[int], latent_dim: int, *, c_shape: int | Sequence[int] | None = None,
+        num_classes: int | None = None, hidden: Sequence[int] = (200, 200), activation: str = "tanh",
+        covariance: str = "diagonal", encoder: nn.Module | None = None,
+    ) -> None:  # fmt: skip
         super().__init__()
         self.condition = Condition(c_shape, num_classes)
         head = self.posterior = NormalHead(

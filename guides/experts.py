@@ -54,17 +54,10 @@ class Experts(PyroModule):
     """
 
     def __init__(
-        self,
-        modalities: Mapping[str, Shape],
-        latent_dim: int,
-        *,
-        join: str = "product",
-        covariance: str = "diagonal",
-        location: str = "shift",
-        hidden: Sequence[int] = (200, 200),
-        activation: str = "tanh",
-        encoders: Mapping[str, nn.Module] | None = None,
-    ) -> None:
+        self, modalities: Mapping[str, Shape], latent_dim: int, *, join: str = "product",
+        covariance: str = "diagonal", location: str = "shift", hidden: Sequence[int] = (200, 200),
+        activation: str = "tanh", encoders: Mapping[str, nn.Module] | None = None,
+    ) -> None:  # fmt: skip
         super().__init__()
         self.modalities = Modalities(modalities)
         self.posterior = JoinedExperts(

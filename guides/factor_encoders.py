@@ -40,14 +40,9 @@ class FactorEncoders(PyroModule):
     """
 
     def __init__(
-        self,
-        x_shape: Shape,
-        factors: Mapping[str, Shape],
-        latent_dims: Mapping[str, int],
-        *,
-        hidden: Sequence[int] = (200, 200),
-        activation: str = "tanh",
-    ) -> None:
+        self, x_shape: Shape, factors: Mapping[str, Shape], latent_dims: Mapping[str, int], *,
+        hidden: Sequence[int] = (200, 200), activation: str = "tanh",
+    ) -> None:  # fmt: skip
         super().__init__()
         self.latents = factor_latents(factors, latent_dims)
         self.modalities = Modalities({"x": x_shape, **factors}, masked=False)

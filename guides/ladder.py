@@ -51,15 +51,9 @@ class Ladder(PyroModule):
     """
 
     def __init__(
-        self,
-        model: Any,
-        *,
-        hidden: Sequence[int] | Sequence[Sequence[int]] = (200, 200),
-        activation: str = "tanh",
-        batch_norm: bool = False,
-        init: str = "default",
-        encoder: nn.Module | None = None,
-    ) -> None:
+        self, model: Any, *, hidden: Sequence[int] | Sequence[Sequence[int]] = (200, 200), activation: str = "tanh",
+        batch_norm: bool = False, init: str = "default", encoder: nn.Module | None = None,
+    ) -> None:  # fmt: skip
         super().__init__()
         # A bound method: the model itself would be a submodule, with its parameters registered twice.
         self.conditional = check_conditionals(model)

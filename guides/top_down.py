@@ -9,7 +9,6 @@ The exact posterior factorises so, and every KL has a closed form, since guide a
 
 import math
 from collections.abc import Sequence
-from functools import partial
 from typing import Any
 
 import pyro
@@ -18,7 +17,7 @@ from torch import Tensor, nn
 
 from ppl_vae.core.config import configurable
 from ppl_vae.core.shapes import as_shape
-from ppl_vae.nn import MLP, data_plate, observed
+from ppl_vae.nn import data_plate, observed
 from ppl_vae.nn.layers import as_latent_dims, layer_heads
 
 
@@ -30,14 +29,11 @@ class TopDown(PyroModule):
     ----------
     x_shape, latent_dims : int or tuple of int, sequence of int
         Shape of one datum, of D numbers; sizes of z_1, ..., z_L.
-    hidden : sequence of int, or one such sequence per layer
-        Hidden layers of the network of each z_k, z_1's first; one sequence is for all of them.
-    activation, batch_norm, init
-        Of the default networks, each an `MLP`.
+    hidden, activation, batch_norm, init
+        Of the default networks, each an `MLP`; hidden layers of all, or one such sequence for each, z_1's first.
     networks : sequence of Module, optional
-        L networks, z_1's first, which map x, flattened to (..., D), and z_{k+1} (..., L_{k+1}) to (..., 2 L_k): m_k,
-        then a with s_k = softplus(a) + 1e-4. The two are arguments of their own and broadcast against each other; the
-        last takes x alone.
+        L networks, z_1's first, of x (..., D) and z_{k+1} (..., L_{k+1}), which broadcast, the last of x alone, to
+        (..., 2 L_k): m_k, then a with s_k = softplus(a) + 1e-4.
 
     Raises
     ------
@@ -46,27 +42,20 @@ class TopDown(PyroModule):
     """
 
     def __init__(
-        self,
-        x_shape: int | Sequence[int],
-        latent_dims: Sequence[int] = (100, 50),
-        *,
-        hidden: Sequence[int] | Sequence[Sequence[int]] = (200, 200),
-        activation: str = "tanh",
-        batch_norm: bool = False,
-        init: str = "default",
-        networks: Sequence[nn.Module] | None = None,
-    ) -> None:
+        self, x_shape: int | Sequence[int], latent_dims: Sequence[int] = (100, 50), *,
+        hidden: Sequence[int] | Sequence[Sequence[int]] = (200, 200), activation: str = "tanh",
+        batch_norm: bool = False, init: str = "default", networks: Sequence[nn.Module] | None = None,
+    ) -> None:  # fmt: skip
         super().__init__()
         self.x_shape, self.latent_dims = as_shape("x_shape", x_shape), as_latent_dims(latent_dims)
-        build = partial(MLP, activation=activation, batch_norm=batch_norm, init=init)
+        mlp: Any = {"hidden": hidden, "activation": activation, "batch_norm": batch_norm, "init": init}
         inputs = [math.prod(self.x_shape) + above for above in (*self.latent_dims[1:], 0)]
-        self.networks = layer_heads("networks", networks, inputs, self.latent_dims, hidden, build)
+        self.networks = layer_heads("networks", networks, inputs, self.latent_dims, **mlp)
 
     def forward(self, x: Tensor | None = None, size: int | None = None) -> tuple[Tensor, ...]:
         """Sample z_L, ..., z_1 given `x` (B, *x_shape), and return z_1, ..., z_L, each (..., B, L_k)."""
-        x = observed(x)
+        x, z = observed(x), list[Tensor]()
         with data_plate(size, x=(x, self.x_shape)):
-            z: list[Tensor] = []
             for k in range(len(self.latent_dims), 0, -1):
                 z.append(pyro.sample(f"z{k}", self.posterior(k, x, *z[-1:])))
         return tuple(reversed(z))

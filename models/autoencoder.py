@@ -37,14 +37,9 @@ class Autoencoder(PyroModule):
     """
 
     def __init__(
-        self,
-        x_shape: int | Sequence[int],
-        latent_dim: int,
-        *,
-        hidden: Sequence[int] = (200, 200),
-        activation: str = "tanh",
-        decoder: nn.Module | None = None,
-    ) -> None:
+        self, x_shape: int | Sequence[int], latent_dim: int, *, hidden: Sequence[int] = (200, 200),
+        activation: str = "tanh", decoder: nn.Module | None = None,
+    ) -> None:  # fmt: skip
         super().__init__()
         noise = likelihoods.Normal(0.5**0.5)
         head = self.decode = LikelihoodHead(

@@ -36,15 +36,10 @@ class CountVAE(PyroModule):
     """
 
     def __init__(
-        self,
-        x_shape: int | Sequence[int],
-        latent_dim: int,
-        *,
-        hidden: Sequence[int] = (200, 200),
-        activation: str = "tanh",
-        likelihood: Likelihood | str = "negative-binomial",
+        self, x_shape: int | Sequence[int], latent_dim: int, *, hidden: Sequence[int] = (200, 200),
+        activation: str = "tanh", likelihood: Likelihood | str = "negative-binomial",
         decoder: nn.Module | None = None,
-    ) -> None:
+    ) -> None:  # fmt: skip
         super().__init__()
         head = self.decode = RateHead(
             x_shape, latent_dim, likelihood, network=decoder, hidden=hidden, activation=activation

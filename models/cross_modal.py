@@ -44,15 +44,10 @@ class CrossModal(PyroModule):
     """
 
     def __init__(
-        self,
-        modalities: Mapping[str, Shape],
-        latent_dim: int,
-        *,
+        self, modalities: Mapping[str, Shape], latent_dim: int, *,
         likelihood: Mapping[str, Likelihood | str] | Likelihood | str = "normal-learned",
-        hidden: Sequence[int] = (200, 200),
-        activation: str = "tanh",
-        decoders: Mapping[str, nn.Module] | None = None,
-    ) -> None:
+        hidden: Sequence[int] = (200, 200), activation: str = "tanh", decoders: Mapping[str, nn.Module] | None = None,
+    ) -> None:  # fmt: skip
         super().__init__()
         self.modalities = Modalities(modalities)
         self.decoders = likelihood_heads(

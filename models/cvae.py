@@ -43,19 +43,11 @@ class CVAE(PyroModule):
     """
 
     def __init__(
-        self,
-        x_shape: int | Sequence[int],
-        latent_dim: int,
-        *,
-        c_shape: int | Sequence[int] | None = None,
-        num_classes: int | None = None,
-        prior: str = "standard",
-        hidden: Sequence[int] = (200, 200),
-        activation: str = "tanh",
-        likelihood: Likelihood | str = "bernoulli",
-        decoder: nn.Module | None = None,
+        self, x_shape: int | Sequence[int], latent_dim: int, *, c_shape: int | Sequence[int] | None = None,
+        num_classes: int | None = None, prior: str = "standard", hidden: Sequence[int] = (200, 200),
+        activation: str = "tanh", likelihood: Likelihood | str = "bernoulli", decoder: nn.Module | None = None,
         prior_network: nn.Module | None = None,
-    ) -> None:
+    ) -> None:  # fmt: skip
         super().__init__()
         one_of("prior", prior, ("standard", "conditional"))
         if prior == "standard" and prior_network is not None:

@@ -44,16 +44,11 @@ class Disentangled(PyroModule):
     """
 
     def __init__(
-        self,
-        x_shape: Shape,
-        factors: Mapping[str, Shape],
-        latent_dims: Mapping[str, int],
-        *,
+        self, x_shape: Shape, factors: Mapping[str, Shape], latent_dims: Mapping[str, int], *,
         likelihood: Likelihood | str = "normal-learned",
         factor_likelihood: Mapping[str, Likelihood | str] | Likelihood | str = "normal-learned",
-        hidden: Sequence[int] = (200, 200),
-        activation: str = "tanh",
-    ) -> None:
+        hidden: Sequence[int] = (200, 200), activation: str = "tanh",
+    ) -> None:  # fmt: skip
         super().__init__()
         self.latents = factor_latents(factors, latent_dims)
         self.modalities = Modalities({"x": x_shape, **factors}, masked=False)

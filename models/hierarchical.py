@@ -6,7 +6,6 @@ p(z_L) = N(0, I),   p(z_k|z_{k+1}) = N(m_k(z_{k+1}), diag(s_k(z_{k+1}))^2),   p(
 """
 
 from collections.abc import Sequence
-from functools import partial
 from typing import Any
 
 import pyro
@@ -14,7 +13,7 @@ from pyro.nn import PyroModule
 from torch import Tensor, nn
 
 from ppl_vae.core.config import configurable
-from ppl_vae.nn import MLP, Likelihood, LikelihoodHead, StandardNormal, data_plate
+from ppl_vae.nn import Likelihood, LikelihoodHead, StandardNormal, data_plate
 from ppl_vae.nn.layers import as_latent_dims, check_layer, hidden_of_layers, layer_heads
 
 
@@ -41,28 +40,22 @@ class Hierarchical(PyroModule):
     """
 
     def __init__(
-        self,
-        x_shape: int | Sequence[int],
-        latent_dims: Sequence[int] = (100, 50),
-        *,
-        hidden: Sequence[int] | Sequence[Sequence[int]] = (200, 200),
-        activation: str = "tanh",
-        batch_norm: bool = False,
-        init: str = "default",
-        likelihood: Likelihood | str = "bernoulli",
-        decoder: nn.Module | None = None,
-        conditionals: Sequence[nn.Module] | None = None,
-    ) -> None:
+        self, x_shape: int | Sequence[int], latent_dims: Sequence[int] = (100, 50), *,
+        hidden: Sequence[int] | Sequence[Sequence[int]] = (200, 200), activation: str = "tanh",
+        batch_norm: bool = False, init: str = "default", likelihood: Likelihood | str = "bernoulli",
+        decoder: nn.Module | None = None, conditionals: Sequence[nn.Module] | None = None,
+    ) -> None:  # fmt: skip
         super().__init__()
         self.latent_dims = as_latent_dims(latent_dims)
-        build = partial(MLP, activation=activation, batch_norm=batch_norm, init=init)
         first, *others = hidden_of_layers(hidden, len(self.latent_dims))
         head = self.decode = LikelihoodHead(
             x_shape, self.latent_dims[0], likelihood, network=decoder, name="z1",
             hidden=first, activation=activation, batch_norm=batch_norm, init=init,
         )  # fmt: skip
         above, below = self.latent_dims[1:], self.latent_dims[:-1]
-        self.conditionals = layer_heads("conditionals", conditionals, above, below, others, build)
+        self.conditionals = layer_heads(
+            "conditionals", conditionals, above, below, others, activation=activation, batch_norm=batch_norm, init=init
+        )
         self.prior = StandardNormal(self.latent_dims[-1])
         self.x_shape = head.event_shape
 

@@ -44,17 +44,10 @@ class M2(PyroModule):
     """
 
     def __init__(
-        self,
-        x_shape: int | Sequence[int],
-        latent_dim: int,
-        num_classes: int,
-        *,
-        hidden: Sequence[int] = (200, 200),
-        activation: str = "tanh",
-        likelihood: Likelihood | str = "bernoulli",
-        decoder: nn.Module | None = None,
+        self, x_shape: int | Sequence[int], latent_dim: int, num_classes: int, *, hidden: Sequence[int] = (200, 200),
+        activation: str = "tanh", likelihood: Likelihood | str = "bernoulli", decoder: nn.Module | None = None,
         one_hot: bool = False,
-    ) -> None:
+    ) -> None:  # fmt: skip
         super().__init__()
         self.label = PartialLabels(num_classes, one_hot=one_hot)
         self.register_buffer("class_logits", torch.zeros(self.label.size))

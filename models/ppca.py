@@ -3,8 +3,6 @@
 p(z) = N(0, I_L),   p(x|z) = N(W z + b, S^2),   S = s I (PPCA) or diag(s_1, ..., s_D) (factor analysis)
 """
 
-from typing import Any
-
 import pyro
 import pyro.distributions as dist
 import torch
@@ -67,7 +65,7 @@ class PPCA(PyroModule):
             z = pyro.sample("z", self.prior())
             return pyro.sample("x", self.decode(z), obs=x)
 
-    def decode(self, z: Tensor) -> Any:
+    def decode(self, z: Tensor) -> dist.TorchDistribution:
         """Return p(x|z) for z (..., L): batch shape (...), event shape (D,)."""
         mean = nn.functional.linear(check_last_dimension("z", z, self.latent_dim), self.weight, self.bias)
         return dist.Normal(mean, self.log_scale.exp()).to_event(1)

@@ -35,15 +35,9 @@ class VAE(PyroModule):
     """
 
     def __init__(
-        self,
-        x_shape: int | Sequence[int],
-        latent_dim: int,
-        *,
-        hidden: Sequence[int] = (200, 200),
-        activation: str = "tanh",
-        likelihood: Likelihood | str = "bernoulli",
-        decoder: nn.Module | None = None,
-    ) -> None:
+        self, x_shape: int | Sequence[int], latent_dim: int, *, hidden: Sequence[int] = (200, 200),
+        activation: str = "tanh", likelihood: Likelihood | str = "bernoulli", decoder: nn.Module | None = None,
+    ) -> None:  # fmt: skip
         super().__init__()
         head = self.decode = LikelihoodHead(
             x_shape, latent_dim, likelihood, network=decoder, hidden=hidden, activation=activation

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from torch import Tensor, nn
@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from ppl_vae.core.checks import check_kind
 from ppl_vae.core.errors import InputError, shown
 from ppl_vae.core.shapes import as_shape, as_widths, check_last_dimension
+from ppl_vae.nn.mlp import MLP
 from ppl_vae.nn.normals import LayerHead
 
 
@@ -61,9 +62,11 @@ def layer_heads(
     inputs: Sequence[int],
     latent_dims: Sequence[int],
     hidden: Sequence[int] | Sequence[Sequence[int]],
-    build: Callable[[int, int, tuple[int, ...]], nn.Module],
+    **options: Any,
 ) -> nn.ModuleList:
-    """Return the head of each layer, a `LayerHead` of a network `given`, or of one from so many `inputs` by `build`.
+    """Return the head of each layer, a `LayerHead` of a network `given`, or of an `MLP` from so many `inputs`.
+
+    The default networks get `hidden`, of each or of all, and the `options`, such as their activation.
 
     Raises
     ------
@@ -73,7 +76,7 @@ def layer_heads(
     if given is None:
         widths = hidden_of_layers(hidden, len(latent_dims))
         sizes = zip(inputs, latent_dims, widths, strict=True)
-        given = [build(before, 2 * size, inner) for before, size, inner in sizes]
+        given = [MLP(before, 2 * size, inner, **options) for before, size, inner in sizes]
     _check_count(what, given, len(latent_dims))
     networks = [check_kind(what, network, nn.Module, "a module for each layer") for network in given]
     return nn.ModuleList([LayerHead(*each) for each in zip(networks, latent_dims, strict=True)])

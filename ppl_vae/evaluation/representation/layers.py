@@ -7,8 +7,8 @@
 
 A unit whose distribution in the guide is the model's p(z_k|.) has a mean that varies with the latents above it, so that
 it is active; but its KL is 0, and it is not in use. KL_kj add up to KL_k where model and guide draw the units of a
-layer independently. For units of a full-covariance Normal they are those of the marginals; other joint distributions have
-none. A categorical latent has no mean, and so no A_k.
+layer independently. For units of a full-covariance Normal they are those of the marginals; other joint distributions
+have none. A categorical latent has no mean, and so no A_k.
 
 I_k is at most log N. q(z_k|x) is a mixture over the latents drawn before z_k in the guide, estimated with S draws, with
 or without the parents z_k was drawn with. With them I_k is too large: information on these parents counts as
