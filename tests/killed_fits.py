@@ -111,7 +111,7 @@ class Witness:
         bounds = self.history["validation_bound"][:epochs]
         return self.states[bounds.index(max(bounds)) + 1 if self.patience and bounds else epochs]
 
-    def told(self, epochs: int) -> dict[str, list[float]]:
+    def history_of(self, epochs: int) -> dict[str, list[float]]:
         """Return the history of so many epochs."""
         return {name: column[:epochs] for name, column in self.history.items()} if epochs else {}
 
@@ -194,7 +194,7 @@ def stop(process: Process, until: Callable[[], bool], seconds: float, number: in
 
 
 def saved(folder: Path) -> int:
-    """How many epochs the history tells, read without disturbing the fit; -1 before there is one."""
+    """How many epochs the history has, read without disturbing the fit; -1 before there is one."""
     path = folder / "history.csv"
     return path.read_text().count("\n") - 1 if path.exists() else -1
 

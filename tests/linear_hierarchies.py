@@ -85,7 +85,7 @@ def linear_pair(kind, latent_dims, x_dim=D, seed=0):
 
 
 def joint(model):
-    """The law of x, z1, ..., zL by the closed forms."""
+    """The joint distribution of x, z1, ..., zL in closed form."""
     decoder, scale = model.decode.network.layers[-1], model.decode.likelihood.log_scale.detach().exp()
     layers = [Layer(decoder.weight.detach(), decoder.bias.detach(), scale)]
     return exact.hierarchy.joint([*layers, *(head.network.layer() for head in model.conditionals)])

@@ -1,6 +1,6 @@
 """Say what importing changes: ``python process_state.py OTHERS MODULES`` prints the settings that MODULES switched.
 
-OTHERS are imported first, so that only what MODULES do themselves is told. Run in a process of its own.
+OTHERS are imported first, so that only what MODULES do themselves is reported. Run in a process of its own.
 """
 
 import importlib

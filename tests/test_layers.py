@@ -77,7 +77,7 @@ def violations(module, source):
             other = part(name)
             if other in ("models", "guides") and own in ENGINE:
                 yield f"{where}: the engine takes any pair and knows no model"
-            elif other != own and RANK.get(other, -1) >= RANK[own]:  # one on no floor is told of once, by itself
+            elif other != own and RANK.get(other, -1) >= RANK[own]:  # one on no floor is reported once, by itself
                 yield f"{where}: {other} does not stand below {own}"
 
 

@@ -134,7 +134,7 @@ def _apart(
 
 @contextmanager
 def moved_by_rounding(module: nn.Module, precision: str = "float32") -> Iterator[None]:
-    """Move every floating parameter of `module` by one unit of rounding, in a random direction, and restore it."""
+    """Move every floating parameter of `module` by one unit of rounding, up or down at random, and restore it."""
     parameters = [parameter for parameter in module.parameters() if parameter.is_floating_point()]
     kept = [parameter.detach().clone() for parameter in parameters]
     generator = torch.Generator().manual_seed(0)

@@ -6,7 +6,7 @@
 The pair is 784-200-200-50-200-200-784, tanh, Bernoulli. Each way is timed on so many data and on twice as many, in
 turn: the difference is the time of the data, and what remains of the first that of recording and compiling. The
 products are done a thousand rows at a time, by torch's own `@` (BLAS) and by oneDNN; the one that is faster is the
-floor of this machine. With --mnist the whole test set is done once, and the peak of memory told.
+floor of this machine. With --mnist the whole test set is done once, and the peak of memory printed.
 """
 
 import argparse

@@ -70,8 +70,8 @@ def main():
     for (one, other), count in found.most_common():
         print(f"{count:4d}  {one} -> {other}")
     files = {name for pair in found for name in pair}
-    told = f"{sum(found.values())} moves between {len(files)} files"
-    print(f"{told}, {between(found, 'objectives', 'pairs')} between objectives and pairs")
+    moves_made = f"{sum(found.values())} moves between {len(files)} files"
+    print(f"{moves_made}, {between(found, 'objectives', 'pairs')} between objectives and pairs")
 
 
 if __name__ == "__main__":

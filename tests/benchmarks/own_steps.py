@@ -1,4 +1,4 @@
-"""Milliseconds per step of ours alone, by path, as JSON: what two checkouts are told apart by, run in turn.
+"""Milliseconds per step of ours alone, by path, as JSON: for comparing two checkouts, run in turn.
 
     OMP_NUM_THREADS=2 python tests/benchmarks/own_steps.py
 

@@ -79,8 +79,8 @@ def main():
         for steps in options.steps:
             found = [share(make, batch, size, steps) for _ in range(options.rounds)]
             shares = sorted(value for value, _ in found)
-            told = f"{statistics.median(shares):.2%} ({shares[0]:.2%} to {shares[-1]:.2%})"
-            print(f"| {name} | {steps:,} | {found[0][1]} | {told} |")
+            line = f"{statistics.median(shares):.2%} ({shares[0]:.2%} to {shares[-1]:.2%})"
+            print(f"| {name} | {steps:,} | {found[0][1]} | {line} |")
 
 
 if __name__ == "__main__":

@@ -36,8 +36,8 @@ class StockM2(nn.Module):
     def guide(self, x):
         """q(y|x) q(z|x, y)."""
         with pyro.plate("data", len(x)):
-            law = dist.OneHotCategorical(logits=self.classifier(x))
-            y = pyro.sample("y", law, infer={"enumerate": "parallel"})
+            q_y = dist.OneHotCategorical(logits=self.classifier(x))
+            y = pyro.sample("y", q_y, infer={"enumerate": "parallel"})
             loc, log_scale = self.encoder(_beside(x, y)).chunk(2, -1)
             pyro.sample("z", dist.Normal(loc, log_scale.exp()).to_event(1))
 

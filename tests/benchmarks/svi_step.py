@@ -272,8 +272,8 @@ def first_steps():
             for path in ("off", "graph", "inductor"):
                 command = [sys.executable, __file__, *sys.argv[1:], "--first-step", path]
                 environment = os.environ | {"TORCHINDUCTOR_CACHE_DIR": f"{cache}/{path}"}
-                told = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
-                seconds[path, state] = float(told.stdout)
+                printed = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+                seconds[path, state] = float(printed.stdout)
     return seconds
 
 
@@ -358,10 +358,10 @@ def main():
     )
     print(table(times, [*references, "matrix products alone"]))
     seconds = first_steps()
-    told = (
+    printed = (
         f"{path} {seconds[path, 'cold']:.1f} and {seconds[path, 'warm']:.1f}" for path in ("off", "graph", "inductor")
     )
-    print("\nseconds to the end of the first step, cold and warm: " + ", ".join(told))
+    print("\nseconds to the end of the first step, cold and warm: " + ", ".join(printed))
 
 
 if __name__ == "__main__":

@@ -31,7 +31,7 @@ COMMANDS = ("list", "demo", "fit", "evaluate", "sample", "report")
 TINY = ("--epochs", "2", "--latent-dim", "2", "--device", "cpu", "--compile", "off")
 
 
-def told(capsys, *arguments, code=0):
+def output_of(capsys, *arguments, code=0):
     """Run a command, check its exit code, and return what it printed; on failure, the one line on standard error."""
     assert run(arguments) == code
     out, err = capsys.readouterr()
@@ -100,7 +100,7 @@ def examples(monkeypatch, capsys):
     monkeypatch.setenv("COLUMNS", "100")
     found = {}
     for command in COMMANDS:
-        lines = told(capsys, command, "--help").splitlines()
+        lines = output_of(capsys, command, "--help").splitlines()
         (line,) = (line.strip() for line in lines if line.strip().startswith("Example:"))
         program, *found[command] = shlex.split(line.removeprefix("Example:"))
         assert program == PROGRAM
@@ -114,20 +114,20 @@ def test_every_command_has_an_example(examples, capsys):
         assert words[0] == command
         with group.commands[command].make_context(command, words[1:]):
             pass  # parsed: a word that is no option of the command would have raised
-    assert "Commands" in told(capsys)
-    assert told(capsys, "--version") == f"ppl-vae {ppl_vae.__version__}\n"
+    assert "Commands" in output_of(capsys)
+    assert output_of(capsys, "--version") == f"ppl-vae {ppl_vae.__version__}\n"
 
 
 @pytest.mark.slow
 def test_the_examples_run_one_after_another(examples, monkeypatch, tmp_path, capsys):
     monkeypatch.chdir(tmp_path)
-    lines = told(capsys, *examples["list"])
+    lines = output_of(capsys, *examples["list"])
     for name in (*zoo.names(), *ppl_vae.data.names(), *ppl_vae.likelihoods.NAMES, "elbo"):
         assert re.search(rf"^  {re.escape(name)} +\S", lines, re.MULTILINE), name
-    assert "1,437 train" in told(capsys, *examples["fit"], "--epochs", "1")
-    assert "± " in told(capsys, *examples["evaluate"], "--num-data", "20")
-    told(capsys, *examples["sample"])
-    told(capsys, *examples["report"], "--num-particles", "20")
+    assert "1,437 train" in output_of(capsys, *examples["fit"], "--epochs", "1")
+    assert "± " in output_of(capsys, *examples["evaluate"], "--num-data", "20")
+    output_of(capsys, *examples["sample"])
+    output_of(capsys, *examples["report"], "--num-particles", "20")
     assert Path("samples.png").read_bytes().startswith(b"\x89PNG")
     assert Path("runs/vae/report.html").stat().st_size > 10_000
 
@@ -136,7 +136,7 @@ def test_the_examples_run_one_after_another(examples, monkeypatch, tmp_path, cap
 
 
 def test_fit_says_what_it_chose_and_records_where_all_came_from(fitted, tmp_path, capsys):
-    out = told(capsys, "fit", "factor-analysis", "--run-dir", str(tmp_path / "fa"), *TINY)
+    out = output_of(capsys, "fit", "factor-analysis", "--run-dir", str(tmp_path / "fa"), *TINY)
     assert "binarization none (chosen for it; see --binarization)" in out
     assert re.search(r"validation bound -?\d+\.\d{3} nats per datum after epoch 2", out)
     assert f"next: ppl-vae evaluate {tmp_path / 'fa'}" in out
@@ -162,7 +162,7 @@ def test_fit_passes_every_option_on(tmp_path, capsys):
         "--clip-norm 5 --kl-warmup 1 --patience 1 "
         "--compile off --data-seed 4 --data-option num_rows=200 --data-option x_dim=5 --pair-option activation=relu"
     )
-    told(capsys, *words.split(), "--run-dir", str(tmp_path / "run"))
+    output_of(capsys, *words.split(), "--run-dir", str(tmp_path / "run"))
     config = json.loads((tmp_path / "run" / "config.json").read_text())
     fit = {
         "epochs": 2, "batch_size": 50, "lr": 0.01, "seed": 3, "device": "cpu", "dtype": "float64", "schedule": "cosine",
@@ -178,7 +178,7 @@ def test_fit_passes_every_option_on(tmp_path, capsys):
 
 
 def test_evaluate_records_both_error_bars(fitted, capsys):
-    out = told(capsys, "evaluate", str(fitted / "vae"), "--num-particles", "30", "--seed", "5")
+    out = output_of(capsys, "evaluate", str(fitted / "vae"), "--num-particles", "30", "--seed", "5")
     said, same, _ = out.splitlines()
     number = r"-?\d+\.\d{3}"
     assert re.search(rf"log p\(x\) = {number} nats .*K = 30\), ± {number} Monte Carlo, ± {number} data sampling", said)
@@ -191,8 +191,8 @@ def test_evaluate_records_both_error_bars(fitted, capsys):
 
 
 def test_evaluate_takes_the_exact_value_where_there_is_one(fitted, capsys):
-    assert "(exact), ± 0.000" in told(capsys, "evaluate", str(fitted / "ppca"))
-    out = told(
+    assert "(exact), ± 0.000" in output_of(capsys, "evaluate", str(fitted / "ppca"))
+    out = output_of(
         capsys, "evaluate", str(fitted / "ppca"), "--method", "prior", "--num-particles", "7", "--split", "train"
     )
     assert "(prior, K = 7)" in out
@@ -200,7 +200,7 @@ def test_evaluate_takes_the_exact_value_where_there_is_one(fitted, capsys):
 
 
 def test_evaluate_says_where_the_data_are_not_those_of_the_fit(fitted, capsys):
-    out = told(capsys, "evaluate", str(fitted / "vae"), "--num-particles", "5", "--binarization", "dynamic")
+    out = output_of(capsys, "evaluate", str(fitted / "vae"), "--num-particles", "5", "--binarization", "dynamic")
     before = ppl_vae.load(fitted / "vae").config["data"]["digest"]["train"]
     assert "caution: not the data of the fit: train digest " in out
     assert f", {before} at the fit" in out
@@ -210,23 +210,23 @@ def test_a_users_own_file_and_a_run_fitted_from_python(tmp_path, monkeypatch, ca
     monkeypatch.chdir(tmp_path)
     x = np.random.default_rng(0).normal(size=(60, 4))
     np.savetxt("mine.csv", x, delimiter=",", header="a,b,c,d", comments="")
-    told(capsys, "fit", "ppca", "--data", "mine.csv", *TINY)
+    output_of(capsys, "fit", "ppca", "--data", "mine.csv", *TINY)
     run_dir = tmp_path / "runs" / "ppca-mine"
     monkeypatch.chdir("/")  # the file is found again from elsewhere
-    assert "mine test (N = 6" in told(capsys, "evaluate", str(run_dir))
-    assert "caution" not in told(capsys, "evaluate", str(run_dir), "--split", "validation")
+    assert "mine test (N = 6" in output_of(capsys, "evaluate", str(run_dir))
+    assert "caution" not in output_of(capsys, "evaluate", str(run_dir), "--split", "validation")
     (tmp_path / "mine.csv").write_text("a,b,c,d\n" + "\n".join(f"{i},{i * i % 7},1,{i % 3}" for i in range(60)))
-    assert "caution: not the data of the fit" in told(capsys, "evaluate", str(run_dir))
+    assert "caution: not the data of the fit" in output_of(capsys, "evaluate", str(run_dir))
 
     data = ppl_vae.data.from_tensors(x.astype("float32"), name="mine")
     torch.manual_seed(0)
     ppl_vae.fit(Pair(PPCA(4, 2), LinearGaussian(4, 2)), data, epochs=1, run_dir=tmp_path / "python")
-    line = told(capsys, "evaluate", str(tmp_path / "python"), code=2)
+    line = output_of(capsys, "evaluate", str(tmp_path / "python"), code=2)
     assert line.endswith(
         "expected a run that names its data; got one fitted from Python, which does not; try --data NAME_OR_PATH"
     )
     np.save(tmp_path / "mine.npy", x)
-    assert "the data are those of the fit" in told(
+    assert "the data are those of the fit" in output_of(
         capsys, "evaluate", str(tmp_path / "python"), "--data", str(tmp_path / "mine.npy")
     )
 
@@ -234,7 +234,7 @@ def test_a_users_own_file_and_a_run_fitted_from_python(tmp_path, monkeypatch, ca
 def test_samples(fitted, tmp_path, capsys):
     def arrays(*options):
         out = tmp_path / "s.npz"
-        told(capsys, "sample", str(fitted / "vae"), "--n", "5", "--out", str(out), *options)
+        output_of(capsys, "sample", str(fitted / "vae"), "--n", "5", "--out", str(out), *options)
         return dict(np.load(out))
 
     first, again, other, means = arrays(), arrays(), arrays("--seed", "1"), arrays("--mean")
@@ -261,13 +261,13 @@ def test_third_parties_pairs(tmp_path, monkeypatch, capsys):
         load = staticmethod(lambda: build)
 
     monkeypatch.setattr(zoo, "entry_points", lambda group: [Entry] if group == zoo.GROUP else [])
-    assert re.search(r"^  theirs +A pair of someone else's\.$", told(capsys, "list"), re.MULTILINE)
+    assert re.search(r"^  theirs +A pair of someone else's\.$", output_of(capsys, "list"), re.MULTILINE)
     folder = str(tmp_path / "theirs")
     words = ("fit", "theirs", "--data", "linear-gaussian", "--pair-option", "sort=odd", "--run-dir", folder)
-    told(capsys, *words, "--epochs", "1", "--data-option", "num_rows=100")
-    assert "linear-gaussian test (N = 10" in told(capsys, "evaluate", folder)
-    assert "5 samples" in told(capsys, "sample", folder, "--n", "5", "--out", str(tmp_path / "s.npz"))
-    told(capsys, "report", folder, "--out", str(tmp_path / "r.html"), "--num-particles", "10")
+    output_of(capsys, *words, "--epochs", "1", "--data-option", "num_rows=100")
+    assert "linear-gaussian test (N = 10" in output_of(capsys, "evaluate", folder)
+    assert "5 samples" in output_of(capsys, "sample", folder, "--n", "5", "--out", str(tmp_path / "s.npz"))
+    output_of(capsys, "report", folder, "--out", str(tmp_path / "r.html"), "--num-particles", "10")
     assert "linear-gaussian" in (tmp_path / "r.html").read_text()
 
 
@@ -280,7 +280,7 @@ def test_a_broken_third_party_hides_nobody(monkeypatch, capsys):
             raise ImportError("no module named their")
 
     monkeypatch.setattr(zoo, "entry_points", lambda group: [Entry])
-    out = told(capsys, "list")
+    out = output_of(capsys, "list")
     assert re.search(r"^  broken +cannot be loaded: no module named their$", out, re.MULTILINE)
     assert re.search(r"^  vae +Variational autoencoder", out, re.MULTILINE)
     with pytest.raises(
@@ -340,7 +340,7 @@ def test_a_broken_third_party_hides_nobody(monkeypatch, capsys):
 def test_a_mistake_is_one_line(words, line, fitted, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     places = {name: str(fitted / name) for name in ("vae", "ppca")}
-    said = told(capsys, *(word.format(**places) for word in words.split()), code=2)
+    said = output_of(capsys, *(word.format(**places) for word in words.split()), code=2)
     assert re.fullmatch(re.escape("error: " + line.format(**places)).replace("…", ".*"), said), said
     assert said.count("; got ") == 1
     assert not Path("runs").exists()
@@ -357,7 +357,7 @@ def test_mistakes_with_data_and_folders(tmp_path, monkeypatch, capsys):
     Path("other").mkdir()
     Path("other/config.json").write_text("{}")
     Path("file").write_text("")
-    told(capsys, "fit", "ppca", "--data", "plain.npy", "--run-dir", "run", "--epochs", "1", "--latent-dim", "1")
+    output_of(capsys, "fit", "ppca", "--data", "plain.npy", "--run-dir", "run", "--epochs", "1", "--latent-dim", "1")
     expected = {
         "fit ppca --data nan.npy": "error: x",
         "fit vae --data plain.npy --data-option shape=3": "error: unknown data option of a file: ",
@@ -369,7 +369,7 @@ def test_mistakes_with_data_and_folders(tmp_path, monkeypatch, capsys):
         "evaluate other": "error: other/config.json: expected the settings of a fit; got others",
     }  # fmt: skip
     for words, line in expected.items():
-        assert told(capsys, *words.split(), code=2).startswith(line), words
+        assert output_of(capsys, *words.split(), code=2).startswith(line), words
 
 
 def test_advice_is_given_in_the_words_of_the_command_line():
@@ -442,7 +442,7 @@ def test_ctrl_c_keeps_what_is_done_and_says_how_to_go_on(uninterrupted, tmp_path
     program, *words = shlex.split(said[3])
     assert program == PROGRAM
     assert words[-1] == "--resume"
-    told(capsys, *words)
+    output_of(capsys, *words)
     assert same(folder, uninterrupted)
 
 
@@ -452,7 +452,7 @@ def test_a_killed_fit_goes_on_to_the_same_numbers(uninterrupted, tmp_path, capsy
     code, _ = stop(folder, signal.SIGKILL)
     assert code == -signal.SIGKILL
     assert not same(folder, uninterrupted)
-    told(capsys, *LONG, "--run-dir", str(folder), "--resume")
+    output_of(capsys, *LONG, "--run-dir", str(folder), "--resume")
     assert same(folder, uninterrupted)
 
 
@@ -476,5 +476,5 @@ def test_ctrl_c_anywhere_is_one_line(words, target, line, fitted, tmp_path, monk
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(target, interrupt)
     vae = str(fitted / "vae")
-    said = told(capsys, *words.format(vae=vae).split(), code=130)
+    said = output_of(capsys, *words.format(vae=vae).split(), code=130)
     assert re.fullmatch(re.escape(line.format(vae=vae)).replace("…", ".*"), said), said

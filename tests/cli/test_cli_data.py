@@ -28,7 +28,7 @@ def files(tmp_path, monkeypatch):
     return tmp_path
 
 
-def told(capsys, *words, code=0):
+def output_of(capsys, *words, code=0):
     assert run([word for part in words for word in (part.split() if isinstance(part, str) else part)]) == code
     out, err = capsys.readouterr()
     assert (err.count("\n"), "Traceback" in err) == (int(code > 0), False)
@@ -38,15 +38,15 @@ def told(capsys, *words, code=0):
 @pytest.mark.slow
 @pytest.mark.parametrize("likelihood", ["poisson", "negative-binomial", "negative-binomial-decoder"])
 def test_counts_from_file_to_report(likelihood, files, capsys):
-    told(capsys, f"fit vae --data counts.csv --likelihood {likelihood} --run-dir run", TINY)
+    output_of(capsys, f"fit vae --data counts.csv --likelihood {likelihood} --run-dir run", TINY)
     config = ppl_vae.load("run").config
     assert config["data"]["spec"]["support"] == "count"
     assert config["data"]["spec"]["columns"] == ["a", "b", "c", "d", "e", "f"]
-    assert "counts test (N = 20" in told(capsys, "evaluate run --num-particles 20")
-    told(capsys, "sample run --n 30 --out s.npz")
+    assert "counts test (N = 20" in output_of(capsys, "evaluate run --num-particles 20")
+    output_of(capsys, "sample run --n 30 --out s.npz")
     x = np.load("s.npz")["x"]
     assert ((x >= 0) & (x == x.round())).all()
-    told(capsys, "report run --num-particles 20")
+    output_of(capsys, "report run --num-particles 20")
     page = (files / "run" / "report.html").read_text()
     assert "Left out" not in page
     drawn = {path.name for path in (files / "run" / "figures").iterdir()}
@@ -55,50 +55,50 @@ def test_counts_from_file_to_report(likelihood, files, capsys):
 
 @pytest.mark.slow
 def test_counts_have_a_likelihood_by_default_and_may_have_an_exposure(files, capsys):
-    told(capsys, "fit vae --data counts.csv --run-dir run", TINY)
+    output_of(capsys, "fit vae --data counts.csv --run-dir run", TINY)
     arguments = ppl_vae.load("run").config["pair"]["model"]["description"]["arguments"]
     assert arguments["likelihood"]["class"] == "ppl_vae.nn.likelihoods.counts.NegativeBinomial"
-    told(capsys, "fit count-vae --data exposed.npz --likelihood poisson --run-dir exposed", TINY)
-    assert "log p(x | exposure)" in told(capsys, "evaluate exposed --num-particles 20")
-    told(capsys, "report exposed --num-particles 20")
+    output_of(capsys, "fit count-vae --data exposed.npz --likelihood poisson --run-dir exposed", TINY)
+    assert "log p(x | exposure)" in output_of(capsys, "evaluate exposed --num-particles 20")
+    output_of(capsys, "report exposed --num-particles 20")
     assert "Left out" not in (files / "exposed" / "report.html").read_text()
-    line = told(capsys, "fit count-vae --data counts.csv", TINY, code=2)
+    line = output_of(capsys, "fit count-vae --data counts.csv", TINY, code=2)
     assert line.startswith("error: exposure: expected one number above 0 per datum; got none; try")
 
 
 def test_standardised_numbers_stay_so(files, capsys):
     units = r"x is standardised, and log p\(x\) is that of standardised x; .* log p = log p\(x\) - (\S+) nats"
     said = re.search(
-        units, told(capsys, "fit ppca --data real.csv --standardise --run-dir run", TINY, "--latent-dim 1")
+        units, output_of(capsys, "fit ppca --data real.csv --standardise --run-dir run", TINY, "--latent-dim 1")
     )
     spec = ppl_vae.data.Spec.from_json(ppl_vae.load("run").config["data"]["spec"])
     assert float(said[1]) == pytest.approx(np.log(spec.scale).sum(), abs=1e-3)
-    out = told(capsys, "evaluate run")
+    out = output_of(capsys, "evaluate run")
     assert re.search(units, out)
     assert "real standardised test" in out
     assert "the data are those of the fit" in out
-    told(capsys, "sample run --n 2000 --out s.npz")
+    output_of(capsys, "sample run --n 2000 --out s.npz")
     x = np.load("s.npz")["x"]
     model = ppl_vae.load("run").pair.model
     expected = np.array(spec.shift) + np.array(spec.scale) * model.bias.detach().numpy()
     assert (np.abs(x.mean(0) - expected) < 5 * x.std(0) / 2000**0.5).all()
     # Other data are brought to the units of the fit, not to their own.
     np.savetxt("other.csv", 10 * REAL, delimiter=",", header="income,age", comments="")
-    told(capsys, "evaluate run --data other.csv")
+    output_of(capsys, "evaluate run --data other.csv")
     x = ppl_vae.data.from_tensors(10 * REAL, standardise=spec, name="other").test
     own = ppl_vae.load("run").evaluation[-1]
     assert own["data"]["digest"] == x.digest
-    line = told(capsys, "evaluate run --data digits", code=2)
+    line = output_of(capsys, "evaluate run --data digits", code=2)
     assert line.startswith("error: --data: expected a file, in the units of 'real standardised', which the fit stand")
 
 
 def test_columns_of_another_order_are_refused(files, capsys):
-    told(capsys, "fit ppca --data real.csv --standardise --run-dir run", TINY, "--latent-dim 1")
-    told(capsys, "fit ppca --data counts.csv --run-dir counted", TINY)
+    output_of(capsys, "fit ppca --data real.csv --standardise --run-dir run", TINY, "--latent-dim 1")
+    output_of(capsys, "fit ppca --data counts.csv --run-dir counted", TINY)
     np.savetxt("swapped.csv", REAL[:, ::-1], delimiter=",", header="age,income", comments="")
     np.savetxt("turned.csv", COUNTS, delimiter=",", header="a,c,b,d,e,f", comments="")
     for words, place in (("run --data swapped.csv", "'income' in place 1"), ("counted --data turned.csv", "'b' in pl")):
-        line = told(capsys, f"evaluate {words}", code=2)
+        line = output_of(capsys, f"evaluate {words}", code=2)
         assert line.startswith(f"error: columns: expected {place}"), line
 
 
@@ -124,7 +124,7 @@ def test_columns_of_another_order_are_refused(files, capsys):
 )
 def test_mistakes(words, line, files, capsys):
     (files / "cells.h5ad").write_bytes(b"\x89HDF")
-    assert told(capsys, words, TINY, code=2).startswith(line)
+    assert output_of(capsys, words, TINY, code=2).startswith(line)
 
 
 @pytest.mark.slow

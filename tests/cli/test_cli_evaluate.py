@@ -15,14 +15,14 @@ def run(tmp_path_factory):
     return folder
 
 
-def told(capsys, *words, code=0):
+def output_of(capsys, *words, code=0):
     assert cli.run(list(map(str, words))) == code
     out, err = capsys.readouterr()
     return (err if code else out).strip()
 
 
 def test_correction_and_curve(run, capsys):
-    out = told(capsys, "evaluate", run, "--num-particles", 50, "--correction", "jackknife", "--curve")
+    out = output_of(capsys, "evaluate", run, "--num-particles", 50, "--correction", "jackknife", "--curve")
     assert "(importance, K = 50, jackknife)" in out
     assert out.splitlines()[-1] == f"bound against K in {run / 'figures' / 'k-curve.png'}"
     assert (run / "figures" / "k-curve.png").read_bytes().startswith(b"\x89PNG")
@@ -34,7 +34,7 @@ def test_correction_and_curve(run, capsys):
 @pytest.mark.slow
 def test_annealing(run, capsys):
     words = ("--method", "ais", "--num-particles", 8, "--num-data", 3, "--annealing", "num_distributions=5")
-    out = told(capsys, "evaluate", run, *words, "--annealing", "start=guide", "--annealing", "rungs=2")
+    out = output_of(capsys, "evaluate", run, *words, "--annealing", "start=guide", "--annealing", "rungs=2")
     assert "(ais, K = 8, acceptance 0." in out
     details = ppl_vae.load(run).evaluation[-1]["details"]
     assert (details["num_distributions"], details["start"]) == (5, "guide")
@@ -51,6 +51,6 @@ def test_annealing(run, capsys):
     ],
 )
 def test_mistakes(words, line, run, capsys):
-    said = told(capsys, "evaluate", run, *words, code=2)
+    said = output_of(capsys, "evaluate", run, *words, code=2)
     assert line in said.replace("--annealing: ", "annealing: ").replace("--correction", "correction")
     assert "\n" not in said

@@ -72,8 +72,8 @@ def test_models_that_are_given_no_labels(digits, tmp_path, capsys):
 def test_other_data_bring_their_labels(folder, tmp_path, capsys):
     words = ["evaluate", str(folder), "--num-particles", "10", "--data"]
     assert command([*words, "digits"]) == 0
-    told = capsys.readouterr().out
-    assert "log p(x | c) = " in told
-    assert "the data are those of the fit" in told
+    printed = capsys.readouterr().out
+    assert "log p(x | c) = " in printed
+    assert "the data are those of the fit" in printed
     assert command([*words, "linear-gaussian"]) == 2
     assert "labels of linear-gaussian: expected a whole-numbered y; got none" in capsys.readouterr().err

@@ -147,10 +147,10 @@ def test_a_fit_in_bf16_says_what_it_did_to_the_bound(path):
     for precision in ("float32", "bf16"):
         pair = ppl_vae.Pair(*case.build())
         runs[precision] = ppl_vae.fit(pair, case.batch(60), epochs=2, batch_size=20, compile=path, precision=precision)
-    told = runs["bf16"].config["precision"]
-    assert told["name"] == "bf16"
-    assert told["data"] == 60
-    assert 0 < abs(told["bound_bf16"] - told["bound_float32"]) < 0.1
+    effect = runs["bf16"].config["precision"]
+    assert effect["name"] == "bf16"
+    assert effect["data"] == 60
+    assert 0 < abs(effect["bound_bf16"] - effect["bound_float32"]) < 0.1
     assert "precision" not in runs["float32"].config
     first, second = (run.history["train_bound"] for run in runs.values())
     assert first != second

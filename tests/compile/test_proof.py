@@ -27,7 +27,7 @@ NOT_THE_PROGRAM = "runs eagerly, because its recording is not the program"
 
 
 @pytest.mark.parametrize(
-    ("recorded", "computed", "told"),
+    ("recorded", "computed", "message"),
     [
         (torch.tensor([1.0, 2.0]), torch.tensor([1.0, 2.0 + 1e-6]), ""),
         (torch.tensor([1.0, 2.0]), torch.tensor([1.0, 2.001]), "r is 2 in the recording, 2.001 in the program"),
@@ -41,18 +41,18 @@ NOT_THE_PROGRAM = "runs eagerly, because its recording is not the program"
         (torch.ones(2).double(), torch.ones(2).double() + 1e-9, "r is 1 in the recording, 1 in the program"),
     ],
 )
-def test_rounding_is_told_from_a_difference(recorded, computed, told):
-    assert differing({"r": recorded}, {"r": computed}) == told
+def test_rounding_is_distinguished_from_a_difference(recorded, computed, message):
+    assert differing({"r": recorded}, {"r": computed}) == message
 
 
-def test_a_sum_that_cancels_is_held_against_its_own_rounding():
+def test_a_sum_that_cancels_is_compared_with_its_own_rounding():
     computed, moved = torch.tensor([1e-6]), torch.tensor([1.3e-6])
     again = {False: {"r": computed}, True: {"r": moved}}
     assert differing({"r": torch.tensor([4e-6])}, {"r": computed}, again.get) == ""
     assert differing({"r": torch.tensor([4e-5])}, {"r": computed}, again.get).startswith("r is 4e-05 in the recording")
     again[False] = {"r": moved}
-    told = differing({"r": torch.tensor([4e-6])}, {"r": computed}, again.get)
-    assert told == "r is another each time that the program is run, all else being equal"
+    message = differing({"r": torch.tensor([4e-6])}, {"r": computed}, again.get)
+    assert message == "r is another each time that the program is run, all else being equal"
 
 
 def test_a_share_of_the_elements_may_differ():
@@ -152,7 +152,7 @@ def draws_in_numpy(m, x):
 
 
 @pytest.mark.parametrize(
-    ("act", "told"),
+    ("act", "message"),
     [
         (changes_number, "it changes Keeps.calls as it runs"),
         (changes_tensor, "it changes Keeps.last as it runs"),
@@ -173,7 +173,7 @@ def draws_in_numpy(m, x):
         (lambda m, x: float(x.sum()), "it reads a value back from the device"),
     ],
 )
-def test_side_effects_are_refused_and_taken_back(act, told):
+def test_side_effects_are_refused_and_taken_back(act, message):
     module = Keeps()
     last, state = module.last, (random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state())
 
@@ -181,7 +181,7 @@ def test_side_effects_are_refused_and_taken_back(act, told):
         act(module, x)
         return [2 * x]
 
-    with pytest.raises(NotRecordableError, match=told):
+    with pytest.raises(NotRecordableError, match=message):
         record(compute, [torch.ones(3)], module=module)
     assert (module.calls, module.seen, float(module.total), hasattr(module, "new")) == (0, [], 0.0, False)
     assert module.last is last
@@ -197,10 +197,10 @@ def test_hooks_and_generators_are_refused():
         "Linear has a hook": lambda m: m.register_forward_hook(lambda *_: None),
         r"Linear.noise is a random generator of its own": lambda m: setattr(m, "noise", torch.Generator()),
     }
-    for told, hook in cases.items():
+    for message, hook in cases.items():
         module = nn.Linear(2, 2)
         hook(module)
-        with pytest.raises(NotRecordableError, match=told):
+        with pytest.raises(NotRecordableError, match=message):
             record(lambda x, module=module: [module(x)], [torch.ones(1, 2)], module=module)
 
 
@@ -270,9 +270,9 @@ def test_epochs_by_a_recording_that_became_wrong_are_fitted_again(pictures, monk
     wanted, eager = fit_with_a_switch(pictures, "off")
     with pytest.warns(UserWarning, match=NOT_THE_PROGRAM) as caught:
         got, run = fit_with_a_switch(pictures, "graph", run_dir=tmp_path / "run", checkpoint_seconds=0)
-    told = [str(warning.message) for warning in caught]
-    assert sum(NOT_THE_PROGRAM in line for line in told) == 1
-    assert "the last 3 epochs are discarded and fitted again" in told
+    messages = [str(warning.message) for warning in caught]
+    assert sum(NOT_THE_PROGRAM in line for line in messages) == 1
+    assert "the last 3 epochs are discarded and fitted again" in messages
     assert run.history["train_bound"] == pytest.approx(eager.history["train_bound"], rel=1e-5)
     for name, value in wanted.state_dict().items():
         torch.testing.assert_close(got.state_dict()[name], value, rtol=1e-4, atol=1e-5)

@@ -87,13 +87,13 @@ def test_bias_of_a_difference_of_logarithms():
         only(one, "b"), layers(pair)
     )
     error = float(found.values.std()) / 20_000**0.5
-    told = float(found.bias.nanmean())
-    assert float((found.values - truth).mean()) == pytest.approx(told, abs=SE * error + 0.25 * abs(told))
+    reported = float(found.bias.nanmean())
+    assert float((found.values - truth).mean()) == pytest.approx(reported, abs=SE * error + 0.25 * abs(reported))
     joint = ppl_vae.log_likelihood(pair, only(many, "ab"), num_particles=20)
     alone = ppl_vae.log_likelihood(pair, only(many, "b"), num_particles=20, seed=1)
     known = found.bias.isfinite()
     torch.testing.assert_close(found.bias[known], (-(joint.lower_variances - alone.lower_variances) / 2)[known])
-    assert abs(told) < float((joint.lower_variances + alone.lower_variances).mean()) / 2 - SE * error
+    assert abs(reported) < float((joint.lower_variances + alone.lower_variances).mean()) / 2 - SE * error
 
 
 def test_no_bias_is_told_where_pareto_k_does_not_allow_it():
@@ -129,9 +129,9 @@ def test_annealing_finds_what_importance_weights_miss():
     mine.guide.set_posterior(gain, offset, 0.3 * covariance)
     found = log_likelihood(mine, {"x": x}, num_particles=50)
     missing = float((mine.model.log_marginal(x).detach() - found.values).mean())
-    told = annealed_gap(mine, {"x": x}, found)
+    reported = annealed_gap(mine, {"x": x}, found)
     gap, error = map(
-        float, re.search(r"lies (\S+) ± (\S+) nats above the importance estimate: at least", told).groups()
+        float, re.search(r"lies (\S+) ± (\S+) nats above the importance estimate: at least", reported).groups()
     )
     assert missing > 0.5
     assert 0.6 * missing < gap < missing + SE * error
@@ -140,9 +140,9 @@ def test_annealing_finds_what_importance_weights_miss():
 def test_annealing_that_cannot_be_is_told_of():
     model = Codes()
     mine, data = Pair(model, ArgMin(model, "soft")), {"x": torch.zeros(4, 2)}
-    told = annealed_gap(mine, data, log_likelihood(mine, data, num_particles=30))
-    assert told.startswith("How far annealing would lie above the importance estimate is not known here: ")
-    assert told.count("\n") == 0
+    reported = annealed_gap(mine, data, log_likelihood(mine, data, num_particles=30))
+    assert reported.startswith("How far annealing would lie above the importance estimate is not known here: ")
+    assert reported.count("\n") == 0
 
 
 # -- caution ----------------------------------------------------------------------------------------------------------
@@ -164,7 +164,7 @@ def test_caution_is_for_what_is_not_to_be_trusted():
 
 
 class Nearest(dist.TorchDistribution):
-    """q(k) = 1 for one k, a law of a user's own."""
+    """q(k) = 1 for one k, a distribution of a user's own."""
 
     arg_constraints = {}  # noqa: RUF012
     support = dist.constraints.nonnegative_integer
@@ -202,31 +202,31 @@ class Codes(PyroModule):
 
 
 class ArgMin(PyroModule):
-    """The nearest of all pairs of codes, by one of several laws."""
+    """The nearest of all pairs of codes, by one of several distributions."""
 
-    def __init__(self, model, law):
+    def __init__(self, model, kind):
         super().__init__()
-        self.means, self.law = model.means, law
+        self.means, self.kind = model.means, kind
 
     def forward(self, x=None, size=None):
         with pyro.plate("data", len(x), dim=-1):
             nearest = torch.cdist(x, self.means()).argmin(-1)
             k = torch.stack([nearest // 4, nearest % 4], -1)
             hot = nn.functional.one_hot(k, 4).to(x)
-            laws = {
+            kinds = {
                 "probs": lambda: dist.Categorical(probs=hot),
                 "logits": lambda: dist.Categorical(logits=1e4 * hot),
                 "own": lambda: Nearest(k),
                 "soft": lambda: dist.Categorical(logits=20 * hot),
             }
-            pyro.sample("k", laws[self.law]().to_event(1))
+            pyro.sample("k", kinds[self.kind]().to_event(1))
 
 
-@pytest.mark.parametrize("law", ["probs", "logits", "own"])
-def test_a_deterministic_code_is_called_a_bound_from_one_configuration(law):
+@pytest.mark.parametrize("kind", ["probs", "logits", "own"])
+def test_a_deterministic_code_is_called_a_bound_from_one_configuration(kind):
     model = Codes()
     x = torch.randn(20, 2, generator=torch.Generator().manual_seed(0)) + 1
-    found = log_likelihood(Pair(model, ArgMin(model, law)), {"x": x}, num_particles=50)
+    found = log_likelihood(Pair(model, ArgMin(model, kind)), {"x": x}, num_particles=50)
     by_hand = dist.Normal(model.means(), 1.0).to_event(1).log_prob(x[:, None]).detach() - math.log(16)
     torch.testing.assert_close(found.values.float(), by_hand.amax(1), rtol=1e-5, atol=1e-5)
     assert (by_hand.logsumexp(1) - found.values).min() > 1  # nats that the error bar does not show
@@ -264,7 +264,7 @@ def test_exact_values_do_not_depend_on_the_models_type():
     model = PPCA(50, 10)
     model.set_parameters(W, torch.zeros(50), torch.tensor(0.01))
     scale = model.log_scale.detach().double().exp()
-    # The witness rotates x: its part along W's columns, and the rest, whose law is the noise's.
+    # The witness rotates x: its part along W's columns, and the rest, which is distributed as the noise.
     U, lengths, _ = torch.linalg.svd(W.double())
     spread = torch.cat([(lengths**2 + scale**2).sqrt(), scale.expand(40)])
     truth = dist.Normal(0.0, spread).to_event(1).log_prob(x.double() @ U)

@@ -105,12 +105,12 @@ def test_monte_carlo_error_over_seeds():
     mine, x = imperfect(5)
     results = [log_likelihood(mine, {"x": x}, num_particles=200, seed=seed) for seed in range(150)]
     _, deviation = spread([result.mean for result in results])
-    told, _ = spread([result.standard_error**2 for result in results])
+    reported, _ = spread([result.standard_error**2 for result in results])
     # The standard deviation of 150 draws has relative error 1 / sqrt(300) = 0.06.
-    assert abs(math.log(deviation / told**0.5)) < SE * 0.06
+    assert abs(math.log(deviation / reported**0.5)) < SE * 0.06
     per_datum = torch.stack([result.values for result in results]).var(0)
-    told = torch.stack([result.variances for result in results]).mean(0)
-    assert ((per_datum / told).log().abs() < SE * 0.12).all()
+    reported = torch.stack([result.variances for result in results]).mean(0)
+    assert ((per_datum / reported).log().abs() < SE * 0.12).all()
 
 
 @pytest.mark.slow
@@ -123,11 +123,11 @@ def test_data_error_over_data_sets(method):
         log_likelihood(mine, {"x": part}, method=method, num_particles=4, seed=i) for i, part in enumerate(x.split(30))
     ]
     exact = mine.model.log_marginal(x).detach().reshape(150, 30).mean(1)
-    told, _ = spread([result.data_standard_error**2 for result in results])
-    assert abs(math.log(float(exact.std()) / told**0.5)) < SE * 0.06
+    reported, _ = spread([result.data_standard_error**2 for result in results])
+    assert abs(math.log(float(exact.std()) / reported**0.5)) < SE * 0.06
     if method == "importance":
         noisy = torch.stack([result.values for result in results]).var(1).mean() / 30
-        assert noisy > told * 1.05  # what is taken out is not nothing
+        assert noisy > reported * 1.05  # what is taken out is not nothing
 
 
 def test_one_datum_has_no_data_error():
@@ -334,20 +334,20 @@ def test_a_poor_guide_is_told_of_and_a_good_one_is_not():
 
 
 def test_json_of_a_result():
-    told = result_with([0.1, 0.9, 0.3]).to_json()
-    assert told["mean"] == -81.5
-    assert told["pareto_k"] == {"max": 0.9}
-    assert told["untrusted"] == 1
-    assert math.isnan(told["bias"])  # of the second no first order is known
-    assert told["interval"] == {"level": 0.95, "ends": [pytest.approx(-81.5 - 1.959964 * 0.15 / 3**0.5), math.inf]}
+    reported = result_with([0.1, 0.9, 0.3]).to_json()
+    assert reported["mean"] == -81.5
+    assert reported["pareto_k"] == {"max": 0.9}
+    assert reported["untrusted"] == 1
+    assert math.isnan(reported["bias"])  # of the second no first order is known
+    assert reported["interval"] == {"level": 0.95, "ends": [pytest.approx(-81.5 - 1.959964 * 0.15 / 3**0.5), math.inf]}
     known = result_with([0.1, 0.2, 0.3]).to_json()
     assert known["bias"] == pytest.approx(-0.01125)
     assert known["interval"]["ends"][1] == pytest.approx(-81.5 + 1.959964 * 0.15 / 3**0.5 + 0.01125)
-    assert "curve" not in told
-    assert "details" not in told
-    assert told["effective_sample_size"] == {"median": 50.0}
-    assert told["values"]["quantiles 5 50 95 %"] == pytest.approx([-82.85, -81.5, -80.15])
-    assert told["caution"].startswith("not to be trusted for 1 of 3 data")
+    assert "curve" not in reported
+    assert "details" not in reported
+    assert reported["effective_sample_size"] == {"median": 50.0}
+    assert reported["values"]["quantiles 5 50 95 %"] == pytest.approx([-82.85, -81.5, -80.15])
+    assert reported["caution"].startswith("not to be trusted for 1 of 3 data")
     assert {
         "method",
         "num_particles",
@@ -356,7 +356,7 @@ def test_json_of_a_result():
         "data_standard_error",
         "non_finite",
         "seconds",
-    } <= told.keys()
+    } <= reported.keys()
 
 
 # -- seeds and state --------------------------------------------------------------------------------------------------

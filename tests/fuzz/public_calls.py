@@ -614,13 +614,16 @@ def drawn_calls(draw, name):
         number = draw(st.integers(0, len(known[argument]) - 1))
         arguments[argument] = (f"valid {number}", known[argument][number])
     for argument in draw(st.lists(st.sampled_from(sorted(known.keys() - made.own)), max_size=2, unique=True)):
-        told, make = draw(hostile.values)
+        description, make = draw(hostile.values)
         if argument in ENTRIES and draw(st.booleans()):  # one entry of a mapping is hostile, and not all of it
             key = draw(st.sampled_from(ENTRIES[argument]))
             others = {} if key == "z" else batches[1]()
-            arguments[argument] = (f"{key}: {told}", lambda make=make, key=key, others=others: {**others, key: make()})
+            arguments[argument] = (
+                f"{key}: {description}",
+                lambda make=make, key=key, others=others: {**others, key: make()},
+            )
         else:
-            arguments[argument] = (told, make)
+            arguments[argument] = (description, make)
     return arguments
 
 
@@ -640,9 +643,9 @@ def drawn_commands(draw):
 def is_endless(arguments):
     """Whether a call would rightly take very long: an argument that says how much work there is says a lot."""
     for argument in EFFORT & arguments.keys():
-        told, make = arguments[argument]
+        description, make = arguments[argument]
         with contextlib.suppress(Exception):
-            if not told.startswith("valid") and float(checks.plain(make())) > 100:
+            if not description.startswith("valid") and float(checks.plain(make())) > 100:
                 return True
     return False
 

@@ -75,7 +75,11 @@ def outcome_of(name, arguments):
 
 
 def in_words(arguments):
-    return arguments if isinstance(arguments, list) else {name: told for name, (told, _) in arguments.items()}
+    return (
+        arguments
+        if isinstance(arguments, list)
+        else {name: description for name, (description, _) in arguments.items()}
+    )
 
 
 def drawn(name, strategy, count):
@@ -120,10 +124,10 @@ def test_no_call_ends_in_a_traceback(tmp_path, monkeypatch):
                 elif how != "refused":
                     bad.append((name, how, arguments, text[:300]))
     print(f"{sum(counts.values()):,} calls: {dict(counts)}")
-    told = "\n".join(map(str, bad))
+    description = "\n".join(map(str, bad))
     assert sum(counts.values()) >= CALLS
-    assert {(name, how) for name, how, *_ in bad} <= LEFT.keys(), told
-    assert len(bad) < MOST_LEFT, told
+    assert {(name, how) for name, how, *_ in bad} <= LEFT.keys(), description
+    assert len(bad) < MOST_LEFT, description
     assert counts["success"] > CALLS / 5  # calls that are as they should be go on succeeding
     assert succeeded == weights.keys()
 

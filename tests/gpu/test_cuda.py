@@ -1,4 +1,4 @@
-"""What only a GPU can tell: captured steps, generators, memory, devices by number, NCCL. Each names its device."""
+"""Tests that need a GPU: captured steps, generators, memory, devices by number, NCCL. Each names its device."""
 
 import os
 import subprocess

@@ -49,22 +49,22 @@ def batch(size=B, seed=1):
 
 
 def joint(model):
-    """The law of an affine model, by its weights."""
-    law = None
+    """The joint distribution of an affine model, from its weights."""
+    joined = None
     for site, size in model.latents.items():
         mean = torch.zeros(size)
-        law = JointGaussian.root(site, mean) if law is None else law.child(site, {}, mean, 1.0)
+        joined = JointGaussian.root(site, mean) if joined is None else joined.child(site, {}, mean, 1.0)
     start = 0
     columns = {}
     weight, bias = (p.detach() for p in model.decoders["x"].network.parameters())
     for site, size in model.latents.items():
         columns[site] = weight[:, start : start + size]
         start += size
-    law = law.child("x", columns, bias, S)
+    joined = joined.child("x", columns, bias, S)
     for name in ("pose", "view"):
         weight, bias = (p.detach() for p in model.decoders[name].network.parameters())
-        law = law.child(name, {f"z_{name}": weight}, bias, S)
-    return law
+        joined = joined.child(name, {f"z_{name}": weight}, bias, S)
+    return joined
 
 
 def flat(values):
@@ -142,8 +142,8 @@ def test_log_p_is_exact(names):
 def test_log_p_of_factors_given_x_is_exact():
     pair, data = broad(make()), batch()
     found = conditional_log_likelihood(pair, data, ("pose", "view"), "x", num_particles=20_000, progress=False)
-    law = joint(pair.model)
-    truth = law.log_prob(**flat(data)) - law.log_prob(x=data["x"])
+    joined = joint(pair.model)
+    truth = joined.log_prob(**flat(data)) - joined.log_prob(x=data["x"])
     assert_estimate(found, truth)
 
 
@@ -161,8 +161,8 @@ def expected_log_p(pair, name, moments, value):
 @pytest.mark.parametrize("source", ["x+pose+view", "x"])
 def test_both_bounds_are_those_of_the_paper(source):
     pair, data, weights, beta = make(), batch(), {"x": 2.0, "pose": 0.5, "view": 1.5}, 3.0
-    law = pair.guide.posterior({name: data[name] for name in source.split("+")})
-    moments = {site: (one.base_dist.loc, one.base_dist.scale) for site, one in law.items()}
+    joined = pair.guide.posterior({name: data[name] for name in source.split("+")})
+    moments = {site: (one.base_dist.loc, one.base_dist.scale) for site, one in joined.items()}
     with torch.no_grad():
         fits = sum(w * expected_log_p(pair, name, moments, data[name]) for name, w in weights.items())
         rate = sum(

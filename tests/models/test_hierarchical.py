@@ -137,7 +137,7 @@ def tree(latent_dims, x_dim=6):
     """A linear model whose posterior factorises, as a ladder's layers do: each z_k + 1 drives units z_k of its own.
 
     W has orthogonal columns, and each V_k columns without a row in common, so that what x says of a layer has a
-    diagonal precision (`exact.hierarchy` tells, below).
+    diagonal precision (shown by `exact.hierarchy`, below).
     """
     model = linear_model(latent_dims, x_dim).double()
     generator = torch.Generator().manual_seed(2)

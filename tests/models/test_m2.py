@@ -129,11 +129,11 @@ def test_alpha_weighs_the_labels_alone(given):
         torch.testing.assert_close(with_labels - without, -5 * term.detach(), **SAME)
     scores = [ppl_vae.log_likelihood(pair, data, num_particles=20).values for pair in pairs]
     assert torch.equal(*scores)
-    halves = []
+    losses_of_both = []
     for pair in pairs:
         torch.manual_seed(0)
-        halves.append(sum(ELBO().distortion_and_rate(*pair.programs(), **data).values()))
-    assert torch.equal(*halves)
+        losses_of_both.append(sum(ELBO().distortion_and_rate(*pair.programs(), **data).values()))
+    assert torch.equal(*losses_of_both)
 
 
 @pytest.mark.parametrize("objective", [ELBO(), ELBO(3), IWELBO(3), ReweightedWakeSleep(3)])
@@ -472,7 +472,7 @@ def test_every_likelihood_and_number_of_classes(likelihood, classes):
 
 @pytest.mark.slow
 def test_a_fit_learns_from_few_labels():
-    """Two bars of pixels tell the class; ten labels say which is which, the rest where they lie."""
+    """Two bars of pixels determine the class; ten labels say which is which, the rest where they lie."""
     torch.manual_seed(0)
     size, classes = 600, 3
     y = torch.arange(size) % classes

@@ -67,8 +67,8 @@ def test_what_is_hidden_is_not_looked_at(hidden):
 
 def test_what_a_log_likelihood_is_of():
     labels, none = PartialLabels(C), torch.zeros_like(SOME)
-    told = [labels.quantity(*given) for given in ((None, None), (Y, none), (Y, None), (Y, ~none), (Y, SOME))]
-    assert told == ["log p(x)"] * 2 + ["log p(x, y)"] * 2 + ["log p(x), or log p(x, y) for the 3 labelled"]
+    stated = [labels.quantity(*given) for given in ((None, None), (Y, none), (Y, None), (Y, ~none), (Y, SOME))]
+    assert stated == ["log p(x)"] * 2 + ["log p(x, y)"] * 2 + ["log p(x), or log p(x, y) for the 3 labelled"]
 
 
 # -- bad input --------------------------------------------------------------------------------------------------------
@@ -178,7 +178,7 @@ NO_LABELS = "labels: expected some, to say which class is which; got none: y is 
 
 @pytest.mark.parametrize("make", [pair_of, stack_of])
 @pytest.mark.parametrize(
-    ("data", "told"),
+    ("data", "stated"),
     [
         (data_of(), []),
         ({"x": data_of()["x"], "y": data_of()["y"]}, []),
@@ -192,10 +192,10 @@ NO_LABELS = "labels: expected some, to say which class is which; got none: y is 
         (data_of(labelled=torch.ones(ROWS, dtype=torch.bool)), ["labelled: expected a label that is hidden; got none"]),
     ],
 )
-def test_a_fit_says_what_its_labels_lack(make, data, told):
+def test_a_fit_says_what_its_labels_lack(make, data, stated):
     found = said(make(), data)
-    assert len(found) == len(told)
-    assert all(text.startswith(start) for text, start in zip(found, told, strict=True))
+    assert len(found) == len(stated)
+    assert all(text.startswith(start) for text, start in zip(found, stated, strict=True))
 
 
 def test_only_a_fit_says_so():

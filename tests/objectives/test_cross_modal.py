@@ -78,8 +78,8 @@ def test_equals_the_sum_by_hand(join, missing, particles):
     torch.testing.assert_close(loss, wanted.detach())
     torch.testing.assert_close(gradient, gradients(pair, wanted))
     torch.manual_seed(0)
-    halves = objective.distortion_and_rate(*pair.programs(), **batch)
-    torch.testing.assert_close(halves["distortion"] + halves["rate"], loss)
+    parts = objective.distortion_and_rate(*pair.programs(), **batch)
+    torch.testing.assert_close(parts["distortion"] + parts["rate"], loss)
     torch.manual_seed(0)
     assert torch.equal(objective.loss(*pair.programs(), **batch), loss)
 
@@ -157,18 +157,18 @@ def test_two_batches_add_up_to_one():
 
 def test_the_weight_of_the_kl():
     pair, batch = trained(), data(missing=True)
-    halves = {}
+    parts = {}
     for beta in (1.0, 0.25):
         programs = map(KLWeight(beta), pair.programs())
         torch.manual_seed(0)
-        halves[beta] = CrossModalELBO(WEIGHTS).distortion_and_rate(*programs, **batch)
-    torch.testing.assert_close(halves[0.25]["rate"], 0.25 * halves[1.0]["rate"])
-    torch.testing.assert_close(halves[0.25]["distortion"], halves[1.0]["distortion"])
+        parts[beta] = CrossModalELBO(WEIGHTS).distortion_and_rate(*programs, **batch)
+    torch.testing.assert_close(parts[0.25]["rate"], 0.25 * parts[1.0]["rate"])
+    torch.testing.assert_close(parts[0.25]["distortion"], parts[1.0]["distortion"])
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("join", JOINS)
-def test_a_fit_validates_by_the_halves(join):
+def test_a_fit_validates_by_distortion_and_rate(join):
     values = draws(exact_pair(), 60)
     values = values | some_missing(tuple(SHAPES), 60)
     rows = {"train": slice(0, 40), "validation": slice(40, 60), "test": slice(40, 60)}
@@ -179,8 +179,8 @@ def test_a_fit_validates_by_the_halves(join):
     )  # fmt: skip
     history = run.history
     assert history["train_bound"][-1] > history["train_bound"][0]
-    halves = zip(history["validation_distortion"], history["validation_rate"], strict=True)
-    assert history["validation_bound"] == pytest.approx([-sum(both) for both in halves])
+    parts = zip(history["validation_distortion"], history["validation_rate"], strict=True)
+    assert history["validation_bound"] == pytest.approx([-sum(both) for both in parts])
 
 
 @pytest.mark.slow
@@ -225,23 +225,23 @@ class Sounds(PyroModule):
             z = pyro.sample("z", dist.Normal(torch.zeros(1), 1.0).to_event(1))
             for name, x in (("sound", sound), ("word", word)):
                 if x is not None or size is not None:
-                    law = dist.Normal(getattr(self, name)(z), 0.5).to_event(1)
+                    likelihood = dist.Normal(getattr(self, name)(z), 0.5).to_event(1)
                     there = word_present if name == "word" and word_present is not None else True
                     with pyro.poutine.mask(mask=there):
-                        pyro.sample(name, law, obs=x)
+                        pyro.sample(name, likelihood, obs=x)
 
 
 class Listener(PyroModule):
-    """q(z | sound), q(z | word) or of their mean; `law` makes it of the location."""
+    """q(z | sound), q(z | word) or of their mean; `family` makes it from the location."""
 
-    def __init__(self, law=lambda loc: dist.Normal(loc, 0.5).to_event(1)):
+    def __init__(self, family=lambda loc: dist.Normal(loc, 0.5).to_event(1)):
         super().__init__()
-        self.sound, self.word, self.law = nn.Linear(3, 1), nn.Linear(2, 1), law
+        self.sound, self.word, self.family = nn.Linear(3, 1), nn.Linear(2, 1), family
 
     def forward(self, sound=None, word=None, word_present=None, size=None):
         heard = [net(x) for net, x in ((self.sound, sound), (self.word, word)) if x is not None]
         with pyro.plate("data", len(heard[0]), dim=-1):
-            pyro.sample("z", self.law(sum(heard) / len(heard)))
+            pyro.sample("z", self.family(sum(heard) / len(heard)))
 
 
 def heard():
@@ -276,13 +276,13 @@ def test_a_pair_of_one_s_own():
 
 @pytest.mark.slow
 def test_a_latent_without_a_reparameterised_sampler():
-    """The score function's gradient of a bound, against that of the same law drawn through its parameters."""
+    """The score function's gradient of a bound, against the pathwise one of the same distribution."""
 
     class Scored(dist.Normal):
         has_rsample = False
 
     weights = {"sound": {"word": 1.0, "sound": 0.5}}
-    smooth, scored = own(), own(law=lambda loc: Scored(loc, 0.5).to_event(1))
+    smooth, scored = own(), own(family=lambda loc: Scored(loc, 0.5).to_event(1))
     batch, K = heard(), 50
     first, second = (
         torch.stack([once(pair, CrossModalELBO(weights, K), batch, seed)[1] for seed in range(200)])

@@ -141,13 +141,13 @@ def test_equals_pyro_draw_by_draw():
 def test_halves_sum_to_the_loss_and_the_rate_is_the_kl():
     mine, data = pair(), batch()
     torch.manual_seed(0)
-    halves = ELBO().distortion_and_rate(*mine.programs(), **data)
+    parts = ELBO().distortion_and_rate(*mine.programs(), **data)
     torch.manual_seed(0)
     loss = ELBO().loss(*mine.programs(), **data)
-    torch.testing.assert_close(halves["distortion"] + halves["rate"], loss)
+    torch.testing.assert_close(parts["distortion"] + parts["rate"], loss)
     q = torch.distributions.Normal(mine.guide.net(data["x"]), mine.guide.scale)
     kl = torch.distributions.kl_divergence(q, torch.distributions.Normal(0.0, 1.0)).sum()
-    torch.testing.assert_close(halves["rate"], kl)
+    torch.testing.assert_close(parts["rate"], kl)
 
 
 # -- where the analytic KL is valid -----------------------------------------------------------------------------------

@@ -168,11 +168,11 @@ def test_a_mask_leaves_data_out():
     mine, data = classes()
     kept = torch.tensor([True, False, True, False])
     for objective in (ELBO(), ELBO(3), IWELBO(3), IWELBO(3, "dreg"), ReweightedWakeSleep(3)):
-        halves = []
+        parts = []
         for mask in (kept, ~kept):
-            halves.append(once(mine, objective, data, programs=[poutine.mask(p, mask=mask) for p in mine.programs()]))
+            parts.append(once(mine, objective, data, programs=[poutine.mask(p, mask=mask) for p in mine.programs()]))
         whole = once(mine, objective, data)
-        torch.testing.assert_close(tuple(a + b for a, b in zip(*halves, strict=True)), whole, **SAME)
+        torch.testing.assert_close(tuple(a + b for a, b in zip(*parts, strict=True)), whole, **SAME)
 
 
 # -- several, and after others ----------------------------------------------------------------------------------------
@@ -333,12 +333,12 @@ def test_halves_and_estimators_of_a_summed_prior(objective):
     alike(drawn(mine, objective, data, 4000)[1], drawn(mine, plain, data, 4000)[1])
     if isinstance(objective, ELBO):
         torch.manual_seed(0)
-        halves = objective.distortion_and_rate(*mine.programs(), **data)
-        torch.testing.assert_close(sum(halves.values()).detach(), once(mine, objective, data)[0])
+        parts = objective.distortion_and_rate(*mine.programs(), **data)
+        torch.testing.assert_close(sum(parts.values()).detach(), once(mine, objective, data)[0])
         torch.manual_seed(0)
         z = mine.posterior(data)["z"][0]
         log_x = torch.distributions.Normal(mine.model.net(z), 1.0).log_prob(data["x"]).sum()
-        torch.testing.assert_close(halves["distortion"].detach(), -log_x.detach())
+        torch.testing.assert_close(parts["distortion"].detach(), -log_x.detach())
 
 
 class Late(PyroModule):

@@ -103,9 +103,9 @@ def test_table_and_json():
     assert len(lines) == 4
     assert lines[3].startswith("DReG, K = 3  guide  14")
     assert last == "10 draws each"
-    told = json.loads(json.dumps(report.to_json()))
-    assert told["draws"] == 10
-    assert told["rows"][0]["objective"] == "plain"
+    saved = json.loads(json.dumps(report.to_json()))
+    assert saved["draws"] == 10
+    assert saved["rows"][0]["objective"] == "plain"
 
 
 @pytest.mark.parametrize(

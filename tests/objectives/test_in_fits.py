@@ -174,7 +174,7 @@ def test_new_tensors_are_on_the_device_of_the_pair(name):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", fast_in({"elbo", "iwelbo-dreg", "wake-sleep"}, OBJECTIVES))
 def test_fits(name):
-    """Fits, tells its own bound of the validation data, and comes back from its description."""
+    """Fits, reports its own bound of the validation data, and comes back from its description."""
     objective = OBJECTIVES[name]
     data = ppl_vae.data.from_tensors(PAIRS["vae-bernoulli"].batch(60))
     mine = Pair(*PAIRS["vae-bernoulli"].build())

@@ -1,4 +1,4 @@
-"""The pair's contract: what a user's own pair may be, and each mistake in one by the line that tells of it."""
+"""The pair's contract: what a user's own pair may be, and the error message of each mistake in one."""
 
 from __future__ import annotations
 
@@ -634,7 +634,7 @@ def test_batches_are_moved_to_the_pairs_floating_type():
 def test_a_deterministic_site_in_the_guide_is_nothing_to_the_bound():
     class Telling(Guide):
         def forward(self, x=None, size=None):
-            pyro.deterministic("told", torch.zeros(()))
+            pyro.deterministic("noted", torch.zeros(()))
             return super().forward(x, size)
 
     mine = Pair(Model(), Telling())

@@ -31,7 +31,7 @@ Result = tuple[float, dict[str, Tensor]]
 
 
 class Forced(Messenger):
-    """Give latents the values they are told to have, without drawing."""
+    """Give latents the given values, without drawing."""
 
     def __init__(self, values: dict[str, Tensor]) -> None:
         super().__init__()

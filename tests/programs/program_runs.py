@@ -106,6 +106,6 @@ def compare(eager: Ran, recorded: Ran, program: Program, *, way: str = "fit", to
     for name, value in eager.numbers.items():
         torch.testing.assert_close(
             recorded.numbers[name], value, rtol=tolerance, atol=tolerance, equal_nan=True,
-            msg=lambda told, name=name: f"{name} by the {went} run ({said}): {told}",
+            msg=lambda message, name=name: f"{name} by the {went} run ({said}): {message}",
         )  # fmt: skip
     return went

@@ -134,7 +134,7 @@ class DrawnMixtureGuide(MixtureGuide):
 
 
 class NamesItself(nn.Module):
-    """A module of torch that tells Pyro its name as it runs, as Pyro's first tutorials do."""
+    """A module of torch that is registered with Pyro as it runs, as Pyro's first tutorials do."""
 
     def __init__(self):
         super().__init__()

@@ -1,6 +1,6 @@
 """Random Pyro programs: a specification drawn from a seed, and the model and the guide that it stands for.
 
-A specification says which latents and observations there are, of which law, in which plate, on what they depend, and
+A specification says which latents and observations there are, of which family, in which plate, on what they depend, and
 what is masked, scaled or left unobserved. `Model` and `Guide` read it as Pyro programs; nothing of the library is used.
 """
 
@@ -24,11 +24,11 @@ ROWS, COLUMNS, COMPONENTS = 3, 4, 2
 F64 = torch.float64
 
 
-# -- laws -------------------------------------------------------------------------------------------------------------
+# -- families ---------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
-class Law:
+class Family:
     """A family of distributions: its support, how many numbers settle it for each coordinate, and how to make one."""
 
     support: str
@@ -52,38 +52,40 @@ def _squashed(loc: Tensor, scale: Tensor) -> Any:
     return dist.TransformedDistribution(dist.Normal(loc, softplus(scale) + 0.2), [dist.transforms.SigmoidTransform()])
 
 
-LAWS = {
-    "normal": Law("real", 2, lambda m, s: dist.Normal(m, softplus(s) + 0.2)),
-    "laplace": Law("real", 2, lambda m, s: dist.Laplace(m, softplus(s) + 0.2)),
-    "student": Law("real", 2, lambda m, s: dist.StudentT(4.0, m, softplus(s) + 0.2)),
-    "multivariate": Law("real", 2, _multivariate, joint=True),
-    "low-rank": Law("real", 2, _low_rank, joint=True),
-    "gamma": Law("positive", 2, lambda a, b: dist.Gamma(softplus(a) + 0.7, softplus(b) + 0.5)),
-    "log-normal": Law("positive", 2, lambda m, s: dist.LogNormal(m, softplus(s) + 0.2)),
-    "beta": Law("unit", 2, lambda a, b: dist.Beta(softplus(a) + 0.7, softplus(b) + 0.7)),
-    "squashed": Law("unit", 2, _squashed),
-    "bernoulli": Law("binary", 1, lambda a: dist.Bernoulli(logits=a), drawn_with_gradient=False),
-    "categorical": Law("classes", 3, lambda *a: dist.Categorical(logits=torch.stack(a, -1)), drawn_with_gradient=False),
-    "poisson": Law("count", 1, lambda a: dist.Poisson(softplus(a) + 0.3), drawn_with_gradient=False),
+FAMILIES = {
+    "normal": Family("real", 2, lambda m, s: dist.Normal(m, softplus(s) + 0.2)),
+    "laplace": Family("real", 2, lambda m, s: dist.Laplace(m, softplus(s) + 0.2)),
+    "student": Family("real", 2, lambda m, s: dist.StudentT(4.0, m, softplus(s) + 0.2)),
+    "multivariate": Family("real", 2, _multivariate, joint=True),
+    "low-rank": Family("real", 2, _low_rank, joint=True),
+    "gamma": Family("positive", 2, lambda a, b: dist.Gamma(softplus(a) + 0.7, softplus(b) + 0.5)),
+    "log-normal": Family("positive", 2, lambda m, s: dist.LogNormal(m, softplus(s) + 0.2)),
+    "beta": Family("unit", 2, lambda a, b: dist.Beta(softplus(a) + 0.7, softplus(b) + 0.7)),
+    "squashed": Family("unit", 2, _squashed),
+    "bernoulli": Family("binary", 1, lambda a: dist.Bernoulli(logits=a), drawn_with_gradient=False),
+    "categorical": Family(
+        "classes", 3, lambda *a: dist.Categorical(logits=torch.stack(a, -1)), drawn_with_gradient=False
+    ),
+    "poisson": Family("count", 1, lambda a: dist.Poisson(softplus(a) + 0.3), drawn_with_gradient=False),
 }
-#: Laws that draw by rejection use up as many random numbers as it takes, which is no function of the values alone.
+#: Families that draw by rejection use up as many random numbers as it takes, which is no function of the values alone.
 REJECTING = ("student", "gamma", "beta")
 DISCRETE = ("binary", "classes", "count")
 
 
 def of_support(support: str, width: int) -> list[str]:
-    """Return the laws over a support, for a scalar (width 0) or a vector."""
-    return [name for name, law in LAWS.items() if law.support == support and (width or not law.joint)]
+    """Return the families over a support, for a scalar (width 0) or a vector."""
+    return [name for name, family in FAMILIES.items() if family.support == support and (width or not family.joint)]
 
 
 def distribution(name: str, width: int, numbers: Tensor) -> Any:
-    """Return the law of that name for (…, numbers × width): over a scalar for width 0, else over a vector."""
-    law = LAWS[name]
-    parts = numbers.reshape(*numbers.shape[:-1], law.numbers, max(width, 1)).unbind(-2)
+    """Return the distribution of that name for (…, numbers × width): over a scalar for width 0, else over a vector."""
+    family = FAMILIES[name]
+    parts = numbers.reshape(*numbers.shape[:-1], family.numbers, max(width, 1)).unbind(-2)
     if not width:
-        return law.make(*(part.squeeze(-1) for part in parts))
-    made = law.make(*parts)
-    return made if law.joint else made.to_event(1)
+        return family.make(*(part.squeeze(-1) for part in parts))
+    made = family.make(*parts)
+    return made if family.joint else made.to_event(1)
 
 
 # -- specifications ---------------------------------------------------------------------------------------------------
@@ -121,7 +123,7 @@ class Observation:
 
     name: str
     view: str
-    law: str
+    family: str
     parents: tuple[str, ...] = ()
     mask: str = "none"
     scale: float = 1.0
@@ -161,7 +163,7 @@ class Spec:
     @property
     def scored(self) -> tuple[Latent, ...]:
         """Latents that are drawn without a gradient through the draw."""
-        return tuple(z for z in self.latents if z.treatment == "drawn" and not LAWS[z.proposal].drawn_with_gradient)
+        return tuple(z for z in self.latents if z.treatment == "drawn" and not FAMILIES[z.proposal].drawn_with_gradient)
 
     @property
     def shared(self) -> bool:
@@ -217,15 +219,15 @@ def _observations(rng: random.Random, latents: list[Latent]) -> list[Observation
     found = []
     for view in views:
         if view in ("whole", "partial"):
-            law = rng.choice(of_support("real", COLUMNS)) if view == "whole" else "normal"
+            family = rng.choice(of_support("real", COLUMNS)) if view == "whole" else "normal"
         else:
-            law = {"binary": "bernoulli", "labels": "categorical", "counts": "poisson"}.get(view)
-            law = law or rng.choice(["normal", "laplace"])
+            family = {"binary": "bernoulli", "labels": "categorical", "counts": "poisson"}.get(view)
+            family = family or rng.choice(["normal", "laplace"])
         found.append(
             Observation(
                 name=names.get(view, view.replace("column-", "x")),
                 view=view,
-                law=law,
+                family=family,
                 parents=_subset(rng, [z.name for z in latents], 0.8),
                 mask=_mask(rng, 0.2),
                 scale=rng.choice([0.25, 2.0]) if rng.random() < 0.15 else 1.0,
@@ -295,7 +297,7 @@ def draw_spec(seed: int) -> Spec:
 
 
 class Head(nn.Module):
-    """Numbers of a law from the values that it depends on: a bias and a linear map of each."""
+    """Parameters of a distribution from the values that it depends on: a bias and a linear map of each."""
 
     def __init__(self, size: int, inputs: dict[str, int]) -> None:
         super().__init__()
@@ -332,7 +334,7 @@ def _inputs(names: tuple[str, ...], latents: tuple[Latent, ...]) -> dict[str, in
 
 
 def _shape(o: Observation) -> tuple[int, int]:
-    """Return the width of an observation's law, and how many of them: 0 for a scalar."""
+    """Return the width of an observation's distribution, and how many of them: 0 for a scalar."""
     if o.view in ("whole", "partial", "reshaped", "pixels"):
         return COLUMNS, 1
     return (2, 1) if o.view == "binary" else (0, 1)
@@ -346,9 +348,9 @@ class _Model:
         self.spec = spec
         heads = {}
         for z in spec.latents:
-            heads[z.name] = Head(LAWS[z.prior].numbers * max(z.width, 1), _inputs(z.parents, spec.latents))
+            heads[z.name] = Head(FAMILIES[z.prior].numbers * max(z.width, 1), _inputs(z.parents, spec.latents))
         for o in spec.observations:
-            size = LAWS[o.law].numbers * max(_shape(o)[0], 1)
+            size = FAMILIES[o.family].numbers * max(_shape(o)[0], 1)
             heads["to_" + o.name] = Head(size, _inputs(o.parents, spec.latents))
         self.model_heads = nn.ModuleDict(heads)
 
@@ -358,8 +360,8 @@ class _Model:
         for z in spec.latents:
             infer = {"enumerate": _how(spec)} if z.treatment == "summed" else {}
             with _around(z, rows, z.model_mask, z.scale, m):
-                law = distribution(z.prior, z.width, self.model_heads[z.name](numbers))
-                values[z.name] = pyro.sample(z.name, law, infer=infer)
+                prior = distribution(z.prior, z.width, self.model_heads[z.name](numbers))
+                values[z.name] = pyro.sample(z.name, prior, infer=infer)
             numbers[z.name] = features(z, values[z.name])
         if spec.model_factor == "global":
             pyro.factor("penalty", -0.1 * self.model_heads[spec.latents[0].name].bias.square().sum())
@@ -379,20 +381,20 @@ class _Model:
             _weigh(stack, o.mask, o.scale, m)
             if o.view == "pixels":
                 stack.enter_context(pyro.plate("pixels", COLUMNS, dim=-2))
-                law = LAWS[o.law]
-                parts = out.reshape(*out.shape[:-1], law.numbers, COLUMNS).unbind(-2)
+                family = FAMILIES[o.family]
+                parts = out.reshape(*out.shape[:-1], family.numbers, COLUMNS).unbind(-2)
                 parts = [part.expand(*part.shape[:-2], len(x), COLUMNS) if part.dim() > 1 else part for part in parts]
                 parts = [part.mT if part.dim() > 1 else part.unsqueeze(-1) for part in parts]
-                pyro.sample(o.name, law.make(*parts), obs=x.T)
+                pyro.sample(o.name, family.make(*parts), obs=x.T)
             elif o.view == "reshaped":
-                law = LAWS[o.law]
-                parts = out.reshape(*out.shape[:-1], law.numbers, 2, 2).unbind(-3)
-                pyro.sample(o.name, law.make(*parts).to_event(2), obs=x.reshape(len(x), 2, 2))
+                family = FAMILIES[o.family]
+                parts = out.reshape(*out.shape[:-1], family.numbers, 2, 2).unbind(-3)
+                pyro.sample(o.name, family.make(*parts).to_event(2), obs=x.reshape(len(x), 2, 2))
             elif o.view == "partial":
-                pyro.sample(o.name, distribution(o.law, COLUMNS, out), obs=x, obs_mask=m)
+                pyro.sample(o.name, distribution(o.family, COLUMNS, out), obs=x, obs_mask=m)
             else:
                 seen = x[:, int(o.view[-1])] if o.view.startswith("column") else batch.get(o.view, x)
-                pyro.sample(o.name, distribution(o.law, _shape(o)[0], out), obs=seen)
+                pyro.sample(o.name, distribution(o.family, _shape(o)[0], out), obs=seen)
 
 
 class _Guide:
@@ -404,7 +406,7 @@ class _Guide:
         heads = {}
         for z in self.latents():
             inputs = _inputs(z.proposal_parents, spec.latents) | ({"x": COLUMNS} if z.place == "local" else {})
-            heads[z.name] = Head(LAWS[z.proposal].numbers * max(z.width, 1), inputs)
+            heads[z.name] = Head(FAMILIES[z.proposal].numbers * max(z.width, 1), inputs)
         if any(o.view == "partial" for o in spec.observations):
             heads["x_unobserved"] = Head(2 * COLUMNS, {"x": COLUMNS})
         self.guide_heads = nn.ModuleDict(heads)
@@ -421,8 +423,8 @@ class _Guide:
             if spec.baseline and z in spec.scored:
                 infer["baseline"] = {"use_decaying_avg_baseline": True}
             with _around(z, rows, z.guide_mask, z.guide_scale, m):
-                law = distribution(z.proposal, z.width, self.guide_heads[z.name](numbers))
-                numbers[z.name] = features(z, pyro.sample(z.name, law, infer=infer))
+                proposal = distribution(z.proposal, z.width, self.guide_heads[z.name](numbers))
+                numbers[z.name] = features(z, pyro.sample(z.name, proposal, infer=infer))
         with rows:
             drawn = [z for z in self.latents() if z.place == "local" and z.treatment == "drawn"]
             if spec.guide_factor != "none" and drawn:

@@ -348,7 +348,7 @@ def test_the_report_on_a_classifier_says_how_good_it_is_and_that_it_has_collapse
     assert "Classes" in parsed.texts("h2")
     assert "calibration" in parsed.figures
     assert f"accuracy {found.accuracy:.2%}" in parsed.text
-    assert found.collapse  # after one epoch q(y|x) still tells all data the same
+    assert found.collapse  # after one epoch q(y|x) is still the same for all data
     assert f"COLLAPSED: {found.collapse}" in parsed.text
 
 

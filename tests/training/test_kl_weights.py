@@ -191,7 +191,7 @@ def test_the_constraint_holds_where_it_binds(delta):
     settings = {"epochs": 400, "batch_size": 60, "lr": 5e-2, "schedule": "exponential", "compile": "graph"}
     run = fitted(Constrained(delta, 0.05), **settings)
     assert kl_of(run.pair) == pytest.approx(delta, rel=0.02)
-    # What was found is a beta-VAE: the gradients of the two halves balance at the multiplier (Karush-Kuhn-Tucker).
+    # What was found is a beta-VAE: the gradients of distortion and rate balance at the multiplier (Karush-Kuhn-Tucker).
     torch.manual_seed(0)
     bound = ELBO(2000)
     distortion, rate = (
@@ -275,10 +275,10 @@ def test_free_bits_against_the_formula(particles, beta):
     torch.manual_seed(0)
     value = ELBO(particles, free_bits=free).loss(*programs, x=x)
     torch.manual_seed(0)
-    halves = ELBO(particles).distortion_and_rate(*programs, x=x)
-    expected = halves["distortion"] + beta * len(x) * kl.clamp(min=free).sum()
+    parts = ELBO(particles).distortion_and_rate(*programs, x=x)
+    expected = parts["distortion"] + beta * len(x) * kl.clamp(min=free).sum()
     torch.testing.assert_close(value, expected.detach())
-    assert value > halves["distortion"] + halves["rate"] + 1.0
+    assert value > parts["distortion"] + parts["rate"] + 1.0
 
 
 def test_free_bits_leave_a_coordinate_below_them_alone():

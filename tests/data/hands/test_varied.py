@@ -132,7 +132,7 @@ def test_coverage_of_counts(rate):
 
 @pytest.mark.parametrize(("K", "level", "m"), [(3, 0.5, 1), (4, 0.6, 1), (4, 0.2, 2)])
 def test_coverage_with_ties_is_exactly_the_level(K, level, m):
-    """All outcomes of a truth and K draws of a law with ties, each as likely as any other: 1/4, 1/4 and 1/2."""
+    """All outcomes of a truth and K draws of a distribution with ties, all equally likely: 1/4, 1/4 and 1/2."""
     outcomes = torch.cartesian_prod(*[torch.tensor([0, 1, 2, 2])] * (K + 1))
     true, draws = outcomes[:, 0], outcomes[:, 1:].T
     assert float(interval_coverage(draws, true, level)) == pytest.approx(level, abs=1e-12)

@@ -309,7 +309,7 @@ def test_one_recording_serves_every_chunk(monkeypatch):
 
 @pytest.mark.slow
 def test_chunks_hold_every_datum_and_particle_once(monkeypatch):
-    """With an exact guide a value tells which datum it is of, and the effective size how many particles."""
+    """With an exact guide a value identifies its datum, and the effective sample size the number of particles."""
     mine, data, _ = linear_pair(N=4)
     shapes, seen = set(), set()
     move = module.Annealer.move
@@ -383,7 +383,7 @@ def test_weights_that_are_not_finite_are_counted():
     assert torch.isnan(result["values"]).any()
 
 
-# -- options and refusals ---------------------------------------------------------------------------------------------
+# -- options and errors -----------------------------------------------------------------------------------------------
 
 
 def test_options():

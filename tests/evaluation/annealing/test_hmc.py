@@ -38,10 +38,10 @@ def end(u, momentum, step, num_steps=7, density=bananas):
 
 def test_gradient_and_what_else_is_told():
     u = torch.randn(3, 4, 2, dtype=F64)
-    slope, log_f, told = hmc.gradient(gaussian, u)
+    slope, log_f, other = hmc.gradient(gaussian, u)
     torch.testing.assert_close(slope, -(u - TARGET.mean) @ torch.linalg.inv(COVARIANCE))
     torch.testing.assert_close(log_f, TARGET.log_prob(u))
-    assert torch.equal(told, u[..., 0])
+    assert torch.equal(other, u[..., 0])
     assert not slope.requires_grad
     assert not log_f.requires_grad
 
@@ -96,9 +96,9 @@ def test_a_transition_leaves_its_target_invariant(step):
     n = 40_000
     u = TARGET.sample((n, 1))
     for _ in range(3):
-        u, told, acceptance = hmc.transition(gaussian, u, torch.full((1,), step, dtype=F64), 3)
+        u, other, acceptance = hmc.transition(gaussian, u, torch.full((1,), step, dtype=F64), 3)
     assert (acceptance.mean() < 0.93) == (step > 0.5)
-    assert torch.equal(told, u[..., 0])  # told of where each chain is, not of where it might have gone
+    assert torch.equal(other, u[..., 0])  # the value where each chain is, not at the rejected end
     flat = u[:, 0]
     assert ((flat.mean(0) - TARGET.mean).abs() < SE * (COVARIANCE.diagonal() / n).sqrt()).all()
     # A sample covariance of n Gaussian draws has variance (c_ii c_jj + c_ij^2) / n.
@@ -138,9 +138,9 @@ def test_an_end_that_is_no_number_is_refused():
 
     torch.manual_seed(5)
     u = torch.full((500, 1, 1), 1.5, dtype=F64)
-    after, told, acceptance = hmc.transition(edge, u, torch.full((1,), 0.7, dtype=F64), 2)
+    after, other, acceptance = hmc.transition(edge, u, torch.full((1,), 0.7, dtype=F64), 2)
     assert torch.isfinite(after).all()
-    assert torch.isfinite(told).all()
+    assert torch.isfinite(other).all()
     assert (acceptance == 0).any()
     assert (after < 2).all()
 

@@ -109,7 +109,7 @@ def test_more_layers_and_positive_latents(build):
 
 @pytest.mark.slow
 def test_a_start_that_is_no_exact_draw_shows(monkeypatch):
-    """Chains that go back from another datum's z give no bound, and a short way back tells so."""
+    """Chains that go back from another datum's z give no bound, and a short annealing shows it."""
     mine, *_ = linear_pair()
     generate = mine.generate
 
@@ -156,7 +156,7 @@ def test_chunks_keep_data_and_draws_together():
 
 def result(lower, upper, **given):
     lower, upper = torch.tensor(lower, dtype=F64), torch.tensor(upper, dtype=F64)
-    told = {"num_distributions": 1000, "schedule": "sigmoid", "start": "prior", "acceptance": {"mean": 0.651}}
+    details = {"num_distributions": 1000, "schedule": "sigmoid", "start": "prior", "acceptance": {"mean": 0.651}}
     return Sandwich(
         **{
             "lower": lower,
@@ -164,7 +164,7 @@ def result(lower, upper, **given):
             "lower_variances": torch.full_like(lower, 0.01),
             "upper_variances": torch.full_like(lower, 0.03),
             "num_particles": 16,
-            "details": told,
+            "details": details,
             "seconds": 1.5,
             "seed": 0,
             "non_finite": 0,
@@ -185,10 +185,10 @@ def test_words_and_numbers():
         "(annealed from the prior, T = 1,000, sigmoid, K = 16, acceptance 0.65)"
     )
     assert repr(found) == str(found)
-    told = found.to_json()
-    assert told["gap"] == pytest.approx(0.3)
-    assert told["num_data"] == 3
-    assert told["annealing"]["num_distributions"] == 1000
+    saved = found.to_json()
+    assert saved["gap"] == pytest.approx(0.3)
+    assert saved["num_data"] == 3
+    assert saved["annealing"]["num_distributions"] == 1000
     assert found.caution() == ""
     assert math.isnan(result([-80.0], [-79.0]).standard_error)
 

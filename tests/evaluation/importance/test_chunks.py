@@ -151,8 +151,8 @@ def test_annealing_goes_on_when_memory_runs_out(compile):
     mine, x = imperfect(1)
     annealing = {"num_distributions": 5, "rungs": 3}
     largest = short_of_memory(mine.model)
-    told = r"^log p\(x\) ran out of memory: the chunk went from 60 particles of 4 data to 15 particles of 4 data$"
-    with pytest.warns(UserWarning, match=told) as caught:
+    message = r"^log p\(x\) ran out of memory: the chunk went from 60 particles of 4 data to 15 particles of 4 data$"
+    with pytest.warns(UserWarning, match=message) as caught:
         result = log_likelihood.log_likelihood(
             mine, {"x": x}, method="ais", num_particles=60, annealing=annealing, memory=2**28, compile=compile
         )

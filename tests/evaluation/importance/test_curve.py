@@ -101,9 +101,9 @@ def test_curve_is_the_same_whatever_the_chunks():
     assert small.details["chunk"] != large.details["chunk"]
     error = (small.curve.standard_errors**2 + large.curve.standard_errors**2).sqrt()
     assert ((small.curve.bounds - large.curve.bounds).abs() < SE * error).all()
-    told = json.loads(json.dumps(small.to_json()))["curve"]
-    assert told["num_particles"] == [1, 2, 5, 10, 20, 50, 100, 300]
-    assert told["bounds"] == small.curve.bounds.tolist()
+    reported = json.loads(json.dumps(small.to_json()))["curve"]
+    assert reported["num_particles"] == [1, 2, 5, 10, 20, 50, 100, 300]
+    assert reported["bounds"] == small.curve.bounds.tolist()
 
 
 def test_one_particle_has_a_curve_of_one_point():
@@ -191,8 +191,8 @@ def test_jackknife_takes_the_bias_out_and_the_delta_method_states_it():
     assert results["none"].mean_bias == pytest.approx(bias["none"], rel=0.25)
     assert results["jackknife"].mean_bias == 0.0
     # The jackknife's own variance against what repetitions show.
-    told = float(results["jackknife"].variances.mean())
-    assert told == pytest.approx(float(results["jackknife"].values.var()), rel=0.25)
+    reported = float(results["jackknife"].variances.mean())
+    assert reported == pytest.approx(float(results["jackknife"].values.var()), rel=0.25)
 
 
 def test_jackknife_from_the_same_draws():

@@ -41,9 +41,9 @@ def test_variance_is_that_of_repeats(pair):
     data = draws(pair, N)
     runs = [conditional_log_likelihood(pair, data, "a", "b", num_particles=300, seed=2 * seed) for seed in range(100)]
     spread = torch.stack([run.values for run in runs]).var(0)
-    told = torch.stack([run.variances for run in runs]).mean(0)
+    estimated = torch.stack([run.variances for run in runs]).mean(0)
     # A variance of 100 repeats is known to a standard error of a seventh.
-    assert ((spread / told).log().abs() < 4.5 * (2 / 99) ** 0.5).all()
+    assert ((spread / estimated).log().abs() < 4.5 * (2 / 99) ** 0.5).all()
 
 
 def test_exact_experts_leave_no_error(pair):

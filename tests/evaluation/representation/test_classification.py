@@ -116,8 +116,10 @@ def test_of_the_model_against_quadrature():
     log_joint = []
     with torch.no_grad():
         for k in range(C):
-            law = mine.model.decode(z[:, None, None].expand(-1, len(data["x"]), 1), torch.full((len(data["x"]),), k))
-            log_x = law.log_prob(data["x"]) + torch.distributions.Normal(0.0, 1.0).log_prob(z)[:, None]
+            likelihood = mine.model.decode(
+                z[:, None, None].expand(-1, len(data["x"]), 1), torch.full((len(data["x"]),), k)
+            )
+            log_x = likelihood.log_prob(data["x"]) + torch.distributions.Normal(0.0, 1.0).log_prob(z)[:, None]
             log_joint.append(torch.logsumexp(log_x, 0))
     exact = torch.stack(log_joint, -1).softmax(-1)
     estimate = classify(mine, data, method="importance", num_particles=4000).probabilities

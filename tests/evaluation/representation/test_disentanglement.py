@@ -53,7 +53,7 @@ def test_information_against_quadrature(s):
     off = (many.information.diagonal() - truth).abs()
     assert (off < SE * many.standard_error.diagonal() + 1e-5).all()  # draws beyond five standard deviations
     torch.testing.assert_close(many.entropy, torch.tensor([2.0, 5.0]).double().log())
-    # Either coordinate is the same for all values of the other's factor, and so tells nothing of it, draw by draw.
+    # Either coordinate is the same for all values of the other's factor, and so has no information on it, in any draw.
     assert float(many.information[0, 1]) == pytest.approx(0, abs=1e-9)
     assert float(many.information[1, 0]) == pytest.approx(0, abs=1e-9)
 
@@ -65,7 +65,7 @@ def test_a_code_that_is_its_factors_has_all_of_the_gap_and_one_turned_by_45_degr
     assert straight.value == pytest.approx(1.0, abs=1e-6)
     assert straight.gaps.tolist() == pytest.approx([1.0, 1.0], abs=1e-6)
     assert halfway.value == pytest.approx(0.0, abs=0.02)
-    assert halfway.information.min() > 0.4  # each coordinate does tell of both
+    assert halfway.information.min() > 0.4  # each coordinate has information on both
 
 
 def test_coordinates_that_tell_nothing_and_the_order_of_all_do_not_matter():
@@ -122,7 +122,7 @@ def test_a_code_of_nothing_is_told_by_chance():
 
 
 def test_a_code_without_one_of_three_factors_is_told_by_what_is_left():
-    # Where the third is shared both others vary, so that all three can still be told; without two, they cannot.
+    # Where the third is shared both others vary, so that all three are distinguishable; without two, they are not.
     factors = grid(6, 8, 5)
     without_one, _ = accuracy(factors[:, :2], factors, num_pairs=50, num_points=300)
     without_two, error = accuracy(factors[:, :1], factors, num_pairs=50, num_points=600)

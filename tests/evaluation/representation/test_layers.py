@@ -82,7 +82,7 @@ def test_information_by_brute_force():
 
 @pytest.mark.parametrize(("scale", "wanted"), [(1e3, math.log(50)), (0.0, 0.0)])
 def test_information_is_that_of_the_index_at_most(scale, wanted):
-    """Far apart, z tells which datum it is: log N. The same for all, it tells nothing, at either layer."""
+    """Far apart, z identifies the datum: log N. The same for all, it has no information, at either layer."""
     pair = Pair(Hierarchical(2, (2, 2), hidden=()), BottomUp(2, (2, 2), hidden=())).double()
     for parameter in pair.guide.parameters():
         parameter.data.zero_()
@@ -97,7 +97,7 @@ def test_information_is_that_of_the_index_at_most(scale, wanted):
 
 
 def test_information_of_a_layer_that_depends_on_a_draw_alone_lies_between_the_two():
-    """z1 is z2 and a little noise, and z2 has nothing of x: the truth is 0, and z1's own parents tell it apart."""
+    """z1 is z2 and a little noise, and z2 has nothing of x: the truth is 0, and only z1's own parents identify it."""
     pair = Pair(Hierarchical(2, (1, 1), hidden=()), TopDown(2, (1, 1), hidden=())).double()
     for parameter in pair.guide.parameters():
         parameter.data.zero_()
@@ -136,10 +136,10 @@ def collapsed(gain=2.0, scale=0.5, slope=1.5, noise=0.1, N=40):
 
 def index_information(mean, scale):
     """Return the information in z on which of two equally likely it is, N(-mean, scale^2) or N(mean, scale^2)."""
-    law = scipy.stats.norm(mean, scale)
+    normal = scipy.stats.norm(mean, scale)
 
     def integrand(z):
-        return law.pdf(z) * (law.logpdf(z) - math.log((law.pdf(z) + law.pdf(-z)) / 2))
+        return normal.pdf(z) * (normal.logpdf(z) - math.log((normal.pdf(z) + normal.pdf(-z)) / 2))
 
     return scipy.integrate.quad(integrand, mean - 8 * scale, mean + 8 * scale)[0]
 
@@ -155,7 +155,7 @@ def test_a_layer_drawn_from_the_models_own_conditional_is_not_in_use():
 
 @pytest.mark.parametrize(("gain", "scale"), [(1.0, 0.7), (0.3, 1.0), (0.0, 1.0)])
 def test_information_of_such_a_layer_is_held_below_the_kl_of_those_above(gain, scale):
-    """The truth by quadrature lies between the ends; z1's density given its own z2 would tell all data apart."""
+    """The truth by quadrature lies between the ends; z1's density given its own z2 would identify every datum."""
     slope, noise = 1.5, 0.1
     pair, batch = collapsed(gain, scale, slope, noise)
     below, above = layer_use(pair, batch, num_draws=50)
@@ -171,7 +171,7 @@ def test_information_of_such_a_layer_is_held_below_the_kl_of_those_above(gain, s
 
 
 def test_a_prior_that_knows_the_datum_bounds_no_information():
-    """q(z|x, c) = p(z|c) has a KL of 0, and z tells which c it was drawn for."""
+    """q(z|x, c) = p(z|c) has a KL of 0, and z identifies the c it was drawn for."""
 
     def model(x=None, c=None, size=None):
         with pyro.plate("data", len(c), dim=-1):

@@ -36,11 +36,11 @@ def test_poisson_against_scipy():
 
 
 def test_negative_binomial_against_scipy():
-    law = LogNegativeBinomial(MEANS.log()[:, None, None], A.log()[:, None])
+    distribution = LogNegativeBinomial(MEANS.log()[:, None, None], A.log()[:, None])
     expected = binomial(MEANS[:, None, None].numpy(), A[:, None].numpy())
-    np.testing.assert_allclose(law.log_prob(X), expected.logpmf(X.numpy()), rtol=1e-7, atol=1e-7)
-    np.testing.assert_allclose(law.mean.squeeze(-1), expected.mean().squeeze(-1), rtol=1e-7)
-    np.testing.assert_allclose(law.variance.squeeze(-1), expected.var().squeeze(-1), rtol=1e-7)
+    np.testing.assert_allclose(distribution.log_prob(X), expected.logpmf(X.numpy()), rtol=1e-7, atol=1e-7)
+    np.testing.assert_allclose(distribution.mean.squeeze(-1), expected.mean().squeeze(-1), rtol=1e-7)
+    np.testing.assert_allclose(distribution.variance.squeeze(-1), expected.var().squeeze(-1), rtol=1e-7)
 
 
 def test_of_a_network():
@@ -53,25 +53,27 @@ def test_of_a_network():
     decoded = binomial(h.exp().numpy(), np.exp(a)).logpmf(x.numpy()).sum(-1)
     ours = likelihoods.NegativeBinomial("decoder")(torch.stack((h, raw), -2)).log_prob(x)
     np.testing.assert_allclose(ours, decoded, rtol=1e-7)
-    for law in (
+    for distribution in (
         likelihoods.NegativeBinomial(0.7),
         likelihoods.NegativeBinomial(initial_dispersion=0.7),
         likelihoods.NegativeBinomial(initial_dispersion=0.7, shape=(6,)),
     ):
-        ours = law.double()(h.unsqueeze(-2)).log_prob(x).detach()
+        ours = distribution.double()(h.unsqueeze(-2)).log_prob(x).detach()
         np.testing.assert_allclose(ours, binomial(h.exp().numpy(), 0.7).logpmf(x.numpy()).sum(-1), rtol=1e-6)
 
 
 def test_negative_binomial_is_a_poisson_of_a_gamma_rate():
     """p(x) = integral of Poisson(x; rate) Gamma(rate; shape 1/a, mean m), by quadrature."""
     m, a = 4.0, 0.6
-    law = LogNegativeBinomial(torch.tensor(m, dtype=F64).log(), torch.tensor(a, dtype=F64).log())
+    distribution = LogNegativeBinomial(torch.tensor(m, dtype=F64).log(), torch.tensor(a, dtype=F64).log())
     for x in (0, 3, 11):
         rate = scipy.stats.gamma(1 / a, scale=a * m)
         mass, error = scipy.integrate.quad(
             lambda r, x=x, rate=rate: scipy.stats.poisson(r).pmf(x) * rate.pdf(r), 0, np.inf
         )
-        assert law.log_prob(torch.tensor(float(x))).exp().item() == pytest.approx(mass, abs=max(10 * error, 1e-9))
+        assert distribution.log_prob(torch.tensor(float(x))).exp().item() == pytest.approx(
+            mass, abs=max(10 * error, 1e-9)
+        )
 
 
 def test_float32_loses_nothing_near_the_poisson_and_at_large_counts():
@@ -80,18 +82,21 @@ def test_float32_loses_nothing_near_the_poisson_and_at_large_counts():
     h = counts.log()
     poisson = scipy.stats.poisson(h.exp().double().numpy()).logpmf(counts.numpy())
     np.testing.assert_allclose(LogPoisson(h).log_prob(counts), poisson, rtol=1e-6, atol=1e-3)
-    law = LogNegativeBinomial(h, torch.tensor(-40.0))  # held at its floor
+    distribution = LogNegativeBinomial(h, torch.tensor(-40.0))  # held at its floor
     a = np.exp(LEAST_DISPERSION)
-    np.testing.assert_allclose(law.log_prob(counts), binomial(h.exp().double().numpy(), a).logpmf(counts), atol=2e-3)
-    assert law.log_prob(counts)[0].item() == pytest.approx(poisson[0], abs=1e-4)
+    np.testing.assert_allclose(
+        distribution.log_prob(counts), binomial(h.exp().double().numpy(), a).logpmf(counts), atol=2e-3
+    )
+    assert distribution.log_prob(counts)[0].item() == pytest.approx(poisson[0], abs=1e-4)
 
 
 @pytest.mark.parametrize(
-    "law", [LogPoisson, lambda h: LogNegativeBinomial(h, torch.zeros_like(h)), lambda h: LogNegativeBinomial(h, -h)]
+    "distribution",
+    [LogPoisson, lambda h: LogNegativeBinomial(h, torch.zeros_like(h)), lambda h: LogNegativeBinomial(h, -h)],
 )
-def test_gradients_are_finite_and_point_home(law):
+def test_gradients_are_finite_and_point_home(distribution):
     h = torch.tensor([-1e4, -200.0, -5.0, 5.0, MOST - 1, 200.0], requires_grad=True)
-    log_prob = law(h).log_prob(torch.full((6,), 3.0))
+    log_prob = distribution(h).log_prob(torch.full((6,), 3.0))
     log_prob.sum().backward()
     assert log_prob.isfinite().all()
     assert h.grad.isfinite().all()
@@ -99,24 +104,24 @@ def test_gradients_are_finite_and_point_home(law):
 
 
 @pytest.mark.parametrize(
-    "law",
+    "distribution",
     [
         LogPoisson(torch.tensor([-2.0, 0.5, 2.0])),
         LogNegativeBinomial(torch.tensor([-2.0, 0.5, 2.0]), torch.tensor([0.5, -1.0, 0.3])),
     ],
 )
-def test_draws_have_the_masses(law):
+def test_draws_have_the_masses(distribution):
     torch.manual_seed(0)
     n, values = 20_000, torch.arange(400.0)
-    masses = law.log_prob(values[:, None]).exp()
+    masses = distribution.log_prob(values[:, None]).exp()
     torch.testing.assert_close(masses.sum(0), torch.ones(3), atol=1e-5, rtol=0)
-    torch.testing.assert_close((masses * values[:, None]).sum(0), law.mean, rtol=1e-4, atol=0)
-    draws = law.sample((n,))
+    torch.testing.assert_close((masses * values[:, None]).sum(0), distribution.mean, rtol=1e-4, atol=0)
+    draws = distribution.sample((n,))
     assert Counts().check(draws).all()
     frequencies = torch.stack([(draws == value).float().mean(0) for value in values[:30]])
     error = (masses[:30] * (1 - masses[:30]) / n).sqrt()
     assert ((frequencies - masses[:30]).abs() < 4.5 * error + 1.0 / n).all()
-    assert ((draws.mean(0) - law.mean).abs() < 4.5 * (law.variance / n).sqrt()).all()
+    assert ((draws.mean(0) - distribution.mean).abs() < 4.5 * (distribution.variance / n).sqrt()).all()
 
 
 def test_support():
@@ -124,16 +129,16 @@ def test_support():
     assert Counts().check(x).tolist() == [True, True, False, False, False, False]
     assert repr(Counts()) == "whole numbers 0, 1, 2, ..."
     with pyro.validation_enabled(True):
-        for law in (LogPoisson(torch.zeros(3)), LogNegativeBinomial(torch.zeros(3), torch.zeros(()))):
-            for wide in (law, law.expand((4, 3))):
+        for distribution in (LogPoisson(torch.zeros(3)), LogNegativeBinomial(torch.zeros(3), torch.zeros(()))):
+            for wide in (distribution, distribution.expand((4, 3))):
                 wide.log_prob(torch.ones(3))
                 with pytest.raises(ValueError, match="support"):
                     wide.log_prob(torch.full((3,), 0.5))
 
 
 def test_expand_copies_nothing():
-    law = LogNegativeBinomial(torch.zeros(3), torch.zeros(()))
-    for one, names in ((LogPoisson(torch.zeros(3)), ["log_mean"]), (law, ["log_mean", "log_dispersion"])):
+    distribution = LogNegativeBinomial(torch.zeros(3), torch.zeros(()))
+    for one, names in ((LogPoisson(torch.zeros(3)), ["log_mean"]), (distribution, ["log_mean", "log_dispersion"])):
         wide = one.expand((1000, 3))
         assert wide.batch_shape == wide.mean.shape == wide.variance.shape == (1000, 3)
         for name in names:

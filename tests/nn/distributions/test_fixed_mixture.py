@@ -93,8 +93,8 @@ def test_gradient_at_components_of_no_weight_is_zero_and_finite(parts):
 
 def test_the_weights_have_no_gradient(parts):
     weights, loc, scale = parts
-    law = mixture(weights.clone().requires_grad_(), loc, scale)
-    assert not law.weights.requires_grad
+    mixed = mixture(weights.clone().requires_grad_(), loc, scale)
+    assert not mixed.weights.requires_grad
 
 
 def test_under_a_plate_of_particles_each_draws_its_own(parts):
@@ -117,9 +117,9 @@ def test_recorded_equals_eager(parts):
     weights, loc, scale = parts
 
     def compute(loc, scale):
-        law = mixture(weights, loc, scale)
-        z = law.rsample((5,))
-        return [z, law.log_prob(z)]
+        mixed = mixture(weights, loc, scale)
+        z = mixed.rsample((5,))
+        return [z, mixed.log_prob(z)]
 
     torch.manual_seed(3)
     wanted = compute(loc, scale)
@@ -133,9 +133,9 @@ def test_components_of_full_covariance():
     generator = torch.Generator().manual_seed(0)
     T = torch.randn(A, L, L, generator=generator, dtype=F64).tril() + 2 * torch.eye(L, dtype=F64)
     loc, weights = torch.randn(A, L, generator=generator, dtype=F64), torch.full((A,), 1 / A, dtype=F64)
-    law = FixedMixture(weights, dist.MultivariateNormal(loc, scale_tril=T))
+    mixed = FixedMixture(weights, dist.MultivariateNormal(loc, scale_tril=T))
     torch.manual_seed(1)
-    z = law.sample((20_000,))
+    z = mixed.sample((20_000,))
     assert ((z.mean(0) - loc.mean(0)).abs() < SE * z.std(0) / 20_000**0.5).all()
     theirs = MixtureSameFamily(Categorical(weights), torch.distributions.MultivariateNormal(loc, scale_tril=T))
-    torch.testing.assert_close(law.log_prob(z[:50]), theirs.log_prob(z[:50]))
+    torch.testing.assert_close(mixed.log_prob(z[:50]), theirs.log_prob(z[:50]))

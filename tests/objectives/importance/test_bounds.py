@@ -305,12 +305,12 @@ def test_a_mask_leaves_data_out(name):
         pytest.skip("its dreams take noise of their own")
     mine, data = linear()
     kept = torch.tensor([True, False, True, True, False, True])
-    halves = []
+    parts = []
     for mask in (kept, ~kept):
         masked = [poutine.mask(program, mask=mask) for program in mine.programs()]
-        halves.append(once(mine, ALL[name], data, programs=masked))
+        parts.append(once(mine, ALL[name], data, programs=masked))
     whole = once(mine, ALL[name], data)
-    torch.testing.assert_close(tuple(a + b for a, b in zip(*halves, strict=True)), whole, **SAME)
+    torch.testing.assert_close(tuple(a + b for a, b in zip(*parts, strict=True)), whole, **SAME)
 
 
 @pytest.mark.slow

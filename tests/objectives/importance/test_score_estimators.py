@@ -1,6 +1,6 @@
 """Score-function estimators by value: the gradient of one set of draws, each term of it written out by hand.
 
-Their mean does not tell one control variate from another, and their variance is seldom looked at.
+Their mean is the same for all control variates, and their variance is seldom looked at.
 """
 
 from __future__ import annotations

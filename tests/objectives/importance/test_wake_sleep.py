@@ -66,7 +66,7 @@ def test_wake_phase_tends_to_the_divergence_from_the_posterior():
         _, grads = drawn(mine, ReweightedWakeSleep(K), data, 4000)
         gaps.append((grads[:, own].mean(0) - truth).norm())
     assert gaps[0] > 3 * gaps[1] > 9 * gaps[2]
-    # The bias at K = 512 is of order 1 / K, an eighth of what 4000 draws can tell.
+    # The bias at K = 512 is of order 1 / K, an eighth of what 4000 draws can resolve.
     agree(grads[:, own], truth)
     _, first = drawn(mine, ReweightedWakeSleep(1), data, 4000)
     agree(first[:, own], torch.zeros_like(truth))  # with one particle nothing is learnt from the data

@@ -174,12 +174,12 @@ def test_the_command_ends_soon_after_a_worker_is_killed(tmp_path, kind):
             until(lambda: all(mark.is_file() and mark.read_text() for mark in marks))
             os.kill(int(marks[1].read_text()), signal.SIGKILL)
             killed = time.monotonic()
-            told = running.communicate(timeout=120)[1]
+            stderr = running.communicate(timeout=120)[1]
         finally:
             running.kill()
     assert time.monotonic() - killed < 60  # 33 s in the middle of something long before; 8 s on idle cores now
     assert running.returncode == 1
-    assert "forcefully exiting" not in told, told  # torchrun's own SIGKILL
+    assert "forcefully exiting" not in stderr, stderr  # torchrun's own SIGKILL
     assert len(ppl_vae.load(tmp_path / "run", pair=pair(1)).history["epoch"]) == 2  # of which one step in three
 
 

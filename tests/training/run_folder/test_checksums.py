@@ -1,4 +1,4 @@
-"""An attack on run folders by accident and by hand: whatever becomes of a file, a run is read, or one line tells why.
+"""An attack on run folders by accident and by hand: whatever becomes of a file, a run is read, or one line says why.
 
 Accidents leave the checksums as they are: what is read then has the numbers of the fit. Changes by hand come without
 checksums, and may change numbers, but end in a run or in one line all the same.

@@ -60,13 +60,13 @@ def undisturbed(tmp_path_factory, data):
 
 
 def reached(folder, seen):
-    """Return how many epochs `load` tells of, -1 before the first checkpoint; its parameters must be theirs."""
+    """Return how many epochs `load` finds, -1 before the first checkpoint; its parameters must be theirs."""
     try:
         run = ppl_vae.load(folder)
     except ppl_vae.RunError as error:
         return -1 if "\n" not in str(error) else pytest.fail(f"expected one line, got {error}")
     epochs = len(run.history.get("epoch", []))
-    assert run.history == seen.told(epochs)
+    assert run.history == seen.history_of(epochs)
     assert_same(run.pair.state_dict(), seen.kept(epochs))
     return epochs
 
@@ -180,17 +180,17 @@ def test_interrupted_from_the_keyboard(tmp_path, data, undisturbed):
 
 
 def test_killed_while_estimates_are_recorded(tmp_path, data, undisturbed):
-    fit, folder, told = Fit(data, epochs=2), tmp_path / "run", tmp_path / "told"
+    fit, folder, reported = Fit(data, epochs=2), tmp_path / "run", tmp_path / "reported"
     assert wait(start(fit.from_python, folder)) == 0
     for seed in range(20):
         numbers, before = random.Random(seed), len(estimates(folder))
-        told.write_text("")
+        reported.write_text("")
         target = before + numbers.randrange(1, 5)
-        process = start(record, folder, told)
-        assert stop(process, lambda target=target: f"{target}\n" in told.read_text(), 0.005 * numbers.random()) < 0
+        process = start(record, folder, reported)
+        assert stop(process, lambda target=target: f"{target}\n" in reported.read_text(), 0.005 * numbers.random()) < 0
         recorded = estimates(folder)
         assert recorded == list(range(len(recorded)))
-        assert len(recorded) - int(told.read_text().split()[-1]) in (0, 1)  # what was said to be recorded is
+        assert len(recorded) - int(reported.read_text().split()[-1]) in (0, 1)  # what was said to be recorded is
     assert wait(start(fit.from_python, folder)) == 0
     assert [path.name for path in folder.rglob("*.partial")] == []
     assert estimates(folder) == recorded

@@ -574,5 +574,5 @@ def test_one_fit_at_a_time_writes_to_a_folder(tmp_path):
 @pytest.mark.slow
 def test_a_fresh_process_can_read_a_run(folder, run):
     code = f"import ppl_vae; print(type(ppl_vae.load({str(folder)!r}).pair.model).__name__)"
-    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert told.stdout == "PPCA\n"
+    finished = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert finished.stdout == "PPCA\n"

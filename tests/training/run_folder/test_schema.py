@@ -111,9 +111,9 @@ def test_a_pair_by_name_of_too_many_parameters(folder, capsys):
     change(folder, "pair.model.description", None)
     change(folder, "source.pair_options.latent_dim", 2**30)
     assert command(["evaluate", str(folder), "--method", "exact", "--device", "cpu"]) == 2
-    told = capsys.readouterr().err
-    assert "of the sizes in 'pair.state'; got" in told
-    assert told.count("\n") == 1
+    printed = capsys.readouterr().err
+    assert "of the sizes in 'pair.state'; got" in printed
+    assert printed.count("\n") == 1
 
 
 SOURCE = {
@@ -130,10 +130,10 @@ SOURCE = {
 def test_a_source_of_the_wrong_type(folder, capsys, place):
     change(folder, place, SOURCE[place])
     assert command(["report", str(folder), "--device", "cpu"]) == 2
-    told = capsys.readouterr().err
-    assert told.startswith("error: ")
-    assert f"for '{place.removeprefix('source.')}'" in told
-    assert told.count("\n") == 1
+    printed = capsys.readouterr().err
+    assert printed.startswith("error: ")
+    assert f"for '{place.removeprefix('source.')}'" in printed
+    assert printed.count("\n") == 1
 
 
 RECORDS = {
@@ -243,9 +243,9 @@ def test_figures_that_lead_outside(folder, tmp_path, capsys):
     (folder / "figures").symlink_to(outside)
     for words in (["report"], ["evaluate", "--num-particles", "10", "--method", "prior", "--curve"]):
         assert command([words[0], str(folder), *words[1:], "--device", "cpu"]) == 2
-        told = capsys.readouterr().err
-        assert "figures: expected a folder inside" in told
-        assert "got a link that leads out of it; try removing it" in told
+        printed = capsys.readouterr().err
+        assert "figures: expected a folder inside" in printed
+        assert "got a link that leads out of it; try removing it" in printed
     assert not list(outside.iterdir())
     fit(folder, overwrite=True)  # removes the link, and nothing behind it
     assert outside.is_dir()
@@ -265,9 +265,9 @@ def test_no_control_sequence_reaches_the_terminal(folder, tmp_path, capsys, plac
     change(folder, place, f"digits{STEER}")
     out = ["--out", str(tmp_path / "out.npz")] if words == ["sample"] else []
     command([words[0], str(folder), *words[1:], *out])
-    told = "".join(capsys.readouterr())
-    assert told
-    assert not any(mark in told for mark in STEER if not mark.isalnum() and mark in "\x1b\x07\r\u202e")
+    printed = "".join(capsys.readouterr())
+    assert printed
+    assert not any(mark in printed for mark in STEER if not mark.isalnum() and mark in "\x1b\x07\r\u202e")
 
 
 def test_a_run_that_was_received_whole_is_read(folder):
