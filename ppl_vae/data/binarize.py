@@ -16,7 +16,7 @@ from ppl_vae.data.split import Dataset, Split, whole
 def binarize(data: Dataset, binarization: str, seed: int = 0) -> Dataset:
     """Return `data` with x ~ Bernoulli(grey value), coordinate by coordinate.
 
-    ``fixed`` keeps one draw for good. ``dynamic`` shows that same draw and keeps the grey values for `Split.draw`
+    ``fixed`` keeps one draw for good. ``dynamic`` shows that same draw and keeps the grey values for `Split.batch`
     (Salakhutdinov & Murray 2008; Burda et al. 2016, sec. 5). Each part has a stream of its own under `seed`, but the
     test part's does not depend on it.
 

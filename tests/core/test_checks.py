@@ -50,7 +50,7 @@ NO_NUMBERS = {
 
 
 @pytest.mark.parametrize("name", NO_NUMBERS)
-def test_what_is_no_number_is_told_in_one_line(name):
+def test_what_is_no_number_is_reported_in_one_line(name):
     value, got = NO_NUMBERS[name]
     for check, expected in (
         (checks.number, "a finite number"),

@@ -69,12 +69,13 @@ def test_fixed_and_visible_dynamic_draw_have_the_mean_of_the_grey_values(dynamic
         assert abs(split["x"].double().sum() - p.sum()) < 4 * standard_error
 
 
-def test_draw_takes_the_rows_of_an_index(dynamic):
+def test_a_batch_takes_the_rows_of_an_index(dynamic):
     index = torch.tensor([5, 2, 9])
     fixed = data.load("digits").train
     assert torch.equal(fixed.batch(index)["x"], fixed["x"][index])
     assert torch.equal(fixed.batch(slice(2, 4))["y"], fixed["y"][2:4])
     assert torch.equal(fixed.batch()["x"], fixed["x"])
+    assert torch.equal(fixed.draw(index)["x"], fixed.batch(index)["x"])  # by its former name
     rows = dynamic.train.batch(index)
     assert rows["x"].shape == (3, 64)
     assert torch.equal(rows["y"], dynamic.train["y"][index])

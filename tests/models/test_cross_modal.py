@@ -27,7 +27,7 @@ TWO, THREE = ("a", "b"), ("a", "b", "c")
 def close(estimate, truth):
     """Assert that an estimate is the exact value, each datum's and their mean, in standard errors.
 
-    By the delta method the logarithm of a mean of K weights has the variance told and a bias of minus half of it.
+    By the delta method the logarithm of a mean of K weights has the reported variance and a bias of minus half of it.
     """
     scores = (estimate.values - truth) / estimate.variances.sqrt()
     assert scores.abs().max() < SE
@@ -356,7 +356,7 @@ def test_what_no_program_takes_is_left_out():
 
 
 @pytest.mark.parametrize("case", BAD)
-def test_bad_input_is_told_in_one_line(case):
+def test_bad_input_is_reported_in_one_line(case):
     build, message = BAD[case]
     with pytest.raises(InputError) as caught:
         build()

@@ -157,7 +157,7 @@ def read_hands(name: str, *, image_size: int = 32, scale_2d: str = "own", hand_s
     image_size : int
         Height and width of a picture, 4 at least.
     scale_2d : {"own", "depth"}
-        What joints2d are divided by: the root mean square of their own distances from the root, which tells neither
+        What joints2d are divided by: the root mean square of their own distances from the root, which shows neither
         how far nor how large a hand is; or unit / depth of the root, which makes those of a flat hand x, y of joints3d.
     hand_size : {"known", "unknown"}
         Whether a unit is the mean length of the bones of a part's own hand, in mm, so that hands of all sizes are

@@ -250,7 +250,7 @@ def test_options_are_checked(folder, options, message):
         data.load("hands-icvl", **options)
 
 
-def test_what_is_missing_or_damaged_is_told_in_one_line(folder, monkeypatch):
+def test_what_is_missing_or_damaged_is_reported_in_one_line(folder, monkeypatch):
     monkeypatch.setattr("ppl_vae.data.store.cache", lambda: folder / "nowhere")
     with pytest.raises(InputError, match=r"hands/nyu_test.npz: expected a file of this name; got none; try putting"):
         data.load("hands-nyu")

@@ -55,7 +55,7 @@ def test_the_choice_of_images_is_seeded(small):
     assert not torch.equal(one, other)
 
 
-def test_what_is_missing_or_damaged_is_told_in_one_line(folder, monkeypatch, tmp_path):
+def test_what_is_missing_or_damaged_is_reported_in_one_line(folder, monkeypatch, tmp_path):
     monkeypatch.setattr("ppl_vae.data.store.cache", lambda: tmp_path / "nowhere")
     with pytest.raises(InputError, match=r"dsprites/dsprites_ndarray.*expected a file of this name; got none; try put"):
         data.load("dsprites")

@@ -95,7 +95,7 @@ BAD = {
 
 
 @pytest.mark.parametrize("case", BAD)
-def test_bad_input_is_told_in_one_line(pair, case):
+def test_bad_input_is_reported_in_one_line(pair, case):
     target, given, other, message = BAD[case]
     data = {"depth": torch.zeros(N, 4), "joints": torch.zeros(N, 3)}
     masks = {name: mask for name, mask in other.items() if name.endswith("_present")}
