@@ -32,8 +32,7 @@ class BottomUp(PyroModule):
     hidden, activation, batch_norm, init
         Of the default networks, each an `MLP`; hidden layers of all, or one such sequence for each, z_1's first.
     networks : sequence of Module, optional
-        L networks, from x (..., D), and then from z_{k-1} (..., L_{k-1}), to (..., 2 L_k): m_k, then a with
-        s_k = softplus(a) + 1e-4.
+        L networks, from x (..., D), then z_{k-1}, to (..., 2 L_k): m_k, then a with s_k = softplus(a) + 1e-4.
 
     Raises
     ------
@@ -49,13 +48,13 @@ class BottomUp(PyroModule):
         super().__init__()
         self.x_shape, self.latent_dims = as_shape("x_shape", x_shape), as_latent_dims(latent_dims)
         mlp: Any = {"hidden": hidden, "activation": activation, "batch_norm": batch_norm, "init": init}
-        below = (math.prod(self.x_shape), *self.latent_dims[:-1])
-        self.networks = layer_heads("networks", networks, below, self.latent_dims, **mlp)
+        below = [math.prod(self.x_shape), *self.latent_dims]
+        self.networks = layer_heads("networks", networks, below[:-1], self.latent_dims, **mlp)
 
     def forward(self, x: Tensor | None = None, size: int | None = None) -> tuple[Tensor, ...]:
         """Sample z_1, ..., z_L given `x` (B, *x_shape), and return them, each (..., B, L_k)."""
-        with data_plate(size, x=(x := observed(x), self.x_shape)):
-            z = [x.flatten(-len(self.x_shape))]
+        z = [observed(x).flatten(-len(self.x_shape))]
+        with data_plate(size, x=(x, self.x_shape)):
             for k, posterior in enumerate(self.networks, start=1):
                 z.append(pyro.sample(f"z{k}", posterior(z[-1])))
         return tuple(z[1:])
