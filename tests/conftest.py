@@ -1,5 +1,6 @@
 """What every test gets: a state of the process that no other test has touched, and a bound on its time."""
 
+import gc
 import os
 
 import numpy as np
@@ -44,3 +45,14 @@ def bounded(item):
 
 pytest_runtest_setup = pytest.hookimpl(wrapper=True)(bounded)
 pytest_runtest_call = pytest.hookimpl(wrapper=True)(bounded)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection():
+    """Look for no garbage while tests are collected, nor later among what was imported: it stays, and is much."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.enable()
+        gc.freeze()

@@ -37,7 +37,7 @@ def run(name, *arguments):
     return runpy.run_path(str(EXAMPLES / f"{name}.py"))["main"](["--quick", *arguments])
 
 
-@pytest.mark.parametrize("name", fast_in({"own_pair", "ppca"}, NAMES))
+@pytest.mark.parametrize("name", fast_in({"own_pair"}, NAMES))
 def test_runs_and_draws(name, tmp_path, capsys, monkeypatch):
     figure, record = tmp_path / "figure.png", tmp_path / "record.md"
     if name in HANDS:

@@ -88,6 +88,7 @@ def files(folder):
     return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
 
 
+@pytest.mark.slow
 def test_the_sdist_holds_all_that_the_project_does(source, unpacked):
     made = {name for name in files(source) if ".egg-info/" in name}
     wanted = files(source) - made
@@ -188,6 +189,7 @@ def texts(paths):
     return {str(path.relative_to(ROOT)): path.read_text(encoding="utf-8") for path in paths}
 
 
+@pytest.mark.slow
 def test_the_library_declares_all_that_it_imports():
     assert list(undeclared(texts(modules().values()), names(RUNTIME), {PACKAGE})) == []
 

@@ -107,6 +107,7 @@ def examples(monkeypatch, capsys):
     return found
 
 
+@pytest.mark.slow
 def test_every_command_has_an_example(examples, capsys):
     group = typer.main.get_command(app)
     assert list(group.commands) == list(COMMANDS)

@@ -66,6 +66,7 @@ def test_counts_have_a_likelihood_by_default_and_may_have_an_exposure(files, cap
     assert line.startswith("error: exposure: expected one number above 0 per datum; got none; try")
 
 
+@pytest.mark.slow
 def test_standardised_numbers_stay_so(files, capsys):
     units = r"x is standardised, and log p\(x\) is that of standardised x; .* log p = log p\(x\) - (\S+) nats"
     said = re.search(

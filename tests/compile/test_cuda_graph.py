@@ -88,6 +88,7 @@ def test_each_loss_of_a_plain_script_is_its_own(cpu_graphs):
     assert len({float(loss) for loss in losses}) == WARM_UP + 3
 
 
+@pytest.mark.slow
 def test_what_cannot_be_captured_is_launched_and_said_once(cpu_graphs, monkeypatch):
     def refuse(*_):
         raise CaptureError("operation not permitted when stream is capturing")

@@ -290,6 +290,7 @@ def test_the_end_of_a_fit_is_a_moment(pictures, monkeypatch):
         torch.testing.assert_close(got.state_dict()[name], value, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_proof_leaves_the_fit_as_it_was(pictures, monkeypatch):
     """Batch norm, dropout and noise go on as if nobody had looked."""
 
@@ -391,6 +392,7 @@ def test_an_estimate_by_a_recording_that_became_wrong_is_made_again(method, monk
     torch.testing.assert_close(got.values, wanted.values)
 
 
+@pytest.mark.slow
 def test_an_estimate_that_is_proven_is_what_it_was(pictures, monkeypatch):
     torch.manual_seed(0)
     pair = ppl_vae.Pair(VAE(6, 2, hidden=(4,)), AmortizedNormal(6, 2, hidden=(4,)))

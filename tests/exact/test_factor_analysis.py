@@ -95,6 +95,7 @@ def test_an_em_step_from_the_solution_gains_nothing():
     assert gain.abs() < 1e-9
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings(OTHER_MAXIMA)
 def test_heywood_case_ends_at_the_floor_with_the_slope_pointing_below():
     x = heywood_sample()
@@ -220,6 +221,7 @@ def test_no_random_start_ends_above_the_maximum_of_few_rows(seed, short):
     assert short is None or random > three + short
 
 
+@pytest.mark.slow
 def test_says_when_starts_disagree():
     x, L = few_rows(6)
     line = (

@@ -132,6 +132,7 @@ def test_no_call_ends_in_a_traceback(tmp_path, monkeypatch):
     assert succeeded == weights.keys()
 
 
+@pytest.mark.slow
 def test_a_traceback_counts(monkeypatch):
     def broken(**_):
         raise KeyError("a")
@@ -140,6 +141,7 @@ def test_a_traceback_counts(monkeypatch):
     assert {how for how, *_ in drawn("broken", public_calls.drawn_calls("broken"), 5)} == {"KeyError"}
 
 
+@pytest.mark.slow
 def test_a_hang_counts(monkeypatch):
     monkeypatch.setitem(globals(), "SECONDS", 1)
     waits = public_calls.Call(lambda **_: signal.pause(), {"a": public_calls.exactly(1)})

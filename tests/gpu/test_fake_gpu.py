@@ -70,6 +70,7 @@ def test_an_eager_step_stays_on_its_device(gpu, name):
     take_steps(gpu, PAIRS[name], ELBO(), "off")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", fast_in(FEW, sorted(PAIRS)))
 def test_a_recorded_step_stays_on_its_device(gpu, name):
     """Its first step runs the programs as well, and a program that reads values back would not be recorded."""

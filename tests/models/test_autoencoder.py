@@ -66,6 +66,7 @@ def test_minus_the_bound_is_the_squared_error(pair, batch, objective):
         torch.testing.assert_close(found, wanted)
 
 
+@pytest.mark.slow
 def test_there_is_no_rate_whatever_its_weight(batch):
     runs = [
         ppl_vae.fit(
@@ -150,6 +151,7 @@ def test_a_report_without_data_draws_nothing_from_a_prior(tmp_path):
     assert "Samples" not in page
 
 
+@pytest.mark.slow
 def test_one_latent_is_left_out_of_the_report(tmp_path):
     digits = data.load("digits", binarization="none")
     run = ppl_vae.fit(zoo.build("autoencoder", digits.spec, latent_dim=1, hidden=(4,)), digits, epochs=1)

@@ -183,6 +183,7 @@ def test_an_expert_by_its_mean_is_a_normal_around_it(covariance):
     torch.testing.assert_close(rest, rest[:1].expand(3, 6))
 
 
+@pytest.mark.slow
 def test_one_step_of_training_moves_towards_the_exact_value():
     pair = exact_pair("mixture", trust=0.6)
     data = draws(pair, 64)

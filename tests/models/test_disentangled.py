@@ -139,6 +139,7 @@ def test_log_p_is_exact(names):
     assert_estimate(found, joint(pair.model).log_prob(**flat(given)))
 
 
+@pytest.mark.slow
 def test_log_p_of_factors_given_x_is_exact():
     pair, data = broad(make()), batch()
     found = conditional_log_likelihood(pair, data, ("pose", "view"), "x", num_particles=20_000, progress=False)

@@ -216,6 +216,7 @@ def test_annealing_from_the_guide_has_no_part_of_the_classification_term():
     assert abs(ll.mean - float(wanted)) < SE * ll.standard_error
 
 
+@pytest.mark.slow
 def test_the_posterior_of_the_class_is_what_the_bound_is_tight_at():
     """With q(y|x) and q(z|x, y) as they are, no bound is above log p(x)."""
     pair, x = wide_pair(), pictures()

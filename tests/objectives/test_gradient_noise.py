@@ -53,6 +53,7 @@ def test_figures_are_those_of_draws_by_hand():
         assert row.seconds > 0
 
 
+@pytest.mark.slow
 def test_recorded_and_eager_give_the_same_figures(monkeypatch):
     mine, data = pair(), batch(6)
     first = gradient_report(mine, data, {"a": IWELBO(3, "dreg")}, draws=20)
@@ -73,6 +74,7 @@ def test_no_noise_is_told_as_such():
     assert noisy.noiseless == L * (L - 1) // 2  # what stands above the guide's triangle is not used
 
 
+@pytest.mark.slow
 def test_leaves_the_pair_as_it_was_and_takes_pyros_objectives():
     mine, data = pair(), batch(6)
     before = {name: value.clone() for name, value in mine.state_dict().items()}

@@ -242,6 +242,7 @@ def test_embed_finds_the_plane_of_largest_variance(rng):
     assert abs(np.corrcoef(points[:, 1], z[:, 1])[0, 1]) > 0.99
 
 
+@pytest.mark.slow
 def test_embed_by_tsne_is_seeded_and_keeps_clusters_apart(rng):
     z = rng.normal(size=(60, 4)) + 30 * (np.arange(60) % 2)[:, None]
     points = plots.embed(z, method="tsne", seed=3)

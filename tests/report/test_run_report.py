@@ -214,6 +214,7 @@ def test_pictures_of_noise_stay_under_three_megabytes(tmp_path):
     assert Image.open(tmp_path / "figures" / "noise-0.png").size[0] < 5.4 * page.RESOLUTIONS[0]  # it took some doing
 
 
+@pytest.mark.slow
 def test_the_same_report_is_the_same_bytes(tmp_path):
     one, two = (full_report().write(tmp_path / name / "report.html").read_bytes() for name in "ab")
     assert one == two
@@ -384,6 +385,7 @@ def test_data_other_than_images_get_their_own_figures(tmp_path):
     assert "never saw the labels" not in parsed.text
 
 
+@pytest.mark.slow
 def test_without_data_the_report_shows_what_needs_none(vae, tmp_path):
     parsed = read(run_report(vae, path=tmp_path / "r.html", progress=False))
     assert parsed.figures == ["history", "samples-x", "walk-z"]

@@ -42,6 +42,7 @@ def released(imported):
     gc.enable()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", ["off", "graph"])
 @pytest.mark.parametrize("name", ["vae-bernoulli", "ladder-batch-norm"])
 def test_after_a_fit_nothing_is_left(released, path, name):
@@ -68,6 +69,7 @@ class Kept:
         return self.function(*inputs)
 
 
+@pytest.mark.slow
 def test_a_captured_step_does_not_keep_itself(released, monkeypatch):
     monkeypatch.setattr(step, "Captured", Kept)
     pair, batch = ppl_vae.Pair(*PAIRS["vae-bernoulli"].build()), PAIRS["vae-bernoulli"].batch(20)

@@ -194,6 +194,7 @@ def test_parts_are_whole_videos_with_a_gap_before_the_validation_part(made_up):
     assert np.array_equal(test, np.arange(trained[0]))
 
 
+@pytest.mark.slow
 def test_2d_joints_by_their_own_size_tell_neither_depth_nor_size(folder):
     """A hand three times as large and as far away makes the same 2D joints."""
     held = synthetic_hands.write(folder, "icvl")
@@ -218,6 +219,7 @@ def test_2d_joints_by_depth_are_those_of_a_flat_hand(folder):
     np.testing.assert_allclose(split["joints2d"] * split["unit"][:, None, None], flat, atol=1e-3)
 
 
+@pytest.mark.slow
 def test_a_known_size_makes_hands_of_all_sizes_alike(folder):
     synthetic_hands.write(folder, "icvl", sizes=(1.3, 1.0))
     known, unknown = (data.load("hands-icvl", hand_size=size) for size in ("known", "unknown"))

@@ -49,6 +49,7 @@ def test_sprites_have_the_shape_that_the_spec_claims(sprites):
     assert len(everything.unique(dim=0)) == 3000
 
 
+@pytest.mark.slow
 def test_factors_alone_determine_a_sprite(sprites):
     train = sprites.train
     rows = torch.randperm(train.size, generator=torch.Generator().manual_seed(0))[:600]

@@ -79,6 +79,7 @@ def test_an_exact_guide_gives_weights_that_are_all_alike():
     assert result["variances"].max() < 1e-12
 
 
+@pytest.mark.slow
 def test_one_distribution_is_importance_weighting():
     mine, data, (gain, offset, covariance) = linear_pair()
     mine.guide.set_posterior(gain, offset, 2 * covariance)
@@ -368,6 +369,7 @@ def test_step_sizes_hang_on_other_chains_than_those_that_estimate():
     assert torch.equal(torch.stack(seen), before[[0, 1, 3, 4, 5, 7, 8]])
 
 
+@pytest.mark.slow
 def test_weights_that_are_not_finite_are_counted():
     class Bounded(PyroModule):
         def forward(self, x=None, size=None):

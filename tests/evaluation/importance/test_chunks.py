@@ -163,6 +163,7 @@ def test_annealing_goes_on_when_memory_runs_out(compile):
     assert abs(result.mean - exact) < SE * result.standard_error
 
 
+@pytest.mark.slow
 def test_a_recorded_chunk_that_runs_out_of_memory_is_recorded_anew(monkeypatch):
     mine, x = imperfect(1)
     record, recorded = fallback.record, []

@@ -175,6 +175,7 @@ def test_jackknife_of_weights_that_are_zero_or_equal():
     assert variance[2] == pytest.approx(0.0, abs=1e-20)
 
 
+@pytest.mark.slow
 def test_jackknife_takes_the_bias_out_and_the_delta_method_states_it():
     mine, x = imperfect(3)
     exact = log_likelihood(mine, {"x": x[:1]}, method="exact").mean

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from arviz_reference import LEGACY, k_of
+from tiers import fast_in
 
 from ppl_vae.core.errors import InputError
 from ppl_vae.evaluation.importance.pareto import pareto_k, tail_length
@@ -70,7 +71,7 @@ def expected_of(weights):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("num_particles", SIZES)
+@pytest.mark.parametrize("num_particles", fast_in({1, 5, 24, 25, 225, 1000}, SIZES))
 def test_the_tail_alone_gives_arviz_own_k(kind, num_particles):
     weights = log_weights(kind, num_particles)
     expected = expected_of(weights)

@@ -109,6 +109,7 @@ def test_true_labels_are_not_used():
     torch.testing.assert_close(classify(mine, data).probabilities, classify(mine, other).probabilities)
 
 
+@pytest.mark.slow
 def test_of_the_model_against_quadrature():
     """p(y|x) by importance against an integral over z on a fine grid."""
     mine, data = pair().double(), {"x": batch()["x"].double()}

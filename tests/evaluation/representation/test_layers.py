@@ -283,6 +283,7 @@ class Classes(PyroModule):
                 pyro.sample("x", dist.Normal(z.expand(*z.shape[:-1], 3), 1.0).to_event(1), obs=x)
 
 
+@pytest.mark.slow
 def test_a_class_has_a_kl_and_information_and_no_mean():
     """KL_k = E_q[log q(k|x) - log 1/3] and I_k = E[log q(k|x) - log mean_n q(k|x_n)] are sums over three classes."""
     x = 2 * torch.randn(200, 3, generator=torch.Generator().manual_seed(0))

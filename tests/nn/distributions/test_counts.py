@@ -62,6 +62,7 @@ def test_of_a_network():
         np.testing.assert_allclose(ours, binomial(h.exp().numpy(), 0.7).logpmf(x.numpy()).sum(-1), rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_negative_binomial_is_a_poisson_of_a_gamma_rate():
     """p(x) = integral of Poisson(x; rate) Gamma(rate; shape 1/a, mean m), by quadrature."""
     m, a = 4.0, 0.6

@@ -66,6 +66,7 @@ def test_a_component_of_no_weight_is_never_drawn(parts):
     assert z[:, 0].isfinite().all()
 
 
+@pytest.mark.slow
 def test_gradient_of_an_expectation(parts):
     """E[sum_j z_j^2 + z_0 z_1] has a gradient in closed form, in every mean and standard deviation."""
     weights, loc, scale = parts

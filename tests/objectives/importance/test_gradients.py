@@ -195,6 +195,7 @@ def test_shared_parameters_follow_every_occurrence():
         alike(wanted, drawn(mine, IWELBO(4, gradient), data, R)[1], gradient)
 
 
+@pytest.mark.slow
 def test_latents_of_all_data_and_autoguides():
     """The ELBO's own estimator takes latents that data share, and draws that only help to make others."""
 
@@ -302,6 +303,7 @@ def test_vimco_against_enumeration(K):
     assert (grads[:, own].std(0) > 0).all()
 
 
+@pytest.mark.slow
 def test_control_variate_lessens_the_noise():
     torch.manual_seed(0)
     mine, data = Pair(Switch(), SwitchGuide()).to(F64), {"x": torch.tensor([[-1.5], [0.2], [2.0]], dtype=F64)}

@@ -212,6 +212,7 @@ def test_latents_of_all_data_are_refused():
     )
 
 
+@pytest.mark.slow
 def test_signal_of_the_wake_phase_grows_with_the_particles():
     mine, data = switch()
     own = part(mine, "guide")

@@ -146,6 +146,7 @@ def test_bad_input_is_refused(hands, call, message):
         call(hands)
 
 
+@pytest.mark.slow
 def test_the_callers_style_is_left_alone(hands):
     before = dict(mpl.rcParams)
     plots.skeletons(hands, BONES).canvas.draw()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from own_pairs import batch, pair
+from tiers import fast_in
 
 import ppl_vae
 from ppl_vae.objectives import ELBO
@@ -23,7 +24,7 @@ class Interrupting(ELBO):
         return super().differentiable_loss(model, guide, **kwargs)
 
 
-@pytest.mark.parametrize("step", [1, 3, 4, 8])  # three steps to an epoch
+@pytest.mark.parametrize("step", fast_in({1, 4}, [1, 3, 4, 8]))  # three steps to an epoch
 def test_interrupt_keeps_the_last_whole_epoch(tmp_path, step):
     def fit(mine, epochs, **options):
         return ppl_vae.fit(

@@ -185,7 +185,14 @@ def resumable(tmp_path_factory):
     return folder
 
 
-@pytest.mark.parametrize(("name", "number"), [(name, i) for name, values in STATES.items() for i in range(len(values))])
+@pytest.mark.parametrize(
+    ("name", "number"),
+    [
+        pytest.param(name, i, marks=[pytest.mark.slow] if i else [])
+        for name, values in STATES.items()
+        for i in range(len(values))
+    ],
+)
 def test_a_checkpoint_of_the_wrong_type(resumable, tmp_path, name, number):
     folder = shutil.copytree(resumable, tmp_path / "run")
     checkpoint(folder, **{name: STATES[name][number]})
