@@ -39,9 +39,10 @@ def test_is_the_difference_of_two_independent_estimates(pair):
 @pytest.mark.slow
 def test_variance_is_that_of_repeats(pair):
     data = draws(pair, N)
-    runs = [conditional_log_likelihood(pair, data, "a", "b", num_particles=300, seed=2 * seed) for seed in range(100)]
-    spread = torch.stack([run.values for run in runs]).var(0)
-    estimated = torch.stack([run.variances for run in runs]).mean(0)
+    ten = {name: x.repeat(10, 1) for name, x in data.items()}  # each datum of a call has draws of its own
+    runs = [conditional_log_likelihood(pair, ten, "a", "b", num_particles=300, seed=2 * seed) for seed in range(10)]
+    spread = torch.cat([run.values.view(10, N) for run in runs]).var(0)
+    estimated = torch.cat([run.variances.view(10, N) for run in runs]).mean(0)
     # A variance of 100 repeats is known to a standard error of a seventh.
     assert ((spread / estimated).log().abs() < 4.5 * (2 / 99) ** 0.5).all()
 
