@@ -39,12 +39,12 @@ class PPCA(PyroModule):
 
     def __init__(self, x_dim: int, latent_dim: int, noise: str = "isotropic") -> None:
         super().__init__()
-        self.prior = StandardNormal(latent_dim)
-        self.x_dim, self.latent_dim = integer_at_least("x_dim", x_dim, 1), self.prior.latent_dim
+        self.x_dim, self.latent_dim = integer_at_least("x_dim", x_dim, 1), integer_at_least("latent_dim", latent_dim, 1)
         self.noise = one_of("noise", noise, ("isotropic", "diagonal"))
         self.weight = nn.Parameter(torch.randn(self.x_dim, self.latent_dim) / self.x_dim**0.5)
         self.bias = nn.Parameter(torch.zeros(self.x_dim))
         self.log_scale = nn.Parameter(torch.zeros(() if noise == "isotropic" else (self.x_dim,)))
+        self.prior = StandardNormal(latent_dim)
 
     @classmethod
     def maximum_likelihood(cls, x: Tensor, latent_dim: int) -> "PPCA":
