@@ -1,7 +1,6 @@
 """The encoder half of a hierarchical variational autoencoder, stacked (Burda et al. 2016, section 2).
 
 q(z_1, ..., z_L|x) = q(z_1|x) q(z_2|z_1) ... q(z_L|z_{L-1})
-
 q(z_k|z_{k-1}) = N(m_k(z_{k-1}), diag(s_k(z_{k-1}))^2),   z_0 = x
 
 The model draws z_k given z_{k+1}, which comes later here. So only the top layer's KL has a closed form.

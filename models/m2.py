@@ -22,10 +22,8 @@ class M2(PyroModule):
 
     Parameters
     ----------
-    x_shape, latent_dim : int or tuple of int, int
-        Shape of one datum, of D numbers; L.
-    num_classes : int
-        C; labels are 0..C-1.
+    x_shape, latent_dim, num_classes : int or tuple of int, int, int
+        Shape of one datum, of D numbers; L; C, for labels 0..C-1.
     hidden, activation
         Of the default decoder, an `MLP`.
     likelihood : Likelihood or str
