@@ -186,7 +186,7 @@ def likelihood_heads(
     chosen: Any = likelihoods.for_each(modalities.shapes, given)
     heads = nn.ModuleDict()
     for name, shape in modalities.shapes.items():
-        size = latent_dim if isinstance(latent_dim, int) else latent_dim[name]
+        size = latent_dim[name] if isinstance(latent_dim, Mapping) else latent_dim
         heads[name] = LikelihoodHead(
             shape, size, chosen[name], network=own.get(name), hidden=hidden, activation=activation
         )

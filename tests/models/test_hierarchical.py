@@ -146,10 +146,10 @@ def tree(latent_dims, x_dim=6):
     decoder = model.decode.network.layers[-1]
     decoder.weight.data.copy_(W)
     decoder.bias.data.copy_(0.3 * torch.randn(x_dim, generator=generator, dtype=F64))
-    for network, size, above in zip(model.conditionals, latent_dims, latent_dims[1:], strict=False):
+    for head, size, above in zip(model.conditionals, latent_dims, latent_dims[1:], strict=False):
         V = torch.zeros(size, above, dtype=F64)
         V[torch.arange(size), torch.arange(size) % above] = 0.7 + 0.5 * torch.rand(size, generator=generator, dtype=F64)
-        network.set(V, 0.3 * torch.randn(size, generator=generator, dtype=F64), torch.full((size,), 0.7))
+        head.network.set(V, 0.3 * torch.randn(size, generator=generator, dtype=F64), torch.full((size,), 0.7))
     model.decode.likelihood.log_scale.data.fill_(NOISE).log_()
     return model
 
