@@ -30,8 +30,6 @@ from ppl_vae.training.step import TrainingStep
 
 pytestmark = pytest.mark.skipif(torch.cuda.is_available(), reason="there is a real GPU, which test_cuda.py asks")
 
-if not hasattr(torch._C, "_acc"):
-    pytest.skip(f"torch {torch.__version__} takes no backend made in Python", allow_module_level=True)
 if not torch.cuda.is_available():
     install()  # before the first backward pass of the process, which makes a queue for every kind of device there is
 
