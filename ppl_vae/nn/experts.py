@@ -18,7 +18,7 @@ from ppl_vae.core.checks import integer_at_least, one_of
 from ppl_vae.nn.distributions.fixed_mixture import FixedMixture
 from ppl_vae.nn.heads import Head
 from ppl_vae.nn.modalities import Modalities
-from ppl_vae.nn.normals import lower_triangle
+from ppl_vae.nn.normals import lower_triangle, normal_outputs
 
 JOINS = ("product", "mixture", "mixture-of-products")
 COVARIANCES = ("diagonal", "full")
@@ -58,8 +58,7 @@ class ExpertHead(Head):
     ) -> None:
         super().__init__(x_shape, name)
         self.latent_dim, self.covariance, self.location = latent_dim, covariance, location
-        spread = latent_dim if covariance == "diagonal" else latent_dim * (latent_dim + 1) // 2
-        self.add_network(latent_dim + spread, f"the encoder of {name}", network, hidden, activation)
+        self.add_network(normal_outputs(latent_dim, covariance), f"the encoder of {name}", network, hidden, activation)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Return h_m (B, L) and A_m, (B, L) where diagonal, else (B, L, L), for x (B, *x_shape)."""

@@ -72,9 +72,7 @@ class Modalities(nn.Module):
 
     def of_each(self, what: str, given: Any) -> Mapping[str, Any]:
         """Return what is `given` for modalities by name, nothing for None, or raise `InputError` for another name."""
-        for name in check_mapping(what, given or {}, "a mapping of modalities"):
-            one_of("modality", name, self.shapes)
-        return given or {}
+        return of_each("modality", check_mapping(what, given or {}, "a mapping of modalities"), self.shapes)
 
     def given(self, arguments: Mapping[str, Tensor | None]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """Return the present modalities and masks, each by the name of the modality.

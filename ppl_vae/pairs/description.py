@@ -83,8 +83,9 @@ def load_state(pair: Pair, state: dict[str, Tensor], origin: Path | str) -> None
     InputError
         If names or shapes differ: `state` belongs to another pair.
     """
-    mine = {name: tuple(tensor.shape) for name, tensor in pair.state_dict().items()}
-    state = with_new_buffers(pair, state, pair.state_dict())
+    own = pair.state_dict()
+    mine = {name: tuple(tensor.shape) for name, tensor in own.items()}
+    state = with_new_buffers(pair, state, own)
     theirs = {name: tuple(tensor.shape) for name, tensor in state.items()}
     if mine != theirs:
         name = sorted(name for name in mine.keys() | theirs.keys() if mine.get(name) != theirs.get(name))[0]

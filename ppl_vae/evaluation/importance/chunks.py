@@ -83,13 +83,11 @@ class Chunks:
         self.sampler = sampler
         self.batch = batch
         self.module = module or nn.Module()
-        device, size = next(iter(batch.values())).device.type, _size(batch)
+        device, size = next(iter(batch.values())).device, _size(batch)
         one = {name: value[:1] for name, value in batch.items()}
-        budget = min(memory, CACHE) if device == "cpu" else memory
+        budget = min(memory, CACHE) if device.type == "cpu" else memory
         try:
-            with isolated(
-                device=next(iter(batch.values())).device
-            ):  # these draws must not change those of the estimate
+            with isolated(device=device):  # these draws must not change those of the estimate
                 # Two particles of one datum: K of N data take at most N K / 2 times as much, or N times for K = 1.
                 two = allocated(lambda count: sampler(one, count), 2)
                 fits = two * size * max(num_particles / 2, 1) <= budget
@@ -106,7 +104,7 @@ class Chunks:
         self.particles = even(num_particles, int(budget / per_row))
         self.data = size if fits else even(size, int(budget / (per_datum + (num_particles - 1) * per_row)))
         calls = -(-size // self.data) * -(-num_particles // self.particles)
-        self.path = choose_path(compile, calls, per_row * num_particles * size, device)
+        self.path = choose_path(compile, calls, per_row * num_particles * size, device.type)
         self._planned = self.particles, self.data
         self._last = calls if calls >= WORTH_PROVING_AGAIN else 0
         self._calls = 0
