@@ -13,6 +13,16 @@ from torch.utils._python_dispatch import TorchDispatchMode
 DispatchMode = TorchDispatchMode
 
 
+def is_operation(target: Any) -> bool:
+    """Return whether the target of a graph's node is one of torch's operations, rather than a Python function."""
+    return isinstance(target, torch._ops.OpOverload)
+
+
+def kernel_of(operation: Any) -> Callable[..., Any]:
+    """Return what an operation calls: the same, without a call of a Python function in between."""
+    return operation._op
+
+
 def arguments_of(operation: Any) -> Sequence[Any]:
     """Return the declared arguments of an operation: their ``name``, and ``alias_info`` if one is changed."""
     return operation._schema.arguments

@@ -20,9 +20,12 @@ import torch
 from torch import Tensor, nn
 from torch.fx.experimental.proxy_tensor import make_fx
 
+from ppl_vae.compile.executable import executable
+from ppl_vae.compile.formulas import use_formulas
 from ppl_vae.compile.inductor import fused, has_compiler
 from ppl_vae.compile.onednn import hand_over, without_onednn
 from ppl_vae.compile.side_effects import InsideTorch, SideEffectError, Watch, unseen_by_a_graph
+from ppl_vae.compile.simplify import simplify
 from ppl_vae.core.checks import one_of
 from ppl_vae.core.errors import PplVaeError, one_line
 
@@ -117,15 +120,15 @@ def record(
             if reason := watch.changed():
                 raise SideEffectError(reason)
             hand_over(graph)
-            _simplify(graph)
+            simplify(graph)
+            use_formulas(graph, fused=compiled)
         except Exception as error:  # a program may do anything that a graph cannot represent
             watch.restore()
             own = isinstance(error, PplVaeError) and not isinstance(error, SideEffectError)
             if own or isinstance(error, torch.OutOfMemoryError):
                 raise
             raise NotRecordableError(_reason(error)) from error
-        run, path = _compile(graph, inputs) if compiled else (graph, "graph")
-        _release(graph)
+        run, path = _compile(graph, inputs) if compiled else (executable(graph), "graph")
     return Recording(run, path, time.perf_counter() - started)
 
 
@@ -145,39 +148,6 @@ def _inside_torch(compute: Computation) -> Computation:
     return run
 
 
-def _simplify(graph: torch.fx.GraphModule) -> None:
-    """Drop operations that do nothing once gradients are part of the graph, and whatever nothing depends on."""
-    for node in graph.graph.nodes:
-        if node.op != "call_function" or not node.args:
-            continue
-        source = node.args[0]
-        same = isinstance(source, torch.fx.Node) and source.meta.get("tensor_meta") == node.meta.get("tensor_meta")
-        aliases = node.target in _ALIASES or (node.target in _RESHAPES and same)
-        if node.target is _t and isinstance(source, torch.fx.Node) and source.target is _t:
-            node.replace_all_uses_with(source.args[0])  # type: ignore[arg-type]
-        elif aliases and isinstance(source, torch.fx.Node):
-            node.replace_all_uses_with(source)
-    graph.graph.eliminate_dead_code(lambda node: node.is_impure() or _is_random(node))
-    graph.recompile()
-
-
-def _release(graph: torch.fx.GraphModule) -> None:
-    """Drop references that running a graph does not need, and that would keep it alive until cycles are collected."""
-    for node in graph.graph.nodes:
-        node.meta.clear()  # a tensor and a stack of calls each
-    graph.graph.owning_module = None
-
-
-_t = torch.ops.aten.t.default
-_ALIASES = (torch.ops.aten.detach.default, torch.ops.aten.alias.default)
-_RESHAPES = (torch.ops.aten.view.default, torch.ops.aten.expand.default)
-
-
-def _is_random(node: torch.fx.Node) -> bool:
-    """Return whether an operation draws: it must stay, so that later draws see the same random state."""
-    return torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ())
-
-
 def _compile(graph: torch.fx.GraphModule, inputs: Sequence[Tensor]) -> tuple[Computation, str]:
     """Return the graph fused by Inductor, or as it is, with a warning, where there is no compiler or it fails."""
     try:
@@ -187,7 +157,7 @@ def _compile(graph: torch.fx.GraphModule, inputs: Sequence[Tensor]) -> tuple[Com
     except Exception as error:  # a compiler's tool chain may fail in any way
         reason = f"the compiler failed ({' '.join(str(error).split())[:160]})"
     warnings.warn(f"{reason}: the recorded graph runs unfused", stacklevel=2)
-    return graph, "graph"
+    return executable(graph), "graph"
 
 
 def _reason(error: Exception) -> str:

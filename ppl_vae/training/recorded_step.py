@@ -73,6 +73,8 @@ class RecordedStep(Recorded[StepResults]):
         changed = any(
             new is not old or version(new) != was for new, old, was in zip(after, buffers, before, strict=True)
         )
+        # As backward() leaves them: fused Adam reads a gradient of other strides in the wrong order, without a word.
+        gradients = [_laid_out_as(p, g) for p, g in zip(parameters, gradients, strict=True)]
         there = [name for name, gradient in zip(step.named, gradients, strict=True) if gradient is not None]
         self._reached.update({name: i for i, name in enumerate(there)})
         return [loss.detach(), *measured, *(g for g in gradients if g is not None), *(after if changed else [])]
@@ -99,6 +101,13 @@ class RecordedStep(Recorded[StepResults]):
             **{f"the gradient of {_short(name)}": g for name, g in zip(step.named, results.gradients, strict=True)},
             **{f"the buffer {_short(name)}": b for name, b in zip(step.buffers, buffers, strict=True)},
         }
+
+
+def _laid_out_as(parameter: Tensor, gradient: Tensor | None) -> Tensor | None:
+    """Return a gradient with the strides of its parameter."""
+    if gradient is None or gradient.stride() == parameter.stride():
+        return gradient
+    return torch.empty_like(parameter).copy_(gradient)
 
 
 def _short(name: str) -> str:

@@ -15,6 +15,11 @@ ROWS, INNER, OUT = 128, 100, 90  # above a million multiply-adds
 needs_onednn = pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="this torch has no oneDNN")
 
 
+@pytest.fixture(autouse=True)
+def on_a_processor_where_it_is_faster(monkeypatch):
+    monkeypatch.setattr(products, "is_faster", lambda: torch.backends.mkldnn.is_available())
+
+
 def inputs(dtype=torch.float32, rows=ROWS):
     random = torch.Generator().manual_seed(0)
     shapes = (rows, INNER), (OUT, INNER), (OUT,)
@@ -94,6 +99,17 @@ def test_nan_is_not_hidden(activation):
 def test_what_is_left_alone(values, why):
     graph = recorded(lambda x, w, b: [torch.addmm(b, x, w.t())], values)
     assert "aten.addmm.default" in targets(graph), why
+
+
+@needs_onednn
+@pytest.mark.parametrize(("processor", "faster"), [("Intel Xeon Platinum", False), ("AMD EPYC 7763", True), ("", True)])
+def test_on_intels_processors_mkl_takes_the_products(monkeypatch, processor, faster):
+    monkeypatch.undo()
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"cpu_name": processor}, raising=False)
+    assert products.is_faster.__wrapped__() == (faster or not torch.backends.mkl.is_available())
+    monkeypatch.setattr(products, "is_faster", products.is_faster.__wrapped__)
+    handed_over = "ppl_vae.linear.default" in targets(recorded(COMPUTATIONS["linear"], inputs()))
+    assert handed_over == (faster or not torch.backends.mkl.is_available())
 
 
 def test_without_onednn_all_is_left_alone(monkeypatch):

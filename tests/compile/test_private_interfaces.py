@@ -89,10 +89,9 @@ def precision_settings():
 def adam():
     from ppl_vae.compile.adam import fused_adam
 
-    p, average, square, count = (torch.tensor([value]) for value in (1.0, 0.5, 0.25, 2.0))
+    p, average, square, count = (torch.tensor([value]) for value in (1.0, 0.5, 0.25, 3.0))
     gradient = torch.tensor([2.0])
     group = {"betas": (0.8, 0.9), "lr": 0.1, "weight_decay": 0.0, "eps": 1e-8, "maximize": False}
-    group |= {"capturable": False, "decoupled_weight_decay": False}
     fused_adam([p], [gradient], [average], [square], [count], group)
     m, v = 0.8 * 0.5 + 0.2 * 2, 0.9 * 0.25 + 0.1 * 4  # Kingma and Ba (2015), algorithm 1, at t = 3
     equal(torch.cat([average, square, count]), [m, v, 3.0], rtol=1e-6)
