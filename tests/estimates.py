@@ -6,7 +6,7 @@ import torch
 from torch.nn.utils import stateless
 
 from ppl_vae import LogLikelihood
-from ppl_vae.compile.graph import record
+from ppl_vae.compile.graph import traced
 
 F64 = torch.float64
 SE = 4.5  # standard errors: about one false alarm in 150,000 comparisons
@@ -68,7 +68,7 @@ def drawn(mine, objective, data, repeats, wrap=lambda program: program):
             found = torch.autograd.grad(loss, parameters, allow_unused=True)
         return [loss.detach(), _flat(found, parameters)]
 
-    graph = Functional(record(compute, list(named.values())).run)
+    graph = Functional(traced(compute, list(named.values()), fused=True))
     many = torch.func.vmap(lambda _, *values: graph.run(*values), (0, *[None] * len(named)), randomness="different")
     with torch.no_grad():
         return tuple(many(torch.zeros(repeats), *named.values()))

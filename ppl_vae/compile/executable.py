@@ -39,7 +39,7 @@ def executable(graph: GraphModule) -> Callable[..., list[Tensor]]:
     body = "\n        ".join(lines)
     source = f"def make({', '.join(values)}):\n    def run({inputs}):\n        {body}\n    return run\n"
     found: dict[str, Any] = {}
-    exec(compile(source, "<recorded graph>", "exec"), found)  # noqa: S102
+    exec(compile(source, "<recorded graph>", "exec"), found)
     return found["make"](*values.values())
 
 

@@ -2,9 +2,12 @@
 
     -log Bernoulli(x; logits l) = max(l, 0) - x l + log(1 + exp(-|l|))
     tanh(a)                     = m / (m + 2),   m = exp(2 a) - 1
+    b + x w'                    = x w' - (-b)
 
 The logarithm is that of a number in [1, 2], with an absolute error of one rounding; torch's own log1p takes four times
-as long. Inductor's tanh takes twice as long as the fraction, whose relative error is a few roundings for any a.
+as long. Inductor's tanh takes twice as long as the fraction, whose relative error is a few roundings for any a. A
+product with a bias copies it to every row first; Inductor fuses a sum with what follows, but makes b + x w' one product
+again, which it does not recognise in a difference.
 """
 
 from __future__ import annotations
@@ -29,6 +32,8 @@ def use_formulas(graph: GraphModule, *, fused: bool) -> None:
             _replace(graph, node, _fused_bernoulli if fused else _bernoulli)
         elif fused and node.target is _aten.tanh.default and _on_cpu(node):
             _replace(graph, node, _tanh)
+        elif fused and node.target is _aten.addmm.default and not node.kwargs and _on_cpu(node):
+            _replace(graph, node, _affine)
     graph.recompile()
 
 
@@ -49,8 +54,8 @@ def _bernoulli(call: Callable[..., Node], logits: Any, x: Any, *_: Any) -> Node:
     log = call(_aten.neg_, call(_aten.abs, logits))
     for operation, *more in ((_aten.exp_,), (_aten.add_.Scalar, 1), (_aten.log_,)):
         log = call(operation, log, *more)
-    log = call(_aten.add_.Tensor, log, call(_aten.clamp_min, logits, 0))
-    return call(_aten.addcmul_, log, x, logits, value=-1)
+    linear = call(_aten.addcmul_, call(_aten.clamp_min, logits, 0), x, logits, value=-1)
+    return call(_aten.add_.Tensor, linear, log)
 
 
 def _fused_bernoulli(call: Callable[..., Node], logits: Any, x: Any, *_: Any) -> Node:
@@ -64,6 +69,10 @@ def _tanh(call: Callable[..., Node], a: Any) -> Node:
     double = call(_aten.mul.Scalar, call(_aten.clamp, a, -_SATURATED, _SATURATED), 2)
     m = call(_aten.expm1, double)
     return call(_aten.div.Tensor, m, call(_aten.add.Scalar, m, 2))
+
+
+def _affine(call: Callable[..., Node], bias: Any, left: Any, right: Any) -> Node:
+    return call(_aten.sub.Tensor, call(_aten.mm, left, right), call(_aten.neg, bias))
 
 
 def _replace(graph: GraphModule, node: Node, formula: Callable[..., Node]) -> None:

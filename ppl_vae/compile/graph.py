@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.fx.experimental.proxy_tensor import make_fx
 
+from ppl_vae.compile.cost import expected_seconds
 from ppl_vae.compile.executable import executable
 from ppl_vae.compile.formulas import use_formulas
 from ppl_vae.compile.inductor import fused, has_compiler
@@ -68,11 +69,14 @@ class Recording:
         ``"graph"`` (operations run one by one) or ``"inductor"`` (fused by the compiler).
     seconds : float
         Spent recording and compiling.
+    expected_seconds : float
+        That one run of the graph, not compiled, is expected to take; see `ppl_vae.compile.cost`.
     """
 
     run: Computation
     path: str
     seconds: float
+    expected_seconds: float
 
     def __call__(self, *inputs: Tensor) -> list[Tensor]:
         """Run the recorded operations."""
@@ -85,9 +89,6 @@ def record(
 ) -> Recording:
     """Record `compute` on `inputs`; with `compiled`, compile the graph by Inductor where possible.
 
-    Draws come from a random state of their own, so that a recording is later compared with the program on other noise
-    as well as other data. The random state is restored afterwards.
-
     Parameters
     ----------
     compute : callable
@@ -97,7 +98,35 @@ def record(
     compiled : bool
         Whether to fuse the graph.
     module : Module, optional
+        The module that is computed.
+
+    Raises
+    ------
+    NotRecordableError
+        As `traced` does.
+    """
+    started = time.perf_counter()
+    graph = traced(compute, inputs, module=module, fused=compiled)
+    run, path = _compile(graph, inputs) if compiled else (executable(graph), "graph")
+    return Recording(run, path, time.perf_counter() - started, expected_seconds(graph))
+
+
+def traced(
+    compute: Computation, inputs: Sequence[Tensor], *, module: nn.Module | None = None, fused: bool = False
+) -> torch.fx.GraphModule:
+    """Return the graph of `compute`, with its products and functions computed the way that is fastest here.
+
+    Draws come from a random state of their own, so that a recording is later compared with the program on other noise
+    as well as other data. The random state is restored afterwards.
+
+    Parameters
+    ----------
+    compute, inputs
+        As for `record`.
+    module : Module, optional
         The module that is computed: its hooks, generators and changed attributes are detected.
+    fused : bool
+        Whether it is for a compiler.
 
     Raises
     ------
@@ -105,7 +134,6 @@ def record(
         If `compute` reads a value back to decide what to do, or has side effects. Random states and attributes are
         then restored.
     """
-    started = time.perf_counter()
     module = nn.Module() if module is None else module
     if reason := unseen_by_a_graph(module):
         raise NotRecordableError(reason)
@@ -119,17 +147,16 @@ def record(
                 graph = make_fx(_inside_torch(compute))(*inputs)
             if reason := watch.changed():
                 raise SideEffectError(reason)
-            hand_over(graph)
-            simplify(graph)
-            use_formulas(graph, fused=compiled)
         except Exception as error:  # a program may do anything that a graph cannot represent
             watch.restore()
             own = isinstance(error, PplVaeError) and not isinstance(error, SideEffectError)
             if own or isinstance(error, torch.OutOfMemoryError):
                 raise
             raise NotRecordableError(_reason(error)) from error
-        run, path = _compile(graph, inputs) if compiled else (executable(graph), "graph")
-    return Recording(run, path, time.perf_counter() - started)
+    hand_over(graph)
+    simplify(graph)
+    use_formulas(graph, fused=fused)
+    return graph
 
 
 def _shapes_in_one_mode() -> AbstractContextManager[object]:

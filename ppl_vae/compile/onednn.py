@@ -65,7 +65,7 @@ def _suits(left: Node, right: Node, bias: Node | None) -> bool:
 
 def _replace(graph: GraphModule, node: Node, left: Node, right: Node, bias: Node | None) -> None:
     """Replace the product `node`, and an activation that is its only user, by a call of oneDNN."""
-    _library()
+    register_linear()
     activation, last = "none", node
     while len(last.users) == 1 and last.target in (node.target, _aten.view.default):
         (user,) = last.users
@@ -94,8 +94,8 @@ def _contiguous(graph: GraphModule, matrix: Node) -> Node:
 
 
 @functools.cache
-def _library() -> Library:
-    """Return the library that registers oneDNN's product as our operator: torch's needs constant weights in Inductor.
+def register_linear() -> Library:
+    """Register oneDNN's product as our operator, and return its library: torch's needs constant weights in Inductor.
 
     The operator exists as long as the library does, so it is kept.
     """

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import time
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from typing import Any, Generic, TypeVar
 
 import torch
 from torch import Tensor, nn
 
+from ppl_vae.compile.ahead import Ahead
 from ppl_vae.compile.cuda_graph import capturing
-from ppl_vae.compile.graph import Computation, NotRecordableError, Recording, record
+from ppl_vae.compile.graph import Computation, NotRecordableError, Recording, record, traced
 from ppl_vae.compile.proof import Results, broken_off, differing, drawn_differently, moved_by_rounding
 from ppl_vae.core.process import random_state, set_random_state
 
@@ -72,6 +74,8 @@ class Recorded(ABC, Generic[R]):
         self.seconds = 0.0
         self._proofs = proofs
         self._recording: Recording | None = None
+        self._ahead: Ahead | None = None
+        self._due = False  # to be compiled at the next call; until then the recording can be compared
 
     @abstractmethod
     def compute(self, *inputs: Tensor) -> list[Tensor]:
@@ -101,6 +105,9 @@ class Recorded(ABC, Generic[R]):
         """
         if self.path == "eager":
             return self.program(*inputs)
+        if self._due:
+            self.path, self._recording, self._due = "inductor", None, False
+            self._proofs = max(self._proofs, 1)
         used = self._recording is not None and self._proofs <= 0
         if used and not hold:
             return self._in_use(inputs)
@@ -174,13 +181,33 @@ class Recorded(ABC, Generic[R]):
             self._give_up(f"{DIFFERED}: {reason}")
             raise DiffersError(reason) from error
 
+    @property
+    def expected_seconds(self) -> float:
+        """Seconds that one run of the recording is expected to take; 0 if there is none."""
+        return 0.0 if self._recording is None else self._recording.expected_seconds
+
+    def compile_ahead(self, inputs: Sequence[Tensor]) -> None:
+        """Compile in another process, for a later `compile`; `inputs` are of the shapes that it is called with."""
+        started = time.perf_counter()
+        with suppress(NotRecordableError):  # found by `compile`, which warns
+            self._ahead = Ahead(traced(self.compute, inputs, module=self.module, fused=True), inputs)
+        self.seconds += time.perf_counter() - started
+
+    def compile(self) -> None:
+        """Run compiled from the next call on, which waits for a compilation that is under way."""
+        self._due = True
+
     def _record(self, inputs: Sequence[Tensor]) -> None:
+        started = time.perf_counter()
+        if self._ahead is not None:
+            self._ahead.wait()
+            self._ahead = None
         self._recording = record(self.compute, inputs, compiled=self.path == "inductor", module=self.module)
         self.path = self._recording.path
-        self.seconds += self._recording.seconds
+        self.seconds += time.perf_counter() - started
 
     def _give_up(self, reason: str) -> None:
-        self.path, self._recording = "eager", None
+        self.path, self._recording, self._ahead = "eager", None, None
         warnings.warn(f"{self.what} {reason}", stacklevel=7)
 
 

@@ -84,13 +84,13 @@ def _number(node: Node, numbers: dict[Node, float]) -> float | None:
         return None
     if node.target in _UNIFORM:
         number = _UNIFORM[node.target](*node.args, **node.kwargs)
-        return float(torch.tensor(number, dtype=value.dtype)) if isinstance(number, int | float) else None
+        return float(torch.tensor(number, dtype=value.dtype, device="cpu")) if isinstance(number, int | float) else None
     if node.target in _VIEWS and node.args[0] in numbers:
         return numbers[node.args[0]]  # type: ignore[index]
     if node.target in _ARITHMETIC and not node.kwargs and any(isinstance(a, Node) for a in node.args):
         parts = [numbers.get(a) if isinstance(a, Node) else a for a in node.args]
         if all(isinstance(part, int | float) for part in parts):
-            first, *rest = (torch.tensor(part, dtype=value.dtype) for part in parts)
+            first, *rest = (torch.tensor(part, dtype=value.dtype, device="cpu") for part in parts)
             return float(node.target(first, *rest))
     return None
 

@@ -27,6 +27,6 @@ def bernoulli(probs: Tensor, generator: torch.Generator | None = None) -> Tensor
     count = probs.numel()
     words = torch.empty(-(-count // _PER_WORD) + 1, dtype=torch.int64, device=probs.device)
     words.random_(-(2**63), None, generator=generator)
-    common = words[-1:].bitwise_and(255).to(probs.dtype).div_(256).add_(2**15)
+    common = words[-1].bitwise_and(255).to(probs.dtype).div_(256).add_(2**15)
     u = words.view(torch.int16)[:count].view(probs.shape).to(probs.dtype)  # from -2^15
     return u.add_(common).mul_(2.0**-16).lt_(probs)

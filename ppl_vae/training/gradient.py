@@ -7,8 +7,9 @@ recording is compared with the programs.
 
 from __future__ import annotations
 
+import math
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import pyro.infer
@@ -17,6 +18,7 @@ from torch import Tensor, nn
 
 from ppl_vae.compile.foreach import copy_in_place, multiply_in_place
 from ppl_vae.compile.graph import path_of
+from ppl_vae.compile.inductor import has_compiler
 from ppl_vae.compile.precision import check_precision, in_precision
 from ppl_vae.compile.proof import other_rows
 from ppl_vae.compile.recorded import DIFFERED, DiffersError
@@ -32,17 +34,31 @@ from ppl_vae.training.kl_weights import Constant, KLRule
 from ppl_vae.training.recorded_step import RecordedStep, StepResults
 from ppl_vae.training.witness import Witness
 
-#: Steps of one batch shape from which recording (about 1 s) and compiling (about 10 s) pay off.
+#: Steps of one batch shape from which recording (about 0.2 s) pays off; on a GPU, also those for compiling.
 WORTH_RECORDING = 200
 WORTH_COMPILING = 50_000
 
+#: Seconds in which the compiler is expected to be done, beside a fit that runs on the graph.
+COMPILING = 15.0
 
-def choose_path(mode: str, steps: int) -> str:
-    """Return the path for a batch shape that will take so many `steps`.
+
+def choose_path(mode: str, steps: int, device: str = "cpu") -> str:
+    """Return the path for a batch shape that will take so many `steps`; see `compiled_from` for a change later on.
 
     A fixed rule rather than a measurement, so that a resumed fit takes the same path and gets the same numbers.
     """
-    return path_of(mode, worth_recording=steps >= WORTH_RECORDING, worth_compiling=steps >= WORTH_COMPILING)
+    compiled = steps >= WORTH_COMPILING and device != "cpu"
+    return path_of(mode, worth_recording=steps >= WORTH_RECORDING, worth_compiling=compiled)
+
+
+def compiled_from(steps: int, expected_seconds: float) -> int | None:
+    """Return the first step that runs compiled, of so many, each of which the graph is expected to take so long for.
+
+    It is the step that the graph is expected to reach while the compiler works, and None if that is more than half of
+    the fit: a rule, and no measurement, so that equal fits change paths at the same step.
+    """
+    reached = math.ceil(COMPILING / expected_seconds) if expected_seconds else steps
+    return reached if 2 * reached <= steps else None
 
 
 class Gradient:
@@ -85,11 +101,18 @@ class Gradient:
         self.named = {name: p for name, p in self.modules.named_parameters() if p.requires_grad}
         self.buffers = {name: home_of(name, self.modules) for name, _ in self.modules.named_buffers()}
         self.paths: dict[int, str] = {}
+        self.taken: dict[int, int] = {}  # recorded steps of each batch size
         self.recordings = 0
-        self.seconds = 0.0
         self.disproved = ""
         self._seen: set[Any] = set()
+        self._spent = 0.0  # on recordings that were given up
         self._recorded: dict[Any, RecordedStep] = {}
+        self._compiled_from: dict[Any, int | None] = {}
+
+    @property
+    def seconds(self) -> float:
+        """Seconds spent recording and compiling, and waiting for the compiler."""
+        return self._spent + sum(step.seconds for step in self._recorded.values())
 
     @property
     def witness(self) -> Witness:
@@ -100,7 +123,7 @@ class Gradient:
         """Return the path of batches of so many rows, chosen at the first of them."""
         if rows not in self.paths:
             steps = WORTH_RECORDING if self.planned is None else self.planned.get(rows, 0)
-            self.paths[rows] = choose_path(self.compile, steps)
+            self.paths[rows] = choose_path(self.compile, steps, self.pair.device.type)
         return self.paths[rows]
 
     def __call__(self, arguments: dict[str, Tensor], shard: Shard | None = None) -> Tensor:
@@ -132,11 +155,31 @@ class Gradient:
         if first and step.seconds:
             self.paths[shard.total] = step.path
             self.recordings += 1
-            self.seconds += step.seconds
         if step.path == "eager":
             self._seen.add(key)
             self.stop_recording()
+        else:
+            self._count(key, step, shard.total, lambda: self.inputs(values))
         return results
+
+    def _count(self, key: Any, step: RecordedStep, rows: int, inputs: Callable[[], list[Tensor]]) -> None:
+        """Count a recorded step; have the graph compiled where that pays, and taken from a certain step on."""
+        self.taken[rows] = self.taken.get(rows, 0) + 1
+        if key not in self._compiled_from:
+            self._compiled_from[key] = at = self._change_of_path(step, rows)
+            if at is not None:
+                step.compile_ahead(inputs())
+        at = self._compiled_from[key]
+        if at is not None and self.taken[rows] >= at:
+            step.compile()
+            self.paths[rows], self._compiled_from[key] = "inductor", None
+
+    def _change_of_path(self, step: RecordedStep, rows: int) -> int | None:
+        """Return the step from which batches of so many rows run compiled; None if they do not, or do so already."""
+        by_rule = self.compile == "auto" and self.planned is not None and self.pair.device.type == "cpu"
+        if not by_rule or step.path != "graph" or not has_compiler():
+            return None
+        return compiled_from(self.planned.get(rows, 0), step.expected_seconds)  # type: ignore[union-attr]
 
     def programs(self, shard: Shard, *, kl_weight: Tensor | None = None, precision: str = "float32") -> tuple[Any, Any]:
         """Return the model and the guide as the objective sees them for a shard of a batch."""
@@ -233,4 +276,5 @@ class Gradient:
         """Take all further steps eagerly."""
         self.compile = "off"
         self.paths = dict.fromkeys(self.paths, "eager")
+        self._spent = self.seconds
         self._recorded.clear()

@@ -79,6 +79,7 @@ class Trainer:
             validation,
             options,
         )
+        self.planned = _planned(train.size, options)
         self.step = TrainingStep(
             pair,
             objective,
@@ -88,7 +89,7 @@ class Trainer:
             weighted=weighted,
             rule=self.rule,
             compile=options.compile,
-            planned=_planned(train.size, options),
+            planned=self.planned,
             precision=options.precision,
             workers=self.workers,
         )
@@ -294,6 +295,9 @@ class Trainer:
         self.timing = {name: list(column) for name, column in state["timing"].items()}
         self.best = state["best"]
         self.step.gradient.paths = dict(state["paths"])
+        self.step.gradient.taken = {
+            rows: steps // self.options.epochs * self.epoch for rows, steps in self.planned.items()
+        }
         self.step.pieces = state["pieces"]
 
 

@@ -16,7 +16,7 @@ from ppl_vae.core.process import isolated
 from ppl_vae.guides import AmortizedNormal, LinearGaussian
 from ppl_vae.models import PPCA, VAE
 from ppl_vae.objectives import ELBO
-from ppl_vae.training.gradient import WORTH_COMPILING, WORTH_RECORDING, choose_path
+from ppl_vae.training.gradient import WORTH_COMPILING, WORTH_RECORDING, choose_path, compiled_from
 from ppl_vae.training.step import TrainingStep
 from ppl_vae.training.update import Update
 
@@ -100,17 +100,23 @@ def test_draws_stay_random_and_go_on_from_the_random_state():
 
 
 @pytest.mark.parametrize(
-    ("mode", "count", "path"),
+    ("mode", "count", "device", "path"),
     [
-        ("auto", WORTH_RECORDING - 1, "eager"),
-        ("auto", WORTH_RECORDING, "graph"),
-        ("auto", WORTH_COMPILING, "inductor"),
-        ("off", 10**9, "eager"),
-        ("graph", 0, "graph"),
+        ("auto", WORTH_RECORDING - 1, "cpu", "eager"),
+        ("auto", WORTH_RECORDING, "cpu", "graph"),
+        ("auto", WORTH_COMPILING, "cpu", "graph"),  # from which a later step is compiled
+        ("auto", WORTH_COMPILING, "cuda", "inductor"),
+        ("off", 10**9, "cpu", "eager"),
+        ("graph", 0, "cpu", "graph"),
     ],
 )
-def test_the_rule(mode, count, path):
-    assert choose_path(mode, count) == path
+def test_the_rule(mode, count, device, path):
+    assert choose_path(mode, count, device) == path
+
+
+@pytest.mark.parametrize(("steps", "seconds", "first"), [(2000, 0.01, None), (3000, 0.01, 1500), (10**6, 0.01, 1500)])
+def test_the_step_from_which_a_fit_runs_compiled(steps, seconds, first):
+    assert compiled_from(steps, seconds) == first
 
 
 def test_an_unknown_mode_is_refused():
