@@ -23,9 +23,9 @@ from ppl_vae.training.update import Update
 STEPS = 4
 
 
-def steps(pair, batches, path, objective=None, weighted=False, **options):
+def steps(pair, batches, path, objective=None, weighted=False, fused=None, **options):
     """Return the step after one update on each batch, and the losses."""
-    optimizer = torch.optim.Adam(pair.parameters(), 1e-2)
+    optimizer = torch.optim.Adam(pair.parameters(), 1e-2, fused=fused)
     step = TrainingStep(pair, objective or ELBO(), optimizer, compile=path, weighted=weighted, **options)
     pair.train()
     losses = []
@@ -308,3 +308,50 @@ def test_hooks_of_an_optimizer_are_called():
         parameter.grad = torch.ones(2)
         update()
     assert len(calls) == 3
+
+
+class Transposed(PyroModule):
+    """A linear decoder that copies its transposed weight, whose gradient then lies in memory the other way round."""
+
+    def __init__(self):
+        super().__init__()
+        self.W = nn.Parameter(torch.arange(12.0).view(4, 3) / 12)
+
+    def forward(self, x):
+        with pyro.plate("data", len(x), dim=-1):
+            z = pyro.sample("z", dist.Normal(torch.zeros(3), 1.0).to_event(1))
+            pyro.sample("x", dist.Normal(z @ self.W.t().contiguous(), 1.0).to_event(1), obs=x)
+
+
+@pytest.mark.parametrize("mode", ["graph", pytest.param("inductor", marks=pytest.mark.slow)])
+def test_a_gradient_lies_in_memory_as_its_parameter(mode):
+    if mode == "inductor" and not recording.has_compiler():
+        pytest.skip("Inductor needs a C++ compiler")
+    x, found = torch.randn(6, 4, generator=torch.Generator().manual_seed(0)), {}
+    for path in ("off", mode):
+        torch.manual_seed(0)
+        pair = ppl_vae.Pair(Transposed(), AmortizedNormal(4, 3, hidden=()))
+        steps(pair, [{"x": x}] * 5, path, fused=True)
+        found[path] = pair.model.W.detach()
+    torch.testing.assert_close(found[mode], found["off"], rtol=1e-4, atol=1e-5)
+
+
+def test_step_counts_are_one_tensor_and_the_optimisers_own():
+    parameters = [nn.Parameter(torch.ones(3)), nn.Parameter(torch.ones(2, 2))]
+    others = [nn.Parameter(p.detach().clone()) for p in parameters]
+    mine, theirs = (torch.optim.Adam(ps, 0.1, fused=True) for ps in (parameters, others))
+    update = Update(mine)
+    for number in range(6):
+        for p, q in zip(parameters, others, strict=True):
+            p.grad, q.grad = torch.full_like(p, number - 2.5), torch.full_like(q, number - 2.5)
+        theirs.step()
+        if number == 3:
+            mine.step()  # by hand in between
+        elif number == 4:
+            mine.load_state_dict(mine.state_dict())  # as a resumed fit does
+            update()
+        else:
+            update()
+        for p, q in zip(parameters, others, strict=True):
+            assert torch.equal(p, q)
+            assert mine.state[p]["step"] == theirs.state[q]["step"] == number + 1
