@@ -1,10 +1,32 @@
 """Timing several ways of doing one thing, interleaved in one process, because a machine's speed drifts."""
 
+import os
 import platform
 import statistics
 import time
 
 import torch
+
+
+def cores():
+    """Return the cores that this process may use."""
+    return sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else list(range(os.cpu_count() or 1))
+
+
+def use_threads(number):
+    """Keep this process, and those that it starts, to so many threads, each with a core: JAX goes by the cores.
+
+    Before any computation; None leaves all as it is.
+    """
+    if number is None:
+        return
+    own = cores()
+    if not 1 <= number <= len(own):
+        raise SystemExit(f"--threads: expected 1 to {len(own)}, the cores there are; got {number}")
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, own[:number])
+    os.environ["OMP_NUM_THREADS"] = str(number)
+    torch.set_num_threads(number)
 
 
 def interleave(ways, rounds=30, calls=20, warm_up=10):
