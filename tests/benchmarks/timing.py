@@ -64,13 +64,18 @@ def table(times, references):
     return "\n".join(lines)
 
 
-def machine():
-    """Return what a figure depends on: processor, threads, versions."""
+def processor():
+    """Return the name of the processor."""
     try:
         with open("/proc/cpuinfo") as file:
-            model = next(line.split(":")[1].strip() for line in file if line.startswith("model name"))
+            return next(line.split(":")[1].strip() for line in file if line.startswith("model name"))
     except (OSError, StopIteration):
-        model = platform.processor()
+        return platform.processor()
+
+
+def machine():
+    """Return what a figure depends on: processor, threads, versions."""
+    model = processor()
     if torch.cuda.is_available():
         model = f"{torch.cuda.get_device_name()}, {model}"
     return f"{model}, {torch.get_num_threads()} threads, torch {torch.__version__}, Python {platform.python_version()}"

@@ -1,4 +1,4 @@
-"""A VAE of networks given to pythae, trained by its `BaseTrainer` (without the progress bar, which it shows by default).
+"""A VAE of networks given to pythae, trained by its `BaseTrainer`, without the progress bar that it shows by default.
 
 Two contenders: its ``train_step``, which is one pass over a data set by torch's `DataLoader`, row by row, as its users
 have it; and the step alone on a batch that is there, as ``train_step`` takes it: the model, its optimiser's step, the
