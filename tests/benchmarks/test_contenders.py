@@ -31,8 +31,9 @@ def parameters_of_both(case, module):
     return pair, own, by_hand
 
 
-@pytest.mark.parametrize(("name", "K"), fast_in(FAST, COMPARED))
-def test_the_hand_written_module_has_our_loss_and_gradient(name, K):
+@pytest.mark.parametrize("compared", fast_in(FAST, COMPARED), ids=str)
+def test_the_hand_written_module_has_our_loss_and_gradient(compared):
+    name, K = compared
     case = CASES[name](6, K)
     for make in (case.by_hand, *case.variants.values()):
         module = make()
