@@ -29,8 +29,10 @@ HERE = Path(__file__).parent
 NAMES = [table.name for table in TABLES]
 
 
-def title_of(table, threads):
+def title_of(table, options, threads):
     """Return the title of a table's section."""
+    if options.device != "cpu":
+        return f"{table.title}, {options.device}"
     return entitled(table.title, threads) if table.threads else table.title
 
 
@@ -52,9 +54,12 @@ def printed_by(words):
     return "".join(lines) if process.returncode == 0 else None
 
 
-def measure(table, threads, rounds):
+def measure(table, options, threads):
     """Return the section of a table, measured now, or None if its script failed."""
-    own, words, started = cores(), table.arguments(rounds), time.perf_counter()
+    own, words, started = cores(), table.arguments(options.rounds), time.perf_counter()
+    asked = f"--only {table.name} --threads {threads}"
+    if options.device != "cpu":
+        words, asked = [*words, "--device", options.device], f"{asked} --device {options.device}"
     use_threads(threads)
     try:
         printed = printed_by(words)
@@ -63,16 +68,17 @@ def measure(table, threads, rounds):
             os.sched_setaffinity(0, own)
     if printed is None:
         return None
-    found = environment(find_device("cpu"))
+    found = environment(find_device(options.device))
+    device = "cpu" if options.device == "cpu" else f"{found['device']}, cpu"
     about = {
         "date": date.today().isoformat(),
         "seconds": f"{time.perf_counter() - started:,.0f}",
         "seed": 0,
-        "device": f"cpu: {processor()}, {len(own)} cores",
+        "device": f"{device}: {processor()}, {len(own)} cores",
         "threads": threads,
         **{name: found[name] for name in ("python", "torch", "pyro-ppl", "ppl-vae")},
     }
-    command = f"`python tests/benchmarks/all.py --only {table.name} --threads {threads}`, by `{' '.join(words)}`"
+    command = f"`python tests/benchmarks/all.py {asked}`, by `{' '.join(words)}`"
     return section(command, about, table.notes, printed)
 
 
@@ -84,7 +90,8 @@ def chosen(options, parser):
     if options.only:
         return [table for table in TABLES if table.name in options.only]
     start = NAMES.index(options.start) if options.start else 0
-    return [table for table in TABLES[start:] if options.long or not table.long]
+    on_device = [table for table in TABLES[start:] if options.device == "cpu" or "svi_step.py" in table.command]
+    return [table for table in on_device if options.long or not table.long]
 
 
 def main(argv=None):
@@ -94,6 +101,7 @@ def main(argv=None):
     parser.add_argument("--from", dest="start", metavar="TABLE", help="go on from this table")
     parser.add_argument("--long", action="store_true", help="the long ones too")
     parser.add_argument("--threads", type=int, nargs="+", default=[min(THREADS, len(cores()))])
+    parser.add_argument("--device", default="cpu", help="cuda: the tables of steps, on a GPU")
     parser.add_argument("--rounds", type=int, help="instead of each table's own number, for a try")
     parser.add_argument("--results", type=Path, default=RESULTS, help="the file to write to")
     parser.add_argument("--summary", action="store_true", help="measure nothing")
@@ -101,9 +109,9 @@ def main(argv=None):
     failed = []
     for threads in [] if options.summary else options.threads:
         for table in chosen(options, parser):
-            title = title_of(table, threads)
+            title = title_of(table, options, threads)
             print(f"\n## {title}\n", flush=True)
-            body = measure(table, threads, options.rounds)
+            body = measure(table, options, threads)
             if body is None:
                 failed.append(title)
             else:

@@ -26,14 +26,28 @@ def split_of(grey):
     ).train
 
 
-class Repeated:
+class Batches:
+    """Batches of `size` data: an index of rows, and what stands at it."""
+
+    size: int
+
+    def __call__(self):
+        """Return the next batch."""
+        return self.at(self.index())
+
+
+class Repeated(Batches):
     """The same batch at each step."""
 
     def __init__(self, batch):
         self.batch = batch
-        self.size = len(next(iter(batch.values())))
+        first = next(iter(batch.values()))
+        self.size, self._index = len(first), torch.arange(len(first), device=first.device)
 
-    def __call__(self):
+    def index(self):
+        return self._index
+
+    def at(self, index):
         return self.batch
 
     def take(self, step):
@@ -41,7 +55,7 @@ class Repeated:
         return step(self.batch)
 
 
-class Shuffled:
+class Shuffled(Batches):
     """Rows of grey pictures by index, x ~ Bernoulli(grey) drawn afresh at each step.
 
     Parameters
@@ -54,18 +68,26 @@ class Shuffled:
 
     def __init__(self, size, rows=50_000, device="cpu"):
         self.size = size
-        self.grey = grey_pictures(rows // size * size)
-        self.split = split_of(self.grey).to(device)
-        self.grey = self.grey.to(device)
-        self._indices = cycle(torch.randperm(len(self.grey), device=device).split(size))
+        grey = grey_pictures(rows // size * size)
+        self.grey, self.split = grey.to(device), split_of(grey).to(device)
+        self._indices = cycle(torch.randperm(len(grey), device=device).split(size))
 
     def index(self):
-        """Return the next rows."""
         return next(self._indices)
 
-    def __call__(self):
-        return {"x": torch.bernoulli(self.grey[self.index()])}
+    def at(self, index):
+        return {"x": torch.bernoulli(self.grey[index])}
 
     def take(self, step):
         """Take one `TrainingStep`, as `fit` does."""
         return step.on(self.split, self.index())
+
+
+class Held(Batches):
+    """What stands at an index that is written to in place, as a captured step needs it."""
+
+    def __init__(self, batches):
+        self.size, self.at, self._index = batches.size, batches.at, batches.index().clone()
+
+    def index(self):
+        return self._index

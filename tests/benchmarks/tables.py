@@ -89,7 +89,7 @@ TABLES = (
     Table("log-likelihood", "log p(x), K = 5,000", "log_likelihood.py --num-particles 5000 --data 40 --rounds 3"),
     Table("mnist", "log p(x) of MNIST's test set", "log_likelihood.py --mnist", long=True),
     Table("ais", "AIS", "ais.py"),
-    Table("start", "Start", "start.py", threads=False),
+    Table("start", "Start", "start.py --rounds 3", threads=False),
     Table("proofs", "Proofs of recordings", "proof_cost.py --steps 200 1000 --rounds 3", PROOFS),
     Table("moves", "Moves between files", "moves.py", threads=False),
 )

@@ -86,7 +86,7 @@ TARGETS = (
     Target(LOG_P, "the decoder's products by oneDNN", "1.25", LOG_P, FUSED, "against matrix products, oneDNN", "1.50"),
     Target("AIS, T = 1,000, 100 data", "the same chain in hand-written PyTorch", "0.60", "AIS", "ours, inductor",
            "against hand-written"),
-    Target("`ppl-vae list`", "seconds of CPU", "0.50", "Start", "ppl-vae list", "CPU s"),
+    Target("`ppl-vae list`", "seconds of CPU", "0.50", "Start", "`ppl-vae list`", "s"),
     Target("proofs of recordings, fits of 200 steps or more", "% of the fit's time", "1.0", "Proofs of recordings",
            None, "share of the fit's time"),
     Target("moves between files in an eager step", "101 before", "50", "Moves between files", "all", "moves"),

@@ -17,7 +17,6 @@ from pythae.models.base.base_utils import ModelOutput
 from pythae.models.nn import BaseDecoder, BaseEncoder
 from pythae.trainers import BaseTrainer, BaseTrainerConfig
 from pythae.trainers.training_callbacks import CallbackHandler
-from torch import nn
 
 ABOUT = f"pythae {version('pythae')}"
 
@@ -59,7 +58,7 @@ def steps_of(make, batches, latent_dim, steps):
     fresh = hasattr(batches, "grey")
     rows = batches.grey[: steps * batches.size] if fresh else batches()["x"].repeat(steps, 1)
     data = (Binarised if fresh else BaseDataset)(rows.cpu(), torch.zeros(len(rows)))
-    whole, alone = (_trainer(make(), data, batches.size, latent_dim) for _ in range(2))
+    whole, alone = (_trainer(make(), data, batches.size, latent_dim, not rows.is_cuda) for _ in range(2))
 
     def step():
         output = alone.model(DatasetOutput(data=batches()["x"]), epoch=1, dataset_size=len(rows), uses_ddp=False)
@@ -72,11 +71,12 @@ def steps_of(make, batches, latent_dim, steps):
     }
 
 
-def _trainer(by_hand: nn.Module, data, size, latent_dim):
+def _trainer(by_hand, data, size, latent_dim, no_cuda):
     logging.disable(logging.INFO)  # it reports every step of its construction
     try:
         with tempfile.TemporaryDirectory() as folder:
-            config = BaseTrainerConfig(output_dir=folder, per_device_train_batch_size=size, learning_rate=1e-3)
+            options = {"per_device_train_batch_size": size, "learning_rate": 1e-3, "no_cuda": no_cuda}
+            config = BaseTrainerConfig(output_dir=folder, **options)
             trainer = BaseTrainer(model_of(by_hand, latent_dim), data, training_config=config)
     finally:
         logging.disable(logging.NOTSET)

@@ -4,6 +4,7 @@ import time
 
 import pyro
 import torch
+from batches import Held
 
 from ppl_vae.training.step import TrainingStep
 
@@ -33,7 +34,8 @@ def by_hand_all(make, batches):
 
 def captured(module, batches):
     """Return a step by hand that is replayed from a CUDA graph."""
-    step = by_hand(module, batches, fused=True, capturable=True)
+    held = Held(batches)
+    step = by_hand(module, held, fused=True, capturable=True)
     stream = torch.cuda.Stream()
     with torch.cuda.stream(stream):
         for _ in range(3):
@@ -42,7 +44,12 @@ def captured(module, batches):
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
         step()
-    return graph.replay
+
+    def replay():
+        held.index().copy_(batches.index())
+        graph.replay()
+
+    return replay
 
 
 def ours(make, batches, path, objective):
