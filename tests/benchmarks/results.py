@@ -61,11 +61,12 @@ def tables(body):
 def cells(body, row, column):
     """Return the cells of a column in the row of that name, or in every row where it is None; empty if there is none.
 
-    A table whose header has the column is looked through; the name of a row is its first cell.
+    A table whose header has the column is looked through; the name of a row is its first cell. Of several columns of
+    that name the last one counts.
     """
     for header, *rows in tables(body):
         if column in header:
-            at = header.index(column)
+            at = max(place for place, name in enumerate(header) if name == column)
             chosen = [cells_[at] for cells_ in rows if row in (None, cells_[0])]
             if chosen:
                 return chosen
