@@ -90,7 +90,7 @@ TABLES = (
     Table("first", "First log p(x)", "log_likelihood.py --first --rounds 3"),
     Table("mnist", "log p(x) of MNIST's test set", "log_likelihood.py --mnist", long=True),
     Table("ais", "AIS", "ais.py --rounds 1"),
-    Table("start", "Start", "start.py --rounds 3", threads=False),
+    Table("start", "Start", "start.py --rounds 2", threads=False),
     Table("proofs", "Proofs of recordings", "proof_cost.py --steps 200 1000 --rounds 3", PROOFS),
     Table("moves", "Moves between files", "moves.py", threads=False),
 )
