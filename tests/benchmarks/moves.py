@@ -6,6 +6,7 @@ A move is a call from one file of `ppl_vae`, `models` or `guides` into another, 
 The VAE is 784-200-200-50-200-200-784, Bernoulli, its objective the ELBO, its batch 128 data.
 """
 
+import argparse
 import sys
 from collections import Counter
 from pathlib import Path
@@ -66,12 +67,15 @@ def step():
 
 
 def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--each", action="store_true", help="how many from which file into which")
+    options = parser.parse_args()
     found = moves(step())
-    for (one, other), count in found.most_common():
+    for (one, other), count in found.most_common() if options.each else ():
         print(f"{count:4d}  {one} -> {other}")
     files = {name for pair in found for name in pair}
-    moves_made = f"{sum(found.values())} moves between {len(files)} files"
-    print(f"{moves_made}, {between(found, 'objectives', 'pairs')} between objectives and pairs")
+    print(f"{len(files)} files\n\n| calls from one file into another | moves |\n| --- | --- |")
+    print(f"| all | {sum(found.values())} |\n| objectives and pairs | {between(found, 'objectives', 'pairs')} |")
 
 
 if __name__ == "__main__":

@@ -16,10 +16,9 @@ import torch
 from timing import machine
 
 import ppl_vae
+from ppl_vae.compile.recorded import Recorded
 from ppl_vae.guides import AmortizedNormal, LinearGaussian
 from ppl_vae.models import PPCA, VAE
-from ppl_vae.training.gradient import Gradient
-from ppl_vae.training.witness import Witness
 
 
 def vae():
@@ -53,17 +52,17 @@ class Clock:
 
 def share(make, batch, size, steps):
     """Return the share of one fit that went into proofs, and how many there were."""
-    both, recorded = Clock(Witness.both), Clock(Gradient.run_recorded)
-    kept = Witness.both, Gradient.run_recorded
+    both, recorded = Clock(Recorded.compare), Clock(Recorded._in_use)
+    kept = Recorded.compare, Recorded._in_use
     epochs = max(1, steps // 50)
     data = {"x": torch.bernoulli(torch.full((batch * (steps // epochs), size), 0.3))}
     try:
-        Witness.both, Gradient.run_recorded = both, recorded
+        Recorded.compare, Recorded._in_use = both, recorded
         started = time.perf_counter()
         ppl_vae.fit(make(), data, epochs=epochs, batch_size=batch, compile="graph", progress=False)
         whole = time.perf_counter() - started
     finally:
-        Witness.both, Gradient.run_recorded = kept
+        Recorded.compare, Recorded._in_use = kept
     step = recorded.seconds / recorded.calls
     return (both.seconds - step) / whole, both.calls
 

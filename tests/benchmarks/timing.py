@@ -1,10 +1,32 @@
 """Timing several ways of doing one thing, interleaved in one process, because a machine's speed drifts."""
 
+import os
 import platform
 import statistics
 import time
 
 import torch
+
+
+def cores():
+    """Return the cores that this process may use."""
+    return sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else list(range(os.cpu_count() or 1))
+
+
+def use_threads(number):
+    """Keep this process, and those that it starts, to so many threads, each with a core: JAX goes by the cores.
+
+    Before any computation; None leaves all as it is.
+    """
+    if number is None:
+        return
+    own = cores()
+    if not 1 <= number <= len(own):
+        raise SystemExit(f"--threads: expected 1 to {len(own)}, the cores there are; got {number}")
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, own[:number])
+    os.environ["OMP_NUM_THREADS"] = str(number)
+    torch.set_num_threads(number)
 
 
 def interleave(ways, rounds=30, calls=20, warm_up=10):
@@ -42,13 +64,18 @@ def table(times, references):
     return "\n".join(lines)
 
 
-def machine():
-    """Return what a figure depends on: processor, threads, versions."""
+def processor():
+    """Return the name of the processor."""
     try:
         with open("/proc/cpuinfo") as file:
-            model = next(line.split(":")[1].strip() for line in file if line.startswith("model name"))
+            return next(line.split(":")[1].strip() for line in file if line.startswith("model name"))
     except (OSError, StopIteration):
-        model = platform.processor()
+        return platform.processor()
+
+
+def machine():
+    """Return what a figure depends on: processor, threads, versions."""
+    model = processor()
     if torch.cuda.is_available():
         model = f"{torch.cuda.get_device_name()}, {model}"
     return f"{model}, {torch.get_num_threads()} threads, torch {torch.__version__}, Python {platform.python_version()}"
