@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import Tensor
 from torch.fx import GraphModule, Node
 from torch.utils.flop_counter import flop_registry
@@ -25,7 +27,9 @@ def _seconds(node: Node) -> float:
 
 def _flops(node: Node, value: Tensor) -> int:
     """Return the floating-point operations of a matrix product or a convolution; 0 of anything else."""
-    arguments = [argument.meta.get("val") if isinstance(argument, Node) else argument for argument in node.args]
+    arguments: list[Any] = [
+        argument.meta.get("val") if isinstance(argument, Node) else argument for argument in node.args
+    ]
     if str(node.target) == "ppl_vae.linear.default":
         return 2 * value.numel() * arguments[0].shape[-1]
     count = flop_registry.get(getattr(node.target, "overloadpacket", None))

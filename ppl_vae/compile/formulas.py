@@ -40,7 +40,7 @@ def use_formulas(graph: GraphModule, *, fused: bool) -> None:
 def _is_plain_bernoulli(node: Node) -> bool:
     """Return whether it is that of logits and x of one shape, element by element, without weights."""
     logits, x, *rest = node.args
-    values = [argument.meta.get("val") for argument in (logits, x) if isinstance(argument, Node)]
+    values: list[Any] = [argument.meta.get("val") for argument in (logits, x) if isinstance(argument, Node)]
     alike = len(values) == 2 and (values[0].shape, values[0].dtype) == (values[1].shape, values[1].dtype)
     return alike and rest == [None, None, 0] and not node.kwargs and _on_cpu(node)
 

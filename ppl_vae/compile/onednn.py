@@ -11,8 +11,9 @@ with AVX-512 both do large products alike, and MKL small ones in a third of the 
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -33,8 +34,8 @@ def is_faster() -> bool:
     """Return whether oneDNN is there and faster than torch's BLAS: a rule, so that equal runs give equal numbers."""
     if not torch.backends.mkldnn.is_available():
         return False
-    processor = getattr(torch.cpu, "get_capabilities", dict)().get("cpu_name", "")
-    return not (torch.backends.mkl.is_available() and str(processor).startswith("Intel"))
+    known: Mapping[str, Any] = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
+    return not (torch.backends.mkl.is_available() and str(known.get("cpu_name")).startswith("Intel"))
 
 
 def hand_over(graph: GraphModule) -> None:

@@ -68,13 +68,13 @@ class RecordedStep(Recorded[StepResults]):
                 measured = [kl.detach()]
             else:
                 loss = step.objective.differentiable_loss(*step.weighted_programs(shard, setting), **arguments)
-            gradients = torch.autograd.grad(loss / shard.total, parameters, allow_unused=True)
+            found = torch.autograd.grad(loss / shard.total, parameters, allow_unused=True)
             after = [value for _, value in step.modules.named_buffers()]
         changed = any(
             new is not old or version(new) != was for new, old, was in zip(after, buffers, before, strict=True)
         )
         # As backward() leaves them: fused Adam reads a gradient of other strides in the wrong order, without a word.
-        gradients = [_laid_out_as(p, g) for p, g in zip(parameters, gradients, strict=True)]
+        gradients = [_laid_out_as(p, g) for p, g in zip(parameters, found, strict=True)]
         there = [name for name, gradient in zip(step.named, gradients, strict=True) if gradient is not None]
         self._reached.update({name: i for i, name in enumerate(there)})
         return [loss.detach(), *measured, *(g for g in gradients if g is not None), *(after if changed else [])]
