@@ -9,8 +9,6 @@ import ast
 import functools
 import importlib
 import importlib.util
-import inspect
-import pkgutil
 from collections.abc import Callable
 from typing import Any
 
@@ -28,7 +26,7 @@ def exports(package: str) -> tuple[Callable[[str], Any], Callable[[], list[str]]
             if module == package:
                 value = importlib.import_module(f"{package}.{original}")
             else:
-                value = getattr(importlib.import_module(module), original)
+                value = getattr(__import__(module, fromlist=[original]), original)  # imported, where it is a module
         except ModuleNotFoundError as error:
             if error.name != f"{package}.{name}":
                 raise
@@ -60,7 +58,7 @@ def docstring(home: str) -> str:
     for node in _source(module).body:
         if isinstance(node, ast.ClassDef) and node.name == name:
             return ast.get_docstring(node) or ""
-    return inspect.getdoc(pkgutil.resolve_name(home)) or ""  # a class that the module has from another one
+    return getattr(importlib.import_module(module), name).__doc__ or ""  # the module has it from another one
 
 
 def _is_for_types(node: ast.If) -> bool:
