@@ -11,48 +11,35 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Sequence
 from importlib.metadata import EntryPoint, entry_points
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from ppl_vae import guides, models, nn, pairs
 from ppl_vae.core.checks import check_kind, one_of
 from ppl_vae.core.errors import InputError
-from ppl_vae.core.process import isolated
-from ppl_vae.core.shapes import as_widths
-from ppl_vae.data import Spec
-from ppl_vae.guides import (
-    AmortizedDelta,
-    AmortizedMixture,
-    AmortizedNormal,
-    BottomUp,
-    ConditionalNormal,
-    CountNormal,
-    Ladder,
-    LinearGaussian,
-    StackedMixture,
-    TopDown,
-)
-from ppl_vae.models import CVAE, M1M2, M2, PPCA, VAE, Autoencoder, CountVAE, Hierarchical
 from ppl_vae.nn import likelihoods
-from ppl_vae.nn.conv import ConvDecoder, ConvEncoder
-from ppl_vae.nn.mlp import MLP, LogInputs
 from ppl_vae.pairs.family import family as family
-from ppl_vae.pairs.pair import Pair, as_pair
 
-Builder = Callable[..., Pair]
+if TYPE_CHECKING:
+    from ppl_vae.data import Spec
+    from ppl_vae.pairs import Pair
+
+Builder = Callable[..., "Pair"]
 
 GROUP = "ppl_vae.pairs"
 ARCHITECTURES = ("conv", "mlp")
-COUNTS = (likelihoods.NegativeBinomial, likelihoods.Poisson)
 HIERARCHICAL_GUIDES = ("bottom-up", "ladder", "top-down")
 
 
 def ppca(spec: Spec, *, latent_dim: int = 8) -> Pair:
     """Probabilistic PCA with the linear guide that holds its exact posterior."""
-    return Pair(PPCA(spec.x_dim, latent_dim), LinearGaussian(spec.x_dim, latent_dim))
+    return pairs.Pair(models.PPCA(spec.x_dim, latent_dim), guides.LinearGaussian(spec.x_dim, latent_dim))
 
 
 def factor_analysis(spec: Spec, *, latent_dim: int = 8) -> Pair:
     """PPCA with one noise variance per coordinate, and the same guide."""
-    return Pair(PPCA(spec.x_dim, latent_dim, noise="diagonal"), LinearGaussian(spec.x_dim, latent_dim))
+    return pairs.Pair(
+        models.PPCA(spec.x_dim, latent_dim, noise="diagonal"), guides.LinearGaussian(spec.x_dim, latent_dim)
+    )
 
 
 def vae(
@@ -73,24 +60,28 @@ def vae(
     """
     chosen = _likelihood(spec, likelihood)
     one_of("architecture", architecture, ARCHITECTURES)
-    counts, outputs = isinstance(chosen, COUNTS), AmortizedNormal.outputs(latent_dim, covariance)
+    counts = isinstance(chosen, likelihoods.NegativeBinomial | likelihoods.Poisson)
+    outputs = guides.AmortizedNormal.outputs(latent_dim, covariance)
     if architecture == "mlp":
         networks = _networks(hidden, activation)
-        encoder = LogInputs(MLP(spec.x_dim, outputs, **networks)) if counts else None
-        return Pair(
-            VAE(spec.x_shape, latent_dim, likelihood=chosen, **networks),
-            AmortizedNormal(spec.x_shape, latent_dim, covariance=covariance, encoder=encoder, **networks),
+        encoder = nn.LogInputs(nn.MLP(spec.x_dim, outputs, **networks)) if counts else None
+        return pairs.Pair(
+            models.VAE(spec.x_shape, latent_dim, likelihood=chosen, **networks),
+            guides.AmortizedNormal(spec.x_shape, latent_dim, covariance=covariance, encoder=encoder, **networks),
         )
     if spec.image_shape is None:
         raise InputError(
             "architecture 'conv'", expected="data with an image shape", got=spec.name, hint="architecture='mlp'"
         )
-    decoder = ConvDecoder(latent_dim, spec.image_shape, chosen.parameters_per_dim)
-    of_pictures = ConvEncoder(spec.image_shape, outputs)
-    return Pair(
-        VAE(spec.x_shape, latent_dim, likelihood=chosen, decoder=decoder),
-        AmortizedNormal(
-            spec.x_shape, latent_dim, covariance=covariance, encoder=LogInputs(of_pictures) if counts else of_pictures
+    decoder = nn.ConvDecoder(latent_dim, spec.image_shape, chosen.parameters_per_dim)
+    of_pictures = nn.ConvEncoder(spec.image_shape, outputs)
+    return pairs.Pair(
+        models.VAE(spec.x_shape, latent_dim, likelihood=chosen, decoder=decoder),
+        guides.AmortizedNormal(
+            spec.x_shape,
+            latent_dim,
+            covariance=covariance,
+            encoder=nn.LogInputs(of_pictures) if counts else of_pictures,
         ),
     )
 
@@ -110,9 +101,11 @@ def count_vae(
     in the VAE.
     """
     networks = _networks(hidden, activation)
-    return Pair(
-        CountVAE(spec.x_shape, latent_dim, likelihood=likelihoods.of(likelihood, levels=spec.levels), **networks),
-        CountNormal(spec.x_shape, latent_dim, covariance=covariance, **networks),
+    return pairs.Pair(
+        models.CountVAE(
+            spec.x_shape, latent_dim, likelihood=likelihoods.of(likelihood, levels=spec.levels), **networks
+        ),
+        guides.CountNormal(spec.x_shape, latent_dim, covariance=covariance, **networks),
     )
 
 
@@ -132,9 +125,9 @@ def cvae(
     VAE. Its labels are called c: see `ppl_vae.data.given_labels`.
     """
     networks = _networks(hidden, activation) | {"num_classes": _num_classes(spec, "cvae")}
-    return Pair(
-        CVAE(spec.x_shape, latent_dim, prior=prior, likelihood=_likelihood(spec, likelihood), **networks),
-        ConditionalNormal(spec.x_shape, latent_dim, covariance=covariance, **networks),
+    return pairs.Pair(
+        models.CVAE(spec.x_shape, latent_dim, prior=prior, likelihood=_likelihood(spec, likelihood), **networks),
+        guides.ConditionalNormal(spec.x_shape, latent_dim, covariance=covariance, **networks),
     )
 
 
@@ -156,9 +149,11 @@ def m2(
     """
     C, networks = _num_classes(spec, "m2"), _networks(hidden, activation)
     chosen, one_hot = _likelihood(spec, likelihood), classes == "relaxed"
-    return Pair(
-        M2(spec.x_shape, latent_dim, C, likelihood=chosen, one_hot=one_hot, **networks),
-        AmortizedMixture(spec.x_shape, latent_dim, C, alpha=alpha, classes=classes, covariance=covariance, **networks),
+    return pairs.Pair(
+        models.M2(spec.x_shape, latent_dim, C, likelihood=chosen, one_hot=one_hot, **networks),
+        guides.AmortizedMixture(
+            spec.x_shape, latent_dim, C, alpha=alpha, classes=classes, covariance=covariance, **networks
+        ),
     )
 
 
@@ -179,14 +174,14 @@ def m1m2(
     """
     C, networks = _num_classes(spec, "m1m2"), _networks(hidden, activation)
     chosen, one_hot, sizes = _likelihood(spec, likelihood), classes == "relaxed", (latent_dim, latent_dim)
-    return Pair(
-        M1M2(
-            VAE(spec.x_shape, latent_dim, likelihood=chosen, **networks),
-            M2(*sizes, C, likelihood="normal-decoder", one_hot=one_hot, **networks),
+    return pairs.Pair(
+        models.M1M2(
+            models.VAE(spec.x_shape, latent_dim, likelihood=chosen, **networks),
+            models.M2(*sizes, C, likelihood="normal-decoder", one_hot=one_hot, **networks),
         ),
-        StackedMixture(
-            AmortizedNormal(spec.x_shape, latent_dim, covariance=covariance, **networks),
-            AmortizedMixture(*sizes, C, alpha=alpha, classes=classes, covariance=covariance, **networks),
+        guides.StackedMixture(
+            guides.AmortizedNormal(spec.x_shape, latent_dim, covariance=covariance, **networks),
+            guides.AmortizedMixture(*sizes, C, alpha=alpha, classes=classes, covariance=covariance, **networks),
         ),
     )
 
@@ -196,9 +191,9 @@ def autoencoder(
 ) -> Pair:
     """Autoencoder by squared error, the guide a point: no prior, no KL and no log p(x)."""
     networks = _networks(hidden, activation)
-    return Pair(
-        Autoencoder(spec.x_shape, latent_dim, **networks),
-        AmortizedDelta(spec.x_shape, latent_dim, **networks),
+    return pairs.Pair(
+        models.Autoencoder(spec.x_shape, latent_dim, **networks),
+        guides.AmortizedDelta(spec.x_shape, latent_dim, **networks),
     )
 
 
@@ -220,15 +215,17 @@ def hierarchical(
     """
     one_of("guide", guide, HIERARCHICAL_GUIDES)
     networks: dict[str, Any] = {"hidden": hidden, "activation": activation, "batch_norm": batch_norm, "init": init}
-    model = Hierarchical(spec.x_shape, latent_dims, likelihood=_likelihood(spec, likelihood), **networks)
+    model = models.Hierarchical(spec.x_shape, latent_dims, likelihood=_likelihood(spec, likelihood), **networks)
     if guide == "ladder":
-        return Pair(model, Ladder(model, **networks))
-    family = BottomUp if guide == "bottom-up" else TopDown
-    return Pair(model, family(spec.x_shape, latent_dims, **networks))
+        return pairs.Pair(model, guides.Ladder(model, **networks))
+    family = guides.BottomUp if guide == "bottom-up" else guides.TopDown
+    return pairs.Pair(model, family(spec.x_shape, latent_dims, **networks))
 
 
 def _networks(hidden: Sequence[int], activation: str) -> dict[str, Any]:
     """Return the arguments of an MLP; no hidden layers make it affine."""
+    from ppl_vae.core.shapes import as_widths
+
     return {"hidden": as_widths("hidden", hidden), "activation": activation}
 
 
@@ -302,13 +299,16 @@ def build(name: str, spec: Spec, *, seed: int = 0, **given: Any) -> Pair:
     InputError
         For an unknown name or option, or one that does not fit the data.
     """
+    from ppl_vae.core.process import isolated
+    from ppl_vae.data import Spec
+
     builder = _builder(name)
     check_kind("spec", spec, Spec, "the description of data", "data.spec")
     known = options(name)
     for option in given:
         one_of(f"option of {name}", option, known)
     with isolated(seed):
-        return as_pair(builder(spec, **given))
+        return pairs.as_pair(builder(spec, **given))
 
 
 def _builder(name: str) -> Builder:

@@ -10,6 +10,7 @@ import typer
 
 from ppl_vae.cli import parse
 from ppl_vae.cli.app import again, app, interruptible, say
+from ppl_vae.core.lazy import docstring
 
 
 @app.command("list", epilog="Example:  ppl-vae list")
@@ -19,7 +20,7 @@ def list_command() -> None:
     from ppl_vae.nn import likelihoods
 
     kinds = {name: f"{line} [{', '.join(data.binarizations(name))}]" for name, line in data.names().items()}
-    objectives = {name: (each.__doc__ or "").partition("\n")[0] for name, each in parse.objectives().items()}
+    objectives = {name: docstring(home).partition("\n")[0] for name, home in parse.objectives().items()}
     _section("Pairs", "fit PAIR", zoo.names())
     _section(
         "Data sets",

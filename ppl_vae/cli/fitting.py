@@ -156,9 +156,6 @@ def fit_command(
     folder = run_dir or Path("runs") / f"{pair}-{Path(data).stem}"
     with interruptible(lambda: _kept(folder)):
         from ppl_vae import zoo
-        from ppl_vae.cli.source import Source
-        from ppl_vae.training.distributed.workers import is_first
-        from ppl_vae.training.fit import fit
 
         zoo.options(pair)  # an unknown pair is said before its data are fetched
         given = {
@@ -171,9 +168,14 @@ def fit_command(
         options = {name: value for name, value in given.items() if value is not None}
         options |= parse.settings("--pair-option", pair_option)
         of_data = parse.settings("--data-option", data_option) | ({"standardise": True} if standardise else {})
-        source = Source(pair, data, options, binarization, data_seed, of_data, labels, repeats)
         chosen = parse.objective(objective, parse.settings("--objective-option", objective_option))
         weight = parse.kl_weight(kl_weight, parse.settings("--kl-weight-option", kl_weight_option))
+
+        from ppl_vae.cli.source import Source
+        from ppl_vae.training.distributed.workers import is_first
+        from ppl_vae.training.fit import fit
+
+        source = Source(pair, data, options, binarization, data_seed, of_data, labels, repeats)
         dataset = source.load_data()
         built = source.build_pair(dataset.spec, seed)
         if is_first():

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import inspect
+import pkgutil
 from collections.abc import Sequence
 from typing import Any
 
 from ppl_vae.core.checks import one_of
 from ppl_vae.core.errors import InputError, shown, unknown_name
+from ppl_vae.core.lazy import homes
 
 
 def numbers(name: str, text: str | None) -> tuple[int, ...] | None:
@@ -54,7 +56,8 @@ def objective(name: str, options: dict[str, Any]) -> Any:
     InputError
         For an unknown name or option.
     """
-    return _built("objective", name, objectives(), options)
+    home = _named("objective", name, objectives())
+    return _built("objective", name, pkgutil.resolve_name(home), options)
 
 
 def kl_weight(text: str, options: dict[str, Any]) -> Any:
@@ -65,8 +68,6 @@ def kl_weight(text: str, options: dict[str, Any]) -> Any:
     InputError
         For an unknown name or option, an option that is missing, and options beside a number.
     """
-    from ppl_vae.training import kl_weights
-
     value = _value(text)
     if not isinstance(value, str):
         if options:
@@ -74,32 +75,39 @@ def kl_weight(text: str, options: dict[str, Any]) -> Any:
                 "--kl-weight-option", expected="none beside a number", got=", ".join(options), hint="--kl-weight RULE"
             )
         return value
+    from ppl_vae.training import kl_weights
+
     rules = {name.lower(): rule for name, rule in vars(kl_weights).items() if _is_rule(rule, kl_weights.KLRule)}
-    return _built("kl_weight", text, rules, options)
+    return _built("kl_weight", text, _named("kl_weight", text, rules), options)
 
 
 def _is_rule(value: Any, base: type) -> bool:
     return isinstance(value, type) and issubclass(value, base) and value is not base
 
 
-def _built(kind: str, name: str, table: dict[str, Any], options: dict[str, Any]) -> Any:
-    """Return the object called `name` in `table`, in whatever case, built with `options`."""
+def _named(kind: str, name: str, table: dict[str, Any]) -> Any:
+    """Return what is called `name` in `table`, in whatever case."""
     if name.lower() not in table:
         raise unknown_name(kind, name, table)
-    known = inspect.signature(table[name.lower()]).parameters
+    return table[name.lower()]
+
+
+def _built(kind: str, name: str, cls: type, options: dict[str, Any]) -> Any:
+    """Return an object of the class that is called `name`, built with `options`."""
+    known = inspect.signature(cls).parameters
     for option in options:
         one_of(f"option of {name}", option, known)
     for parameter in known.values():
         if parameter.default is parameter.empty and parameter.name not in options:
             raise InputError(f"{kind} {name}", expected=f"its option {parameter.name}", got="none")
-    return table[name.lower()](**options)
+    return cls(**options)
 
 
-def objectives() -> dict[str, Any]:
-    """Return the objectives by name."""
+def objectives() -> dict[str, str]:
+    """Return the objectives, ``"module:Class"`` by name."""
     from ppl_vae import objectives as family
 
-    return {name.lower(): getattr(family, name) for name in family.__all__ if isinstance(getattr(family, name), type)}
+    return {name.lower(): homes(family.__name__)[name] for name in family.__all__ if name[0].isupper()}
 
 
 def _value(text: str) -> Any:

@@ -20,6 +20,7 @@ MOVED = {
     "config": "core.config",
     "context": "core.process",
     "count_likelihoods": "nn.likelihoods",
+    "data.binarize": "data.binarization",
     "errors": "core.errors",
     "evaluation.classification": "evaluation.representation.classification",
     "evaluation.conditional": "evaluation.prediction.conditional",

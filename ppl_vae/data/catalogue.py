@@ -1,49 +1,54 @@
-"""Data sets by name."""
+"""Data sets by name. One is read by a module of its own, which is imported for it."""
 
 from __future__ import annotations
 
 import inspect
 import os
-from collections.abc import Callable
+import pkgutil
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ppl_vae.core.checks import one_of
 from ppl_vae.core.errors import InputError, shown, unknown_name
-from ppl_vae.data.binarize import binarize
-from ppl_vae.data.hands.recorded import hands_icvl, hands_nyu
-from ppl_vae.data.sets.dsprites import dsprites
-from ppl_vae.data.sets.images import binarized_mnist, frey, mnist
-from ppl_vae.data.sets.omniglot import omniglot
-from ppl_vae.data.sets.sprites import sprites
-from ppl_vae.data.sets.synthetic import digits, linear_gaussian
-from ppl_vae.data.spec import BINARIZATIONS, Binarization
-from ppl_vae.data.split import Dataset
+
+if TYPE_CHECKING:
+    from ppl_vae.data.spec import Binarization
+    from ppl_vae.data.split import Dataset
 
 
 @dataclass(frozen=True)
 class _Entry:
     description: str
-    read: Callable[..., Dataset]
+    reader: str  # "module:function" of ppl_vae.data
     binarizations: tuple[Binarization, ...]  # the default first
 
 
 _ENTRIES = {
     "digits": _Entry(
-        "1797 handwritten digits, 8x8, from scikit-learn; no download", digits, ("fixed", "dynamic", "none")
+        "1797 handwritten digits, 8x8, from scikit-learn; no download",
+        "sets.digits:digits",
+        ("fixed", "dynamic", "none"),
     ),
-    "sprites": _Entry("binary shapes with five known factors, drawn on the fly", sprites, ("none",)),
-    "dsprites": _Entry("real images of dSprites with five known factors, 64x64", dsprites, ("none",)),
-    "linear-gaussian": _Entry("synthetic, with the exact log p(x) known", linear_gaussian, ("none",)),
-    "mnist": _Entry("70000 handwritten digits, 28x28, grey", mnist, ("dynamic", "fixed", "none")),
-    "binarized-mnist": _Entry("MNIST binarised once and for all (Larochelle)", binarized_mnist, ("fixed",)),
+    "sprites": _Entry("binary shapes with five known factors, drawn on the fly", "sets.sprites:sprites", ("none",)),
+    "dsprites": _Entry("real images of dSprites with five known factors, 64x64", "sets.dsprites:dsprites", ("none",)),
+    "linear-gaussian": _Entry("synthetic, with the exact log p(x) known", "sets.synthetic:linear_gaussian", ("none",)),
+    "mnist": _Entry("70000 handwritten digits, 28x28, grey", "sets.images:mnist", ("dynamic", "fixed", "none")),
+    "binarized-mnist": _Entry(
+        "MNIST binarised once and for all (Larochelle)", "sets.images:binarized_mnist", ("fixed",)
+    ),
     "omniglot": _Entry(
-        "32415 handwritten characters of 50 alphabets, 28x28, grey", omniglot, ("dynamic", "fixed", "none")
+        "32415 handwritten characters of 50 alphabets, 28x28, grey",
+        "sets.omniglot:omniglot",
+        ("dynamic", "fixed", "none"),
     ),
-    "frey": _Entry("1965 grey video frames of one face, 28x20", frey, ("none",)),
-    "hands-nyu": _Entry("joints and pictures of 8252 real hands, 14 joints, two subjects", hands_nyu, ("none",)),
-    "hands-icvl": _Entry("joints and pictures of 1596 real hands, 16 joints, two sequences", hands_icvl, ("none",)),
+    "frey": _Entry("1965 grey video frames of one face, 28x20", "sets.images:frey", ("none",)),
+    "hands-nyu": _Entry(
+        "joints and pictures of 8252 real hands, 14 joints, two subjects", "hands.recorded:hands_nyu", ("none",)
+    ),
+    "hands-icvl": _Entry(
+        "joints and pictures of 1596 real hands, 16 joints, two sequences", "hands.recorded:hands_icvl", ("none",)
+    ),
 }
 
 
@@ -86,18 +91,22 @@ def load(name: str = "digits", *, binarization: str | None = None, seed: int = 0
         If the name, the binarisation or an option is unknown or does not go with the data set, or a file is missing,
         damaged or refused.
     """
+    from ppl_vae.data.binarization import binarize
+    from ppl_vae.data.spec import BINARIZATIONS
+
     entry = _entry(name)
     how = entry.binarizations[0] if binarization is None else binarization
     one_of("binarization", how, BINARIZATIONS)
     if how not in entry.binarizations:
         possible = " or ".join(map(repr, entry.binarizations))
         raise InputError(f"binarization of {name}", expected=possible, got=shown(how))
-    known = [option for option in inspect.signature(entry.read).parameters if option != "seed"]
+    read = pkgutil.resolve_name(f"ppl_vae.data.{entry.reader}")
+    known = [option for option in inspect.signature(read).parameters if option != "seed"]
     for option in options.keys() - set(known):
         if not known:
             raise InputError(f"options of {name}", expected="none", got=shown(option))
         raise unknown_name(f"option of {name}", option, known)
-    data = entry.read(seed, **options)
+    data = read(seed, **options)
     return data if data.spec.binarization == how else binarize(data, how, seed)
 
 

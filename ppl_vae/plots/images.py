@@ -14,7 +14,6 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize, to_rgba
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
-from scipy.linalg import orthogonal_procrustes
 
 from ppl_vae.core.errors import InputError
 from ppl_vae.plots import canvas
@@ -113,6 +112,8 @@ def weights_as_images(
     if reference is not None:
         exact = canvas.same_shape(W, reference, "reference")
         if align and np.isfinite(W).all() and np.isfinite(exact).all():
+            from scipy.linalg import orthogonal_procrustes  # slow to import, and needed here only
+
             rows = [W @ orthogonal_procrustes(W, exact)[0]]
         rows.append(exact)
     tiles, used = _bands([as_images(row.T, image_shape, "weight") for row in rows], 8)

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 import torch
-from scipy.linalg import orthogonal_procrustes
 from torch import Tensor
 
 from ppl_vae import exact, plots
@@ -131,6 +130,8 @@ class PPCAComparison:
 
     def posterior_means(self) -> tuple[Tensor, Tensor]:
         """Return the means of z (N, L) for the test data: the closed form's, and the guide's in the same rotation."""
+        from scipy.linalg import orthogonal_procrustes  # slow to import
+
         x, guide = self.data.test["x"], cast(Any, self.run.pair.guide)
         rotation, _ = orthogonal_procrustes(_parameters(self.run).weight.numpy(), self.best.weight.numpy())
         with torch.no_grad():

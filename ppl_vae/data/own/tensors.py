@@ -16,7 +16,7 @@ from ppl_vae.core.checks import check_kind, integer_at_least, number, one_of
 from ppl_vae.core.checks import plain as plain_number
 from ppl_vae.core.errors import InputError, shown
 from ppl_vae.core.shapes import NUMBERS, as_shape
-from ppl_vae.data.binarize import binarize
+from ppl_vae.data.binarization import binarize
 from ppl_vae.data.own import pictures, units
 from ppl_vae.data.own.checks import are_counts, as_tensors, known, numbers, require_counts, require_grid, require_unit
 from ppl_vae.data.readers import read_file, read_torch

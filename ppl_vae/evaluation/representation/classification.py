@@ -18,7 +18,6 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
-from scipy import stats
 from torch import Tensor
 
 from ppl_vae.core.checks import integer_at_least, one_of
@@ -218,5 +217,7 @@ def confidence_interval(values: Sequence[float], level: float = 0.95) -> tuple[f
     v = torch.tensor(list(values), dtype=torch.float64, device="cpu")
     if len(v) < 2:
         return float(v.mean()), math.nan
+    from scipy import stats  # slow to import, and needed here only
+
     quantile = float(stats.t.ppf(0.5 + level / 2, len(v) - 1))
     return float(v.mean()), quantile * float(v.std()) / math.sqrt(len(v))

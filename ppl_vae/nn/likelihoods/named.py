@@ -1,4 +1,4 @@
-"""The table of likelihoods by name."""
+"""Likelihoods by name."""
 
 from __future__ import annotations
 
@@ -12,23 +12,8 @@ from ppl_vae.core.checks import one_of
 from ppl_vae.core.errors import InputError
 from ppl_vae.nn.likelihoods.base import Likelihood
 from ppl_vae.nn.likelihoods.counts import NegativeBinomial, Poisson
+from ppl_vae.nn.likelihoods.names import COUNTS, NAMES
 from ppl_vae.nn.likelihoods.standard import Bernoulli, Categorical, DiscretizedLogistic, Normal, OneHot
-
-NAMES = {
-    "bernoulli": "binary x, by logits",
-    "normal": "real x, standard deviation fixed at 0.1 (squared error)",
-    "normal-learned": "real x, one learned standard deviation",
-    "normal-decoder": "real x, mean and standard deviation from the decoder",
-    "one-hot": "unit vectors: labels, one logit per class",
-    "categorical": "grey levels, one logit each",
-    "discretized-logistic": "grey levels, a logistic binned to them",
-    "poisson": "counts, by the logarithm of their rate",
-    "negative-binomial": "counts, one learned overdispersion",
-    "negative-binomial-decoder": "counts, mean and overdispersion from the decoder",
-}
-
-#: Names of likelihoods over counts.
-COUNTS = ("poisson", "negative-binomial", "negative-binomial-decoder")
 
 #: Names of the same distribution in other libraries, for hints.
 _ELSEWHERE = {
