@@ -27,7 +27,7 @@ class _Entry:
 _ENTRIES = {
     "digits": _Entry(
         "1797 handwritten digits, 8x8, from scikit-learn; no download",
-        "sets.digits:digits",
+        "sets.synthetic:digits",
         ("fixed", "dynamic", "none"),
     ),
     "sprites": _Entry("binary shapes with five known factors, drawn on the fly", "sets.sprites:sprites", ("none",)),

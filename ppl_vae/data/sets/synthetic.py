@@ -1,4 +1,4 @@
-"""Linear-Gaussian data, whose log p(x) is known."""
+"""Data that need no file of ours: scikit-learn's digits, and linear-Gaussian data whose log p(x) is known."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.distributions import MultivariateNormal
@@ -14,6 +15,24 @@ from ppl_vae.core.checks import LARGEST, integer_at_least, positive
 from ppl_vae.data.seeding import generator
 from ppl_vae.data.spec import Spec
 from ppl_vae.data.split import Dataset, Role, Split
+
+
+def digits(seed: int = 0) -> Dataset:
+    """Return scikit-learn's 1797 digits in grey: 1437, 180 and 180, stratified by digit, drawn by `seed`.
+
+    Alpaydin & Kaynak (1998). x (N, 64) in {0, 1/16, .., 1}, y the digit.
+    """
+    from sklearn.datasets import load_digits
+    from sklearn.model_selection import train_test_split
+
+    images, labels = load_digits(return_X_y=True)
+    state = int(torch.randint(2**32, (), generator=generator(seed, "split"), device="cpu"))
+    rest, test = train_test_split(np.arange(len(labels)), test_size=180, stratify=labels, random_state=state)
+    train, validation = train_test_split(rest, test_size=180, stratify=labels[rest], random_state=state)
+    x, y = torch.from_numpy(images / 16).float(), torch.from_numpy(labels).long()
+    spec = Spec("digits", (64,), "unit", image_shape=(1, 8, 8), num_classes=10, levels=17)
+    parts: dict[Role, np.ndarray] = {"train": train, "validation": validation, "test": test}
+    return Dataset(*(Split({"x": x[rows], "y": y[rows]}, spec, role=role) for role, rows in parts.items()))
 
 
 @dataclass(frozen=True, eq=False)
