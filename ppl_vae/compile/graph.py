@@ -22,6 +22,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 
 from ppl_vae.compile.inductor import fused, has_compiler
 from ppl_vae.compile.onednn import hand_over, without_onednn
+from ppl_vae.compile.rewrites import rewrite
 from ppl_vae.compile.side_effects import InsideTorch, SideEffectError, Watch, unseen_by_a_graph
 from ppl_vae.core.checks import one_of
 from ppl_vae.core.errors import PplVaeError, one_line
@@ -182,7 +183,7 @@ def _compile(graph: torch.fx.GraphModule, inputs: Sequence[Tensor]) -> tuple[Com
     """Return the graph fused by Inductor, or as it is, with a warning, where there is no compiler or it fails."""
     try:
         if has_compiler():
-            return fused(graph, inputs), "inductor"
+            return fused(rewrite(graph), inputs), "inductor"
         reason = "there is no compiler here"
     except Exception as error:  # a compiler's tool chain may fail in any way
         reason = f"the compiler failed ({' '.join(str(error).split())[:160]})"
