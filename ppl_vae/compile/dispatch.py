@@ -9,8 +9,15 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-#: Context in which `__torch_dispatch__` of a subclass is called instead of every tensor operation.
-DispatchMode = TorchDispatchMode
+class DispatchMode(TorchDispatchMode):
+    """Context in which `__torch_dispatch__` of a subclass is called instead of every tensor operation.
+
+    A subclass is not run under torch.compile, whose switch would import its compiler at the first operation: a second.
+    """
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False
 
 
 def arguments_of(operation: Any) -> Sequence[Any]:
