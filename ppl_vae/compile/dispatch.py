@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
+
 class DispatchMode(TorchDispatchMode):
     """Context in which `__torch_dispatch__` of a subclass is called instead of every tensor operation.
 

@@ -3,14 +3,13 @@
     sum_d log(1 + exp(-|l_d|))  =  sum_j log prod_i (1 + exp(-|l_ij|)),   d = (i, j)     one logarithm for up to 64 d
     tanh x  =  2 / (1 + exp(-2 x)) - 1   for x^2 >= 0.01,   else  x (1 - x^2/3 + 2 x^4/15)
 
-The first stands in every Bernoulli likelihood, log p(x|l) = sum_d [min(l, 0) - (1 - x) l - log(1 + exp(-|l|))]; each factor
-lies between 1 and 2, so that no product overflows. A logarithm and a hyperbolic tangent of a library take several times as
-long as an exponential. Both forms are exact to ten units of rounding.
+The first stands in every Bernoulli likelihood, log p(x|l) = sum_d [min(l, 0) - (1 - x) l - log(1 + exp(-|l|))]; each
+factor lies between 1 and 2, so that no product overflows. A library's logarithm and hyperbolic tangent take several
+times as long as its exponential. Both forms are exact to ten units of rounding.
 """
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import torch
@@ -84,7 +83,7 @@ def _bernoulli(node: Node) -> tuple[Node, Node, int] | None:
 
 
 def _factors(size: int) -> int:
-    """Return into how many parts of at least sixteen `size` is cut evenly, at most 64; of whole registers if possible."""
+    """Return how many equal parts of at least sixteen `size` is cut into: at most 64, if possible of whole registers."""
     parts = [n for n in range(1, _FACTORS + 1) if size % n == 0 and size // n >= _LANES]
     return max(parts, key=lambda n: (size // n % _LANES == 0, n), default=1)
 

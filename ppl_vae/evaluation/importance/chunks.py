@@ -31,8 +31,8 @@ MEMORY = {"cpu": 64 * 2**20, "cuda": 2 * 2**30}
 #: larger chunks took at least half as long again. It does not depend on the machine, so that its draws do not.
 CACHE = 16 * 2**20
 
-#: Calls of one shape from which recording them pays, which saves a call two to four milliseconds and takes one and a
-#: half seconds, most of them to import what records; and bytes moved from which compiling does, which takes up to twenty
+#: Calls of one shape from which recording them pays: it saves two to four milliseconds a call, and takes one and a half
+#: seconds, most of them to import what records. And bytes moved from which compiling pays, which takes up to twenty
 #: seconds: half a minute of work on two cores. A GPU moves as much in a moment.
 WORTH_RECORDING = 500
 WORTH_COMPILING = {"cpu": 1e11, "cuda": 1e14}
