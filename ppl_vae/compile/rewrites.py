@@ -83,7 +83,7 @@ def _bernoulli(node: Node) -> tuple[Node, Node, int] | None:
 
 
 def _factors(size: int) -> int:
-    """Return how many equal parts of at least sixteen `size` is cut into: at most 64, if possible of whole registers."""
+    """Return how many equal parts of at least sixteen `size` is cut into: at most 64, best of whole registers."""
     parts = [n for n in range(1, _FACTORS + 1) if size % n == 0 and size // n >= _LANES]
     return max(parts, key=lambda n: (size // n % _LANES == 0, n), default=1)
 
