@@ -62,21 +62,19 @@ def _tanh(call: Any, node: Node) -> Node:
     return call(_aten.where.self, call(_aten.lt.Scalar, square, _SMALL), near, far)
 
 
-def _bernoulli(node: Node) -> tuple[Node, Node, int] | None:
+def _bernoulli(node: Any) -> tuple[Node, Node, int] | None:
     """Return logits, targets and the number of factors, if `node` is sum_d log p(x_d|l_d) over at least the last d."""
-    negative = node.args[0]
-    if not (isinstance(negative, Node) and negative.target is _aten.neg.default and node.args[2:] in ((), (False,))):
+    negative, dims, *keepdim = node.args
+    if keepdim not in ([], [False]) or node.kwargs or getattr(negative, "target", None) is not _aten.neg.default:
         return None
     (loss,) = negative.args
-    if not (isinstance(loss, Node) and loss.target is _aten.binary_cross_entropy_with_logits.default and _suits(loss)):
+    if getattr(loss, "target", None) is not _aten.binary_cross_entropy_with_logits.default:
         return None
     logits, targets, *rest = loss.args
-    if rest not in ([], [None], [None, None], [None, None, 0]) or loss.kwargs or node.kwargs:
+    if rest != [None, None, 0] or loss.kwargs or not (_suits(loss) and _suits(logits) and _suits(targets)):
         return None
-    if not (_suits(logits) and _suits(targets) and logits.meta["val"].shape == loss.meta["val"].shape):
-        return None
-    shape, dims = loss.meta["val"].shape, node.args[1]
-    if not shape or not {-1, len(shape) - 1} & set(dims or ()):
+    shape = loss.meta["val"].shape
+    if logits.meta["val"].shape != shape or not {-1, len(shape) - 1} & set(dims or ()):
         return None
     factors = _factors(shape[-1])
     return (logits, targets, factors) if factors > 1 else None
@@ -88,7 +86,7 @@ def _factors(size: int) -> int:
     return max(parts, key=lambda n: (size // n % _LANES == 0, n), default=1)
 
 
-def _log_bernoulli(call: Any, node: Node) -> Node:
+def _log_bernoulli(call: Any, node: Any) -> Node:
     found = _bernoulli(node)
     assert found is not None
     logits, targets, factors = found
@@ -101,4 +99,4 @@ def _log_bernoulli(call: Any, node: Node) -> Node:
     product = call(_aten.prod.dim_int, call(_aten.view.default, call(_aten.add.Tensor, decay, 1.0), cut), -2)
     columns = call(_aten.sum.dim_IntList, call(_aten.view.default, linear, cut), [-2])
     each = call(_aten.sub.Tensor, columns, call(_aten.log.default, product))
-    return call(_aten.sum.dim_IntList, each, list(node.args[1]))  # type: ignore[arg-type]
+    return call(_aten.sum.dim_IntList, each, list(node.args[1]))
