@@ -9,13 +9,26 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-#: Context in which `__torch_dispatch__` of a subclass is called instead of every tensor operation.
-DispatchMode = TorchDispatchMode
+
+class DispatchMode(TorchDispatchMode):
+    """Context in which `__torch_dispatch__` of a subclass is called instead of every tensor operation.
+
+    A subclass is not run under torch.compile, whose switch would import its compiler at the first operation: a second.
+    """
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False
 
 
 def is_operation(target: Any) -> bool:
     """Return whether the target of a graph's node is one of torch's operations, rather than a Python function."""
     return isinstance(target, torch._ops.OpOverload)
+
+
+def is_random(node: torch.fx.Node) -> bool:
+    """Return whether a node of a graph draws: it must stay, so that later draws see the same random state."""
+    return torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ())
 
 
 def kernel_of(operation: Any) -> Callable[..., Any]:

@@ -1,11 +1,13 @@
 """Functions of a recorded graph by formulas that take less time on a CPU, equal to rounding.
 
-    -log Bernoulli(x; logits l) = max(l, 0) - x l + log(1 + exp(-|l|))
+    -log Bernoulli(x; logits l) = (1 - x) l - min(l, 0) + log(1 + exp(-|l|))
+    sum_d log(1 + exp(-|l_d|))  = sum_j log prod_i (1 + exp(-|l_ij|)),   d = (i, j)
     tanh(a)                     = m / (m + 2),   m = exp(2 a) - 1
     b + x w'                    = x w' - (-b)
 
 The logarithm is that of a number in [1, 2], with an absolute error of one rounding; torch's own log1p takes four times
-as long. Inductor's tanh takes twice as long as the fraction, whose relative error is a few roundings for any a. A
+as long. Where they are summed and compiled, one logarithm serves up to 64 pixels: factors in [1, 2] do not overflow.
+Inductor's tanh takes twice as long as the fraction, whose relative error is a few roundings for any a. A
 product with a bias copies it to every row first; Inductor fuses a sum with what follows, but makes b + x w' one product
 again, which it does not recognise in a difference.
 """
@@ -19,14 +21,23 @@ import torch
 from torch import Tensor
 from torch.fx import GraphModule, Node
 
+from ppl_vae.compile.dispatch import is_random
+
 _aten = torch.ops.aten
 
 #: 1 - tanh(a) is below half a rounding of float64 from here on, and exp(2 a) far from overflow.
 _SATURATED = 20.0
 
+#: Most factors of a product, and fewest products: a vector register has room for so many.
+_FACTORS, _LANES = 64, 16
+
 
 def use_formulas(graph: GraphModule, *, fused: bool) -> None:
     """Replace functions in `graph`; those of a graph that is to be `fused` by a compiler are not computed in place."""
+    for node in list(graph.graph.nodes) if fused else ():
+        if node.target is _aten.sum.dim_IntList and _is_summed(node):
+            _replace(graph, node, _summed_bernoulli)
+    graph.graph.eliminate_dead_code(lambda node: node.is_impure() or is_random(node))
     for node in list(graph.graph.nodes):
         if node.target is _aten.binary_cross_entropy_with_logits.default and _is_plain_bernoulli(node):
             _replace(graph, node, _fused_bernoulli if fused else _bernoulli)
@@ -54,15 +65,50 @@ def _bernoulli(call: Callable[..., Node], logits: Any, x: Any, *_: Any) -> Node:
     log = call(_aten.neg_, call(_aten.abs, logits))
     for operation, *more in ((_aten.exp_,), (_aten.add_.Scalar, 1), (_aten.log_,)):
         log = call(operation, log, *more)
-    linear = call(_aten.addcmul_, call(_aten.clamp_min, logits, 0), x, logits, value=-1)
-    return call(_aten.add_.Tensor, linear, log)
+    linear = call(_aten.mul_.Tensor, call(_aten.rsub.Scalar, x, 1), logits)
+    return call(_aten.add_.Tensor, call(_aten.sub_.Tensor, linear, call(_aten.clamp_max, logits, 0)), log)
 
 
 def _fused_bernoulli(call: Callable[..., Node], logits: Any, x: Any, *_: Any) -> Node:
-    size = call(_aten.exp, call(_aten.neg, call(_aten.abs, logits)))
-    log = call(_aten.log, call(_aten.add.Scalar, size, 1))
-    linear = call(_aten.sub.Tensor, call(_aten.clamp_min, logits, 0), call(_aten.mul.Tensor, x, logits))
-    return call(_aten.add.Tensor, linear, log)
+    return call(_aten.add.Tensor, _linear(call, logits, x), call(_aten.log, _factor(call, logits)))
+
+
+def _linear(call: Callable[..., Node], logits: Any, x: Any) -> Node:
+    """Return (1 - x) l - min(l, 0): as torch computes it, so that infinite logits give what they give there."""
+    others = call(_aten.mul.Tensor, call(_aten.rsub.Scalar, x, 1), logits)
+    return call(_aten.sub.Tensor, others, call(_aten.clamp_max, logits, 0))
+
+
+def _factor(call: Callable[..., Node], logits: Any) -> Node:
+    """Return 1 + exp(-|l|)."""
+    return call(_aten.add.Scalar, call(_aten.exp, call(_aten.neg, call(_aten.abs, logits))), 1)
+
+
+def _is_summed(node: Node) -> bool:
+    """Return whether it is sum_d log p(x_d|l_d) over at least the last d, with more than one factor to a logarithm."""
+    negative, dims, *keepdim = [*node.args, None][:3]
+    loss = negative.args[0] if getattr(negative, "target", None) is _aten.neg.default else None
+    if getattr(loss, "target", None) is not _aten.binary_cross_entropy_with_logits.default or node.kwargs:
+        return False
+    shape = loss.meta["val"].shape
+    last = bool(dims) and bool({-1, len(shape) - 1} & set(dims))
+    return last and keepdim in ([], [None], [False]) and _is_plain_bernoulli(loss) and _factors(shape[-1]) > 1
+
+
+def _factors(size: int) -> int:
+    """Return how many equal parts of at least sixteen `size` is cut into: at most 64, best of whole registers."""
+    parts = [n for n in range(1, _FACTORS + 1) if size % n == 0 and size // n >= _LANES]
+    return max(parts, key=lambda n: (size // n % _LANES == 0, n), default=1)
+
+
+def _summed_bernoulli(call: Callable[..., Node], negative: Any, dims: Any, *_: Any) -> Node:
+    logits, x, *_ = negative.args[0].args
+    shape = logits.meta["val"].shape
+    cut = [*shape[:-1], _factors(shape[-1]), shape[-1] // _factors(shape[-1])]
+    product = call(_aten.prod.dim_int, call(_aten.view, _factor(call, logits), cut), -2)
+    columns = call(_aten.sum.dim_IntList, call(_aten.view, _linear(call, logits, x), cut), [-2])
+    total = call(_aten.sum.dim_IntList, call(_aten.add.Tensor, columns, call(_aten.log, product)), list(dims))
+    return call(_aten.neg, total)
 
 
 def _tanh(call: Callable[..., Node], a: Any) -> Node:

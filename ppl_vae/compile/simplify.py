@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.fx import GraphModule, Node
 
-from ppl_vae.compile.dispatch import arguments_of, is_operation
+from ppl_vae.compile.dispatch import arguments_of, is_operation, is_random
 
 _aten = torch.ops.aten
 
@@ -57,7 +57,7 @@ def simplify(graph: GraphModule) -> None:
             node.replace_all_uses_with(same)
     for node, number in numbers.items():
         _fill(graph, node, number)
-    graph.graph.eliminate_dead_code(lambda node: node.is_impure() or _is_random(node))
+    graph.graph.eliminate_dead_code(lambda node: node.is_impure() or is_random(node))
     graph.recompile()
 
 
@@ -146,7 +146,3 @@ def _layout(node: Node) -> Any:
     """Return type, shape and strides of a tensor; None of anything else."""
     value = node.meta.get("val")
     return (value.dtype, value.shape, value.stride()) if isinstance(value, Tensor) else None
-
-
-def _is_random(node: Node) -> bool:
-    return torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ())

@@ -84,7 +84,7 @@ def log_likelihood(
         Bytes to work in, whatever K: 64 MiB, on a GPU 2 GiB. It sets the size of the chunks, and so which random
         numbers each datum gets. Where the device has less, the chunk is halved until it fits, with a warning.
     compile : {"auto", "off", "graph", "inductor"}
-        How chunks are run, as in `fit`; ``"auto"`` records from fifty chunks on, and compiles what takes a minute. The
+        How chunks are run, as in `fit`; ``"auto"`` records from 500 chunks on, and compiles what takes a minute. The
         first chunk of a recording, and the last of a hundred or more, are also computed by the programs: where the two
         differ, everything is computed by the programs, with a warning.
     progress : bool, optional

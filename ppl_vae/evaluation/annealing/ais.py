@@ -50,7 +50,8 @@ def annealed(
     memory : int, optional
         Bytes to work in: by default 64 MiB, on a GPU 2 GiB.
     compile : {"auto", "off", "graph", "inductor"}
-        How transitions are run. A recorded one is compared with the programs at the first and the last of every chain.
+        How densities and gradients are computed. Recorded ones are compared with the programs at the first and the
+        last transition of every chain.
     show : bool, optional
         Whether to show a progress bar; by default on a terminal.
 
@@ -108,8 +109,8 @@ def _both_ways(
     particle_calls = -(-num_particles // particle_chunk)
     transitions = -(-size // data_chunk) * (len(origins) * particle_calls * (T - 1) + options.adapting)
     rows = data_chunk * particle_chunk
-    traffic = per_row * rows * transitions * (options.leapfrog_steps + 1)
-    path = choose_path(compile, transitions, traffic, pair.device.type)
+    gradients = transitions * options.leapfrog_steps
+    path = choose_path(compile, gradients, per_row * rows * gradients, pair.device.type)
     annealer, seconds, planned = Annealer(target, options, path), 0.0, (particle_chunk, data_chunk)
     columns = [Columns(num_particles, size) for _ in origins]
     acceptance = torch.zeros(size, dtype=torch.float64, device="cpu")

@@ -12,16 +12,35 @@ chain itself.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
-#: Maps u (K, B, L) to log f(u), (K, B) in nats, and to one more value per chain, (K, B), which the caller needs.
-Density = Callable[[Tensor], tuple[Tensor, Tensor]]
+#: grad log f(u), (K, B, L), log f(u), (K, B), and the other value of a density there, (K, B, …).
+Gradient = tuple[Tensor, Tensor, Tensor]
 
 
-def gradient(density: Density, u: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Return grad log f(u), (K, B, L), then log f(u) and the other value of `density`, (K, B) each."""
+class Differentiated(Protocol):
+    """A density with gradients of its own, such as recorded ones."""
+
+    def slope(self, u: Tensor) -> Tensor:
+        """Return grad log f(u) alone, which all but the last of several leapfrog steps need."""
+        ...
+
+    def gradient(self, u: Tensor) -> Gradient:
+        """Return grad log f(u) and the values of the density."""
+        ...
+
+
+#: Maps u (K, B, L) to log f(u), (K, B) in nats, and to another value per chain, (K, B, …), which the caller needs.
+Density = Callable[[Tensor], tuple[Tensor, Tensor]] | Differentiated
+
+
+def gradient(density: Density, u: Tensor) -> Gradient:
+    """Return grad log f(u), (K, B, L), then log f(u), (K, B), and the other value of `density`, (K, B, …)."""
+    if not callable(density):
+        return density.gradient(u)
     with torch.enable_grad():
         u = u.detach().requires_grad_()
         log_f, other = density(u)
@@ -49,19 +68,27 @@ def leapfrog(
     -------
     u, momentum : Tensor (K, B, L)
         The end.
-    log_f, other : Tensor (K, B)
+    log_f, other : Tensor (K, B), (K, B, …)
         The values of `density` there.
     """
-    momentum = momentum + 0.5 * step_size * slope
-    for step in range(1, num_steps + 1):
-        u = u + step_size * momentum
-        slope, log_f, other = gradient(density, u)
-        momentum = momentum + (1.0 if step < num_steps else 0.5) * step_size * slope
-    return u, momentum, log_f, other
+    half = 0.5 * step_size
+    momentum = torch.addcmul(momentum, half, slope)
+    for _ in range(num_steps - 1):
+        u = torch.addcmul(u, step_size, momentum)
+        momentum = torch.addcmul(momentum, step_size, _slope(density, u))
+    u = torch.addcmul(u, step_size, momentum)
+    slope, log_f, other = gradient(density, u)
+    return u, torch.addcmul(momentum, half, slope), log_f, other
 
 
-def transition(density: Density, u: Tensor, step_size: Tensor, num_steps: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Take one HMC transition in every chain; nothing is read back, so that it can be recorded.
+def _slope(density: Density, u: Tensor) -> Tensor:
+    return gradient(density, u)[0] if callable(density) else density.slope(u)
+
+
+def transition(
+    density: Density, u: Tensor, step_size: Tensor, num_steps: int, start: Gradient | None = None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Take one HMC transition in every chain.
 
     Parameters
     ----------
@@ -73,23 +100,30 @@ def transition(density: Density, u: Tensor, step_size: Tensor, num_steps: int) -
         One for the chains of each datum.
     num_steps : int
         Leapfrog steps.
+    start : tuple of Tensor, optional
+        What `gradient` returns at u, where that is known.
 
     Returns
     -------
     u : Tensor (K, B, L)
         Where each chain is now. An end whose density is NaN is never accepted.
-    other : Tensor (K, B)
+    other : Tensor (K, B, …)
         The other value of `density` there.
     acceptance : Tensor (K, B)
         Probability of accepting the end.
     """
-    slope, log_f, other = gradient(density, u)
+    slope, log_f, other = gradient(density, u) if start is None else start
     momentum = torch.randn_like(u)
     end, last, log_f_end, other_end = leapfrog(density, u, momentum, slope, step_size.unsqueeze(-1), num_steps)
     gain = log_f_end - log_f + 0.5 * (momentum.square().sum(-1) - last.square().sum(-1))
     acceptance = torch.where(gain.isnan(), torch.zeros_like(gain), gain.clamp_max(0.0).exp())
     taken = torch.rand_like(acceptance) < acceptance
-    return torch.where(taken.unsqueeze(-1), end, u), torch.where(taken, other_end, other), acceptance
+    return _where(taken, end, u), _where(taken, other_end, other), acceptance
+
+
+def _where(taken: Tensor, end: Tensor, begin: Tensor) -> Tensor:
+    """Return for each chain the value at the end where that is taken, and else the one at the beginning."""
+    return torch.where(taken.reshape(*taken.shape, *[1] * (end.dim() - taken.dim())), end, begin)
 
 
 def adapted(step_size: Tensor, acceptance: Tensor, target: float, rate: float) -> Tensor:

@@ -13,7 +13,6 @@ that estimates: given them, E[w] = p(x) holds exactly.
 
 from __future__ import annotations
 
-import weakref
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
@@ -21,12 +20,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ppl_vae.compile.proof import other_rows
-from ppl_vae.compile.recorded import Proved
 from ppl_vae.core import progress
 from ppl_vae.core.checks import integer_at_least, one_of, positive
 from ppl_vae.core.errors import InputError
 from ppl_vae.evaluation.annealing import hmc
+from ppl_vae.evaluation.annealing.tempered import LOG_WEIGHT, Densities, Tempered
 from ppl_vae.evaluation.annealing.unconstrained import STARTS, Unconstrained
 
 SCHEDULES = ("geometric", "linear", "sigmoid")
@@ -36,9 +34,6 @@ SMALLEST, REACH = 1e-4, 4.0
 #: Transitions at the first rung before the ladder is climbed, and the rate of `hmc.adapted`: half that rate lags
 #: behind a posterior that narrows a hundredfold over a hundred rungs.
 SETTLING, RATE = 40, 0.6
-
-#: Share of chains that may differ where a recorded transition is compared with the programs.
-MAY_DIFFER = 0.01
 
 
 @dataclass(frozen=True)
@@ -126,7 +121,7 @@ def schedule(name: str, num_distributions: int) -> Tensor:
 
 
 class Annealer:
-    """Chains that anneal a chunk of B data with K particles each, recorded once for that shape.
+    """Chains that anneal a chunk of B data with K particles each; densities are recorded once for that shape.
 
     Parameters
     ----------
@@ -142,52 +137,37 @@ class Annealer:
         self.target = target
         self.options = options
         self.betas = schedule(options.schedule, options.num_distributions)
-        self._names: list[str] = []
-        results = ["a draw", "a log weight", "an acceptance"]
-        this = weakref.proxy(self)  # it owns the recording, which must not own it
-
-        def compute(*inputs: Tensor) -> list[Tensor]:
-            return this._compute(*inputs)
-
-        # Whether a proposal is accepted may depend on rounding, in few chains.
-        self._transition = Proved(
-            compute, path, module=target.pair, what="annealing", results=results, share=MAY_DIFFER
-        )
+        self.densities = Densities(target, path)
 
     @property
     def path(self) -> str:
-        """How transitions run: ``"eager"``, ``"graph"`` or ``"inductor"``."""
-        return self._transition.path
+        """How densities are computed: ``"eager"``, ``"graph"`` or ``"inductor"``."""
+        return self.densities.path
 
     @property
     def seconds(self) -> float:
         """Seconds spent recording and compiling."""
-        return self._transition.seconds
+        return self.densities.seconds
 
     def move(
-        self, u: Tensor, step_size: Tensor, beta: Tensor, batch: Mapping[str, Tensor], *, hold: bool = False
-    ) -> list[Tensor]:
-        """Take one transition that leaves f_beta invariant: u (K, B, L), its log [p / f_0], and acceptance (K, B).
+        self,
+        u: Tensor,
+        step_size: Tensor,
+        beta: Tensor,
+        batch: Mapping[str, Tensor],
+        known: Tensor,
+        *,
+        hold: bool = False,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Take one transition that leaves f_beta invariant: u (K, B, L), what is `known` there, acceptance (K, B).
 
         With `hold`, a recording is compared with the programs.
         """
-        self._names = list(batch)
-        inputs = [u, step_size, beta]
-        return self._transition(
-            *inputs,
-            *batch.values(),
-            other=lambda: [*inputs, *other_rows(list(batch.values()))],
-            hold=hold,
+        density = Tempered(self.densities, beta, batch, hold=hold)
+        u, known, acceptance = hmc.transition(
+            density, u, step_size, self.options.leapfrog_steps, start=density.of(known)
         )
-
-    def _compute(self, u: Tensor, step_size: Tensor, beta: Tensor, *values: Tensor) -> list[Tensor]:
-        arguments = dict(zip(self._names, values, strict=True))
-
-        def density(u: Tensor) -> tuple[Tensor, Tensor]:
-            start, weight = self.target.log_densities(u, arguments)
-            return start + beta * weight, weight
-
-        return list(hmc.transition(density, u, step_size, self.options.leapfrog_steps))
+        return u, known, acceptance
 
     def adapt(self, batch: Mapping[str, Tensor], num_particles: int, bar: progress.Bar) -> Tensor:
         """Return step sizes of every rung and datum, (rungs, B), found by chains that are then discarded."""
@@ -197,9 +177,10 @@ class Annealer:
             return torch.full_like(u[:1, :, 0], options.step_size)
         ladder = schedule(options.schedule, options.rungs)[1:].to(u)
         step_size = torch.full_like(u[0, :, 0], options.step_size)
-        found = []
+        known, found = self.densities.at(u, batch), []
         for rung in range(1 - SETTLING, options.rungs):
-            u, _, acceptance = self.move(u, step_size, ladder[max(rung, 0)], batch, hold=rung == 1 - SETTLING)
+            first = rung == 1 - SETTLING
+            u, known, acceptance = self.move(u, step_size, ladder[max(rung, 0)], batch, known, hold=first)
             step_size = hmc.adapted(step_size, acceptance, options.target_acceptance, RATE)
             if rung >= 0:
                 found.append(step_size)
@@ -226,14 +207,14 @@ class Annealer:
         """
         betas = self.betas.flip(0) if backward else self.betas
         increments, values, T = betas.diff().tolist(), betas.to(u), self.options.num_distributions
-        _, weight = self.target.log_densities(u, batch)
-        log_weights = increments[0] * weight.to(torch.float64)
+        known = self.densities.at(u, batch)
+        log_weights = increments[0] * known[..., LOG_WEIGHT].to(torch.float64)
         accepted = torch.zeros_like(step_sizes[0])
         for t in range(1, T):
             place = T - t if backward else t
             rung = max(round(place * len(step_sizes) / T) - 1, 0)
-            u, weight, acceptance = self.move(u, step_sizes[rung], values[t], batch, hold=t == T - 1)
-            log_weights += increments[t] * weight
+            u, known, acceptance = self.move(u, step_sizes[rung], values[t], batch, known, hold=t == T - 1)
+            log_weights += increments[t] * known[..., LOG_WEIGHT]
             accepted += acceptance.mean(0)
             bar(acceptance.numel())
         return log_weights, accepted / (T - 1) if T > 1 else torch.full_like(accepted, torch.nan)
