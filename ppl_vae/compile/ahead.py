@@ -1,7 +1,8 @@
 """Compiling a graph in a process of its own, while this one runs the graph as it is.
 
 The other process fills Inductor's cache on disk, so that compiling the same graph here later takes a second or two. It
-cannot be a thread: Inductor saves and restores torch's random state, which all threads of a process draw from.
+cannot be a thread: Inductor saves and restores torch's random state, which all threads of a process draw from. It has
+one of this process's cores: threads that wait for each other at every operation would otherwise wait for the compiler.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ _COMMAND = "import sys; from ppl_vae.compile.ahead import main; main(sys.argv[1]
 
 
 class Ahead:
-    """A compilation in another process, which ends with this object.
+    """A compilation in another process, for which torch here has a thread less until `wait` or `close`.
 
     Parameters
     ----------
@@ -40,11 +41,12 @@ class Ahead:
 
     def __init__(self, graph: GraphModule, inputs: Sequence[Tensor]) -> None:
         self._process: subprocess.Popen[bytes] | None = None
+        threads = torch.get_num_threads()
         folder = tempfile.mkdtemp(prefix="ppl-vae-")
         try:
             file = Path(folder) / "graph.pickle"
             shapes = [(tuple(value.shape), value.stride(), value.dtype) for value in inputs]
-            file.write_bytes(pickle.dumps((torch.get_num_threads(), _plain(graph), shapes)))
+            file.write_bytes(pickle.dumps((threads, _plain(graph), shapes)))
             environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "PPL_VAE_DEVICE": "cpu"}
             self._process = subprocess.Popen(
                 [sys.executable, "-c", _COMMAND, str(file)],
@@ -52,13 +54,14 @@ class Ahead:
             )  # fmt: skip
         except Exception:  # what cannot be pickled, no process: it is compiled when it is needed
             pass
-        self._end = weakref.finalize(self, _end, self._process, folder)
+        torch.set_num_threads(max(threads - 1, 1))
+        self.close = weakref.finalize(self, _end, self._process, folder, threads)
 
     def wait(self) -> None:
         """Wait until it is done; whether it has failed is seen when the graph is compiled here."""
         if self._process is not None:
             self._process.wait()
-        self._end()
+        self.close()
 
 
 def _plain(graph: GraphModule) -> GraphModule:
@@ -70,7 +73,8 @@ def _plain(graph: GraphModule) -> GraphModule:
     return GraphModule(graph, copy)
 
 
-def _end(process: subprocess.Popen[Any] | None, folder: str) -> None:
+def _end(process: subprocess.Popen[Any] | None, folder: str, threads: int) -> None:
+    torch.set_num_threads(threads)
     if process is not None and process.poll() is None:
         process.kill()
         process.wait()

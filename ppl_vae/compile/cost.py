@@ -8,9 +8,9 @@ from torch import Tensor
 from torch.fx import GraphModule, Node
 from torch.utils.flop_counter import flop_registry
 
-#: Seconds of an operation's call, of a number that it writes, and of a floating-point operation of a product: those of
-#: two cores with vector units of 512 bits.
-CALL, NUMBER, FLOP = 4e-6, 4e-10, 5e-12
+#: Seconds of an operation's call, of a number that it writes, and of a floating-point operation of a product: about
+#: those of one core at 2.5 GHz with vector units of 512 bits.
+CALL, NUMBER, FLOP = 8e-6, 1e-9, 1.2e-11
 
 
 def expected_seconds(graph: GraphModule) -> float:

@@ -111,14 +111,20 @@ class Recorded(ABC, Generic[R]):
         used = self._recording is not None and self._proofs <= 0
         if used and not hold:
             return self._in_use(inputs)
-        if self._recording is None:
-            try:
-                self._record(inputs if other is None else other())
-            except NotRecordableError as reason:
-                self._give_up(f"{REFUSED}: {reason}")
-                return self.program(*inputs)
+        self.prepare(inputs if other is None else other)
+        if self.path == "eager":
+            return self.program(*inputs)
         self._proofs -= 1
         return self._held(inputs, used)
+
+    def prepare(self, inputs: Sequence[Tensor] | Callable[[], Sequence[Tensor]]) -> None:
+        """Record, if that is to be done, from these inputs; where it cannot be done, run eagerly."""
+        if self.path == "eager" or self._recording is not None:
+            return
+        try:
+            self._record(inputs() if callable(inputs) else inputs)
+        except NotRecordableError as reason:
+            self._give_up(f"{REFUSED}: {reason}")
 
     def compare(self, inputs: Sequence[Tensor]) -> tuple[str, R, Mapping[str, Any]]:
         """Run recording and program from the same random state.
@@ -193,6 +199,12 @@ class Recorded(ABC, Generic[R]):
             self._ahead = Ahead(traced(self.compute, inputs, module=self.module, fused=True), inputs)
         self.seconds += time.perf_counter() - started
 
+    def close(self) -> None:
+        """End a compilation that is under way."""
+        if self._ahead is not None:
+            self._ahead.close()
+            self._ahead = None
+
     def compile(self) -> None:
         """Run compiled from the next call on, which waits for a compilation that is under way."""
         self._due = True
@@ -207,7 +219,8 @@ class Recorded(ABC, Generic[R]):
         self.seconds += time.perf_counter() - started
 
     def _give_up(self, reason: str) -> None:
-        self.path, self._recording, self._ahead = "eager", None, None
+        self.close()
+        self.path, self._recording = "eager", None
         warnings.warn(f"{self.what} {reason}", stacklevel=7)
 
 

@@ -39,7 +39,7 @@ WORTH_RECORDING = 200
 WORTH_COMPILING = 50_000
 
 #: Seconds in which the compiler is expected to be done, beside a fit that runs on the graph.
-COMPILING = 15.0
+COMPILING = 12.0
 
 
 def choose_path(mode: str, steps: int, device: str = "cpu") -> str:
@@ -146,8 +146,11 @@ class Gradient:
         if first := key not in self._recorded:
             self._recorded[key] = RecordedStep(self, list(arguments), shard, self.paths[shard.total])
         step, values = self._recorded[key], list(arguments.values())
+        other = lambda: self.inputs(other_rows(values))  # noqa: E731
+        if first:
+            self._prepare(key, step, shard.total, other)
         try:
-            results = step(*self.inputs(values), other=lambda: self.inputs(other_rows(values)))
+            results = step(*self.inputs(values), other=other)
         except DiffersError as error:
             self.disproved = str(error)
             self.stop_recording()
@@ -159,16 +162,19 @@ class Gradient:
             self._seen.add(key)
             self.stop_recording()
         else:
-            self._count(key, step, shard.total, lambda: self.inputs(values))
+            self._count(key, step, shard.total)
         return results
 
-    def _count(self, key: Any, step: RecordedStep, rows: int, inputs: Callable[[], list[Tensor]]) -> None:
-        """Count a recorded step; have the graph compiled where that pays, and taken from a certain step on."""
+    def _prepare(self, key: Any, step: RecordedStep, rows: int, other: Callable[[], list[Tensor]]) -> None:
+        """Record a step, and have the graph compiled meanwhile where that pays."""
+        step.prepare(other)
+        self._compiled_from[key] = self._change_of_path(step, rows)
+        if self._compiled_from[key] is not None:
+            step.compile_ahead(other())
+
+    def _count(self, key: Any, step: RecordedStep, rows: int) -> None:
+        """Count a recorded step, and go over to the compiled one where that is due."""
         self.taken[rows] = self.taken.get(rows, 0) + 1
-        if key not in self._compiled_from:
-            self._compiled_from[key] = at = self._change_of_path(step, rows)
-            if at is not None:
-                step.compile_ahead(inputs())
         at = self._compiled_from[key]
         if at is not None and self.taken[rows] >= at:
             step.compile()
@@ -267,6 +273,11 @@ class Gradient:
         finally:
             set_random_state(before, self.pair.device)
 
+    def close(self) -> None:
+        """End compilations that are under way."""
+        for step in self._recorded.values():
+            step.close()
+
     def give_up(self, reason: str) -> None:
         """Take all further steps eagerly, with a warning."""
         self.stop_recording()
@@ -277,4 +288,5 @@ class Gradient:
         self.compile = "off"
         self.paths = dict.fromkeys(self.paths, "eager")
         self._spent = self.seconds
+        self.close()
         self._recorded.clear()

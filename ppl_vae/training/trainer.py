@@ -139,6 +139,8 @@ class Trainer:
                 self.restore(last_good)
                 save(0)
                 raise
+            finally:
+                self.step.gradient.close()
         self.workers.first(lambda: save(0))
 
     def hold(self, state: dict[str, Any]) -> dict[str, Any]:

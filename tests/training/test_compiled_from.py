@@ -83,7 +83,7 @@ def test_a_process_that_cannot_start_delays_the_fit_only(monkeypatch):
 
 
 def test_the_process_ends_with_the_fit(monkeypatch):
-    started = []
+    started, threads = [], torch.get_num_threads()
     popen = ahead.subprocess.Popen
     monkeypatch.setattr(
         ahead.subprocess, "Popen", lambda *args, **kw: started.append(popen(*args, **kw)) or started[-1]
@@ -98,3 +98,4 @@ def test_the_process_ends_with_the_fit(monkeypatch):
         fitted(schedule=schedule)
     (process,) = started
     assert process.wait(5) != 0
+    assert torch.get_num_threads() == threads
