@@ -129,6 +129,13 @@ def log_likelihood(
                 got="latents shared by all data",
                 hint="the ELBO as a bound",
             )
+        elif pair.store.by_row:
+            raise InputError(
+                "pair",
+                expected="programs that run on some of the data",
+                got=f"parameter {pair.store.by_row[0]!r}, which has a row for each datum",
+                hint="the ELBO as a bound, or a guide that computes it from the data",
+            )
         elif method == "ais":
             columns = annealed(pair, batch, num_particles, annealing, memory=memory, compile=compile, show=progress)
         else:

@@ -17,17 +17,16 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-import pyro
 from pyro import poutine
 from torch import Tensor, nn
 
 from ppl_vae.core.errors import InputError, PairError, PplVaeError, one_line
-from ppl_vae.core.process import evaluating, isolated
+from ppl_vae.core.process import default_dtype, evaluating, isolated
 from ppl_vae.core.types import Batch, Program
 from ppl_vae.pairs import observations, site_checks
 from ppl_vae.pairs import sites as traces
+from ppl_vae.pairs.adoption import adopt
 from ppl_vae.pairs.dependence import Dependence
-from ppl_vae.pairs.handlers import Frozen
 from ppl_vae.pairs.plates import DataPlate, data_plates, in_data_plate
 from ppl_vae.pairs.programs import Programs
 from ppl_vae.pairs.sites import Record
@@ -88,27 +87,30 @@ def check(pair: Programs, batch: Batch, *, training: bool = False) -> Contract:
     """Check `pair` on the first rows of `batch`; see `Pair.check`."""
     arguments = pair.arguments(batch)
     check_values(pair, arguments, training=training)
-    rows = _few(pair, arguments)
+    rows, total = _few(pair, arguments), len(next(iter(arguments.values())))
     few = {name: value[:rows] for name, value in arguments.items()}
     # Pyro's validation is off at first: our own messages, which name the site and suggest a fix, come before Pyro's.
     with isolated(), evaluating(pair):
-        stored: list[tuple[str, Any]] = []  # model and guide may both have a parameter of one name
-        programs = _watched(pair.model, stored), _watched(pair.guide, stored)
-        # First without replay: a guide's latent of a wrong shape would raise inside the networks of the replayed model.
-        apart = _run(_apart, programs, few)
+        pair.store.check_rows(total)
+        programs = pair.scoped()
+        # First without replay: a guide's latent of a wrong shape would raise inside the networks of the replayed model,
+        # whose own draws, from a prior of torch's default type, may be of another floating type than its networks.
+        with default_dtype(pair.dtype):
+            on_batch(lambda: adopt(pair, arguments, rows), few)
+            if pair.store.by_row:
+                rows, few = total, arguments
+            apart = _run(_apart, programs, few)
         names = data_plates(apart.model, apart.guide, rows)
         site_checks.check_match(apart, few)
-        _check_parameters(pair, stored)
+        _check_methods(pair)
         named = DataPlate(names)
         renamed = named(programs[0]), named(programs[1])
         run = _run(traces.trace_pair, renamed, few)
         site_checks.check_plates(run, arguments)
         dependence = Dependence(renamed[0], arguments, rows, run.model)
-        site_checks.check_shared(run.model, dependence)
+        on_batch(lambda: site_checks.check_shared(run.model, dependence), few)
         own = {name: site for name, site in run.model.local.items() if traces.observes(site)}
-        seen = site_checks.observed_arguments(own, arguments, dependence)
-        for name, site in own.items():
-            observations.check_name(name, site, few)
+        seen = on_batch(lambda: site_checks.observed_arguments(own, arguments, dependence), few)
         for program, sites in run.programs.items():
             for name, site in sites.items():
                 observations.check_parameters(name, site, program)
@@ -209,30 +211,9 @@ def _check_particles(programs: tuple[Program, Program], few: dict[str, Tensor]) 
         raise PairError("pair", expected=f"log weights of shape (2, {size}) for 2 particles", got=str(shape))
 
 
-def _watched(program: Program, stored: list[tuple[str, Any]]) -> Program:
-    """Return `program` in a parameter-store scope of its own, with the parameters it put there appended to `stored`."""
-
-    def run(*args: Any, **kwargs: Any) -> Any:
-        state: Any = {"params": {}, "constraints": {}}
-        with pyro.get_param_store().scope(state), Frozen():
-            result = program(*args, **kwargs)
-        stored.extend(state["params"].items())
-        return result
-
-    return run
-
-
-def _check_parameters(pair: Programs, stored: list[tuple[str, Any]]) -> None:
-    """Raise for parameters that are in the parameter store only, or in a module outside the pair."""
+def _check_methods(pair: Programs) -> None:
+    """Raise for a method that a module of the pair keeps of a module outside it."""
     own = {id(parameter) for parameter in pair.parameters()}
-    for name, value in stored:
-        if id(value) not in own:
-            raise PairError(
-                f"parameter {name!r}",
-                expected="parameters held by the model's or the guide's module",
-                got="a pyro.param in the process-wide store, which is neither trained nor saved",
-                hint="a PyroModule with `self.name = PyroParam(…)`, or the network as its attribute",
-            )
     for module in pair.modules():
         for name, value in vars(module).items():
             owner = getattr(value, "__self__", None)

@@ -17,7 +17,7 @@ from pyro.distributions import (
 from torch import Tensor
 from torch.distributions import constraints
 
-from ppl_vae.core.errors import InputError, PairError, shown
+from ppl_vae.core.errors import InputError, PairError
 from ppl_vae.core.types import Batch, Program
 from ppl_vae.nn.modalities import mask_name
 from ppl_vae.pairs.sites import Record, Site, trace_pair
@@ -44,18 +44,6 @@ def check_values(batch: Batch) -> None:
                 expected="finite values",
                 got=f"{int(bad.sum())} NaN or infinite, the first in row {int(rows.nonzero()[0])}",
                 hint="removing or imputing those rows",
-            )
-
-
-def check_name(name: str, site: Site, few: dict[str, Tensor]) -> None:
-    """Raise unless an observed site has the name of the argument that it observes, or Pyro's for a part of it."""
-    for argument, value in few.items():
-        if site["value"] is value and name not in (argument, f"{argument}_observed"):
-            raise PairError(
-                f"site {name!r}",
-                expected=f"the name of the argument that it observes, {argument!r}",
-                got=shown(name),
-                hint=f"pyro.sample({argument!r}, …, obs={argument})",
             )
 
 

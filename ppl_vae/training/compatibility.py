@@ -34,6 +34,27 @@ def check_scales(objective: pyro.infer.ELBO, *, weighted: bool, shares_latents: 
         )
 
 
+def check_rows(pair: Pair, train: Split, validation: Split | None, batch_size: int, workers: int) -> None:
+    """Raise where a pair has parameters of single rows, and a step would not be given all rows."""
+    if not pair.store.by_row:
+        return
+    name = f"parameter {pair.store.by_row[0]!r}"
+    if batch_size < train.size or workers > 1:
+        raise InputError(
+            name,
+            expected=f"all {train.size} rows in each step of one worker, as it has a row for each datum",
+            got=f"batches of {batch_size}" if workers == 1 else f"{workers} workers",
+            hint=f"batch_size={train.size}, or a guide that computes it from the data",
+        )
+    if validation is not None:
+        raise InputError(
+            name,
+            expected="no validation split, as it has a row for each datum of training",
+            got=f"one of {validation.size} rows",
+            hint="fit(pair, data.train), or a guide that computes it from the data",
+        )
+
+
 def check_sums(objective: Any, workers: int) -> None:
     """Raise for objectives whose loss is not a sum over the data, where several workers split the rows."""
     free_bits = isinstance(objective, ELBO) and bool(objective.free_bits)
