@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import pyro
+from pyro import poutine
 from pyro.infer.autoguide import AutoGuide
 from torch import Tensor, nn
 from torch.distributions import transform_to
@@ -19,14 +20,17 @@ from torch.distributions import transform_to
 from ppl_vae.core.errors import PairError
 from ppl_vae.pairs.handlers import Frozen
 from ppl_vae.pairs.programs import Programs
+from ppl_vae.pairs.sites import Record, sample_sites
 from ppl_vae.pairs.store import State
 
 #: Rows from which a parameter is made, where its shape does not depend on them.
 _AT_ONCE = 1000
 
 
-def adopt(pair: Programs, arguments: Mapping[str, Tensor], rows: int) -> None:
-    """Take into the pair what its programs put into Pyro's store on `rows` rows, or on all of them.
+def adopt(pair: Programs, arguments: Mapping[str, Tensor], rows: int) -> Record:
+    """Take into the pair what its programs put into Pyro's store, and return their sites, the model not replayed.
+
+    They are run on `rows` rows, or on all of them where a parameter has a row for each.
 
     Raises
     ------
@@ -39,16 +43,18 @@ def adopt(pair: Programs, arguments: Mapping[str, Tensor], rows: int) -> None:
             network.to(pair.device, pair.dtype)
     by_row = _prepare(pair, arguments)
     rows = total if by_row or pair.store.by_row else rows
-    made = _made(pair, arguments, rows)
+    made, sites = _made(pair, arguments, rows)
     values = {name: value for name, value in made["params"].items() if not isinstance(value, nn.Parameter)}
     if values and total > rows:
-        other = _made(pair, arguments, rows + 1)["params"]
+        other = _made(pair, arguments, rows + 1)[0]["params"]
         by_row += [name for name, value in values.items() if name in other and other[name].shape != value.shape]
-        made = _made(pair, arguments, total if by_row else min(total, _AT_ONCE))
+        made, of_all = _made(pair, arguments, total if by_row else min(total, _AT_ONCE))
+        sites = of_all if by_row else sites
     if by_row:
         pair.store.by_row, pair.store.rows = tuple(by_row), total
     _take_networks(pair, made)
     pair.store.take(made, pair.device, pair.dtype)
+    return sites
 
 
 def expect(pair: Programs, state: Mapping[str, Tensor]) -> None:
@@ -78,14 +84,15 @@ def _has_rows(site: Mapping[str, Any], rows: int) -> bool:
     return any(frame.vectorized and frame.size == rows for frame in site["cond_indep_stack"])
 
 
-def _made(pair: Programs, arguments: Mapping[str, Tensor], rows: int) -> State:
-    """Return what the programs, run on the first rows, put into Pyro's store that is not the pair's yet."""
+def _made(pair: Programs, arguments: Mapping[str, Tensor], rows: int) -> tuple[State, Record]:
+    """Return what the programs, run on the first rows, put into Pyro's store that is not the pair's yet; their sites."""
     few = {name: value[:rows] for name, value in arguments.items()}
-    states: dict[str, State] = {"guide": _run(pair, "guide", few)}
+    states: dict[str, State] = {}
+    states["guide"], guide = _run(pair, "guide", few)
     try:
-        states["model"] = _run(pair, "model", few)
+        states["model"], model = _run(pair, "model", few)
     except KeyError:  # a parameter of the guide, by its name only
-        states["model"] = _run(pair, "model", few, states["guide"])
+        states["model"], model = _run(pair, "model", few, states["guide"])
     own, known = {id(parameter) for parameter in pair.parameters()}, pair.store.state()["params"]
     made: State = {"params": {}, "constraints": {}}
     for role, state in states.items():
@@ -100,16 +107,16 @@ def _made(pair: Programs, arguments: Mapping[str, Tensor], rows: int) -> State:
         for name in made["params"].keys() & state["params"].keys():
             if id(state["params"][name]) in own:
                 _raise_two(name, "a `pyro.param` and a parameter of the other program's module")
-    return made
+    return made, Record(sample_sites(model), sample_sites(guide))
 
 
-def _run(pair: Programs, role: str, batch: Mapping[str, Tensor], given: State | None = None) -> State:
-    """Run a program in a scope of Pyro's store, and return what is in it then."""
+def _run(pair: Programs, role: str, batch: Mapping[str, Tensor], given: State | None = None) -> tuple[State, Any]:
+    """Run a program in a scope of Pyro's store; return what is in it then, and the trace."""
     with pair.store.scope() as state, Frozen():
         if given is not None:
             pyro.get_param_store().set_state(given)
-        getattr(pair, role)(**batch)
-    return state
+        trace = poutine.trace(getattr(pair, role)).get_trace(**batch)
+    return state, trace
 
 
 def _check_same(name: str, made: State, state: State, role: str) -> None:

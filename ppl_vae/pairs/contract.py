@@ -17,7 +17,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from pyro import poutine
 from torch import Tensor, nn
 
 from ppl_vae.core.errors import InputError, PairError, PplVaeError, one_line
@@ -96,10 +95,9 @@ def check(pair: Programs, batch: Batch, *, training: bool = False) -> Contract:
         # First without replay: a guide's latent of a wrong shape would raise inside the networks of the replayed model,
         # whose own draws, from a prior of torch's default type, may be of another floating type than its networks.
         with default_dtype(pair.dtype):
-            on_batch(lambda: adopt(pair, arguments, rows), few)
-            if pair.store.by_row:
-                rows, few = total, arguments
-            apart = _run(_apart, programs, few)
+            apart = on_batch(lambda: adopt(pair, arguments, rows), few)
+        if pair.store.by_row:
+            rows, few = total, arguments
         names = data_plates(apart.model, apart.guide, rows)
         site_checks.check_match(apart, few)
         _check_methods(pair)
@@ -153,12 +151,6 @@ def _few(pair: Programs, arguments: dict[str, Tensor]) -> int:
     taken = {size for tensor in tensors for size in tensor.shape}
     total = len(next(iter(arguments.values())))
     return next((rows for rows in range(3, total) if rows not in taken), total)
-
-
-def _apart(model: Program, guide: Program, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Record:
-    """Trace model and guide without replay: the model draws its own latents."""
-    model_trace, guide_trace = (poutine.trace(program).get_trace(*args, **kwargs) for program in (model, guide))
-    return Record(traces.sample_sites(model_trace), traces.sample_sites(guide_trace))
 
 
 def _run(run: _Runner, programs: tuple[Any, Any], few: dict[str, Tensor]) -> Record:

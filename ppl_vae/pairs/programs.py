@@ -34,7 +34,7 @@ class Programs(nn.Module):
         self.model = _as_module(model, "model", beside=guide)
         self.guide = _as_module(guide, "guide", beside=self.model)
         self.store = ParameterStore()
-        self._empty = torch.empty(0)  # the device and floating type of a pair without parameters
+        self._empty = torch.empty(0, device="cpu")  # the device and floating type of a pair without parameters
         self._signatures = Signature.of(self.model), Signature.of(self.guide)
         # Set by the check: the number of dimensions of each argument, and the names of the plate of the data.
         self._dims: dict[str, int] | None = None
