@@ -14,7 +14,8 @@ from pyro.distributions.util import scale_and_mask
 from torch import Tensor
 
 from ppl_vae.core.errors import PairError
-from ppl_vae.pairs.sites import Record, Sites, add, alike, log_prob
+from ppl_vae.pairs.plates import alike
+from ppl_vae.pairs.sites import Record, Sites, add, log_prob
 
 
 class Term(NamedTuple):

@@ -16,7 +16,8 @@ from torch.distributions import kl_divergence
 
 from ppl_vae.compile.distributions import scale_tril_of
 from ppl_vae.core.errors import PairError
-from ppl_vae.pairs.sites import Record, Site, alike
+from ppl_vae.pairs.plates import alike
+from ppl_vae.pairs.sites import Record, Site
 
 
 def analytic_kl(q: Any, p: Any) -> Tensor | None:

@@ -22,6 +22,7 @@ from ppl_vae.pairs.handlers import Frozen
 from ppl_vae.pairs.programs import Programs
 from ppl_vae.pairs.sites import Record, sample_sites
 from ppl_vae.pairs.store import State
+from ppl_vae.pairs.whole import with_parameters
 
 #: Rows from which a parameter is made, where its shape does not depend on them.
 _AT_ONCE = 1000
@@ -42,7 +43,7 @@ def adopt(pair: Programs, arguments: Mapping[str, Tensor], rows: int) -> Record:
         for network in networks_of(program.forward).values():
             network.to(pair.device, pair.dtype)
     by_row = _prepare(pair, arguments)
-    rows = total if by_row or pair.store.by_row else rows
+    rows = total if by_row else rows
     made, sites = _made(pair, arguments, rows)
     values = {name: value for name, value in made["params"].items() if not isinstance(value, nn.Parameter)}
     if values and total > rows:
@@ -51,7 +52,7 @@ def adopt(pair: Programs, arguments: Mapping[str, Tensor], rows: int) -> Record:
         made, of_all = _made(pair, arguments, total if by_row else min(total, _AT_ONCE))
         sites = of_all if by_row else sites
     if by_row:
-        pair.store.by_row, pair.store.rows = tuple(by_row), total
+        pair.whole = with_parameters(total, by_row[0])
     _take_networks(pair, made)
     pair.store.take(made, pair.device, pair.dtype)
     return sites
@@ -85,7 +86,7 @@ def _has_rows(site: Mapping[str, Any], rows: int) -> bool:
 
 
 def _made(pair: Programs, arguments: Mapping[str, Tensor], rows: int) -> tuple[State, Record]:
-    """Return what the programs, run on the first rows, put into Pyro's store that is not the pair's yet; their sites."""
+    """Return what the programs, run on the first rows, put into Pyro's store that the pair does not have; their sites."""
     few = {name: value[:rows] for name, value in arguments.items()}
     states: dict[str, State] = {}
     states["guide"], guide = _run(pair, "guide", few)

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from torch import Tensor, nn
@@ -26,9 +26,10 @@ from ppl_vae.pairs import observations, site_checks
 from ppl_vae.pairs import sites as traces
 from ppl_vae.pairs.adoption import adopt
 from ppl_vae.pairs.dependence import Dependence
-from ppl_vae.pairs.plates import DataPlate, data_plates, in_data_plate
+from ppl_vae.pairs.plates import DataPlate, DataPlates, data_plates, in_data_plate, is_sequential
 from ppl_vae.pairs.programs import Programs
 from ppl_vae.pairs.sites import Record
+from ppl_vae.pairs.whole import with_plate, without_plate
 
 _T = TypeVar("_T")
 _Runner = Callable[..., Record]
@@ -48,8 +49,8 @@ class Contract:
         Sites that observe the argument of their name.
     observed_arguments : tuple of str
         Arguments that the model observes, as they stand or in part, at whichever site.
-    plates : frozenset of str
-        Names of the plate of the data in the two programs.
+    plates : DataPlates
+        The plate of the data in the two programs.
     delta_latents : tuple of str
         Local latents with a delta distribution in the guide, which has no density.
     without_prior : tuple of str
@@ -60,7 +61,7 @@ class Contract:
     shares_latents: bool
     observed: tuple[str, ...]
     observed_arguments: tuple[str, ...] = ()
-    plates: frozenset[str] = frozenset()
+    plates: DataPlates = field(default_factory=DataPlates)
     delta_latents: tuple[str, ...] = ()
     without_prior: tuple[str, ...] = ()
 
@@ -90,44 +91,80 @@ def check(pair: Programs, batch: Batch, *, training: bool = False) -> Contract:
     few = {name: value[:rows] for name, value in arguments.items()}
     # Pyro's validation is off at first: our own messages, which name the site and suggest a fix, come before Pyro's.
     with isolated(), evaluating(pair):
-        pair.store.check_rows(total)
-        programs = pair.scoped()
-        # First without replay: a guide's latent of a wrong shape would raise inside the networks of the replayed model,
-        # whose own draws, from a prior of torch's default type, may be of another floating type than its networks.
-        with default_dtype(pair.dtype):
-            apart = on_batch(lambda: adopt(pair, arguments, rows), few)
-        if pair.store.by_row:
-            rows, few = total, arguments
-        names = data_plates(apart.model, apart.guide, rows)
+        # First without replay: a guide's latent of a wrong shape would raise inside the networks of the replayed model.
+        apart, rows = _first_runs(pair, arguments, rows)
+        few = {name: value[:rows] for name, value in arguments.items()}
+        plates = data_plates(apart.model, apart.guide, rows)
         site_checks.check_match(apart, few)
         _check_methods(pair)
-        named = DataPlate(names)
+        programs, named = pair.scoped(), DataPlate(plates)
         renamed = named(programs[0]), named(programs[1])
         run = _run(traces.trace_pair, renamed, few)
         site_checks.check_plates(run, arguments)
         dependence = Dependence(renamed[0], arguments, rows, run.model)
-        on_batch(lambda: site_checks.check_shared(run.model, dependence), few)
+        bare = on_batch(lambda: site_checks.check_shared(run.model, dependence), few)
+        if bare and pair.whole is None:
+            pair.whole = without_plate(total, bare)
         own = {name: site for name, site in run.model.local.items() if traces.observes(site)}
         seen = on_batch(lambda: site_checks.observed_arguments(own, arguments, dependence), few)
         for program, sites in run.programs.items():
             for name, site in sites.items():
                 observations.check_parameters(name, site, program)
         observations.check_supports(own, arguments, renamed)
-        site_checks.check_batch_shapes(run, len(next(iter(few.values()))))
+        site_checks.check_batch_shapes(run, rows)
         local = {name: site for name, site in run.model.latents.items() if name in run.model.local}
         real = [site for site in (run.model | run.guide).values() if not traces.is_deterministic(site)]
         shares = not all(in_data_plate(site) for site in real)
-        if not shares:
+        if not (shares or plates.parts or any(map(is_sequential, run.model.values()))):
             _check_particles(renamed, few)
     return Contract(
         latent_dim=max((site["fn"].event_shape.numel() for site in local.values()), default=0),
         shares_latents=shares,
         observed=tuple(name for name in own if name in arguments),
         observed_arguments=seen,
-        plates=names,
+        plates=plates,
         delta_latents=site_checks.delta_latents(run.guide),
         without_prior=tuple(name for name, site in local.items() if site_checks.is_masked(site)),
     )
+
+
+def _first_runs(pair: Programs, arguments: dict[str, Tensor], rows: int) -> tuple[Record, int]:
+    """Run the programs apart, on few rows or, where they fit no fewer, on all; a pair takes what they make.
+
+    Returns their sites, and the number of rows.
+    """
+    total = len(next(iter(arguments.values())))
+    few = {name: value[:rows] for name, value in arguments.items()}
+    if pair.whole is not None:
+        pair.whole.check(total)
+        rows = total
+
+    def run(count: int) -> Record:
+        # The model's own draws, from a prior of torch's default type, may be of another type than its networks.
+        with default_dtype(pair.dtype):
+            return adopt(pair, arguments, count)
+
+    def run_on_few() -> tuple[Record, int]:
+        try:
+            sites = run(rows)
+            return sites, total if pair.whole is not None else rows
+        except PplVaeError:
+            raise
+        except Exception:
+            if rows == total:
+                raise
+            try:
+                found = run(total)
+            except Exception:  # they do not run at all: the first error says so
+                found = None
+            if found is None:
+                raise
+        plates = data_plates(found.model, found.guide, total)
+        if plates.names and not plates.parts and pair.whole is None:
+            pair.whole = with_plate(total, sorted(plates.names)[0])
+        return found, total
+
+    return on_batch(run_on_few, few)
 
 
 def check_values(pair: Programs, arguments: Mapping[str, Tensor], *, training: bool = False) -> None:

@@ -21,9 +21,10 @@ from ppl_vae.core.process import alone, isolated
 from ppl_vae.core.shapes import check_tensor
 from ppl_vae.core.types import Batch, Program
 from ppl_vae.pairs.handlers import Frozen
-from ppl_vae.pairs.plates import DATA, DataPlate
+from ppl_vae.pairs.plates import DataPlate, DataPlates
 from ppl_vae.pairs.signature import Signature, both_take, innermost
 from ppl_vae.pairs.store import ParameterStore
+from ppl_vae.pairs.whole import Whole
 
 
 class Programs(nn.Module):
@@ -36,9 +37,11 @@ class Programs(nn.Module):
         self.store = ParameterStore()
         self._empty = torch.empty(0, device="cpu")  # the device and floating type of a pair without parameters
         self._signatures = Signature.of(self.model), Signature.of(self.guide)
-        # Set by the check: the number of dimensions of each argument, and the names of the plate of the data.
+        # Set by the check: the number of dimensions of each argument, the plate of the data, and whether the programs
+        # fit all rows only.
         self._dims: dict[str, int] | None = None
-        self._plates = frozenset({DATA})
+        self._plates = DataPlates()
+        self.whole: Whole | None = None
 
     def programs(self) -> tuple[Program, Program]:
         """Return the model and the guide as callables that do not touch the process-wide parameter store.
@@ -46,7 +49,7 @@ class Programs(nn.Module):
         Once the pair has been checked, their plate of the data is called ``data`` in a trace, whatever its own name.
         """
         programs = self.scoped()
-        if self._plates == {DATA}:
+        if self._plates == DataPlates():
             return programs
         named = DataPlate(self._plates)
         return named(programs[0]), named(programs[1])

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.distributions import transform_to
 
 from ppl_vae.compile.substitution import substituted
-from ppl_vae.core.errors import InputError, PairError
+from ppl_vae.core.errors import PairError
 
 #: Unconstrained values and constraints by name, as Pyro's store gives them.
 State = Any
@@ -44,18 +44,12 @@ class ParameterStore(nn.Module):
         Of the values that `pyro.param` makes; their parameters are unconstrained.
     pending : set of str
         Parameters read from a run, whose constraints are known once the programs have run.
-    by_row : tuple of str
-        Parameters, or latents of an automatic guide, with a row for each datum of the batch that they were made from.
-    rows : int
-        How many rows that batch had.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self.constraints: dict[str, Any] = {}
         self.pending: set[str] = set()
-        self.by_row: tuple[str, ...] = ()
-        self.rows = 0
         self._originals: dict[str, _Original] = {}
         self._fixed = ""
 
@@ -134,16 +128,6 @@ class ParameterStore(nn.Module):
             )
         self.add_module(name, module)
         self._originals[name] = _Original(module)
-
-    def check_rows(self, rows: int) -> None:
-        """Raise where parameters have a row for each datum, and a batch has another number of rows."""
-        if self.by_row and rows != self.rows:
-            raise InputError(
-                f"parameter {self.by_row[0]!r}",
-                expected=f"the {self.rows} rows that it was made from, as it has a row for each datum",
-                got=f"{rows} rows",
-                hint="those data, or a guide that computes it from the data",
-            )
 
     def expect(self, state: Mapping[str, Tensor]) -> None:
         """Make room for parameters of a saved state that no run has made yet; `state` has the names of this module."""

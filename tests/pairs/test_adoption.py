@@ -351,7 +351,7 @@ def by_row():
 def test_parameters_of_each_row_are_fitted_to_all_rows_in_their_order():
     pair = by_row()
     pair.check(data())
-    assert pair.store.by_row == ("loc",)
+    assert pair.whole.what == "parameter 'loc'"
     ppl_vae.fit(pair, data(), epochs=300, batch_size=N, lr=0.05, progress=False)
     error = (pair.store["loc"] - data()["x"] / 2).abs().max()  # the posterior's mean
     assert float(error) < 0.3
@@ -361,11 +361,17 @@ def test_parameters_of_each_row_fit_no_other_batch():
     for use, line in (
         (
             lambda p: ppl_vae.fit(p, data(), batch_size=10),
-            r"expected all 30 rows in each step .*; got batches of 10; try",
+            r"expected all 30 rows in each step, as it .*; got batches of 10; try",
         ),
         (lambda p: ppl_vae.fit(p, ppl_vae.data.from_tensors(data())), r"expected .* rows in each|no validation split"),
-        (lambda p: (p.check(data()), p.check(data(7))), r"expected the 30 rows that it was made from.*; got 7 rows"),
-        (lambda p: ppl_vae.log_likelihood(p, data()), r"got parameter 'loc', which has a row for each datum"),
+        (
+            lambda p: (p.check(data()), p.check(data(7))),
+            r"expected 30 rows, as it has a row for each datum; got 7 rows; try those, or a guide",
+        ),
+        (
+            lambda p: ppl_vae.log_likelihood(p, data()),
+            r"parameter 'loc': expected programs that run on some of the data.*; got one that takes all, as it has",
+        ),
     ):
         with pytest.raises(InputError, match=line) as caught:
             use(by_row())
@@ -380,5 +386,5 @@ def test_an_automatic_guide_of_local_latents_is_one_of_each_row():
 
     pair = Pair(model, pyro.infer.autoguide.AutoNormal(model))
     ppl_vae.fit(pair, data(), epochs=2, progress=False)
-    assert pair.store.by_row == ("z",)
+    assert pair.whole.what == "parameter 'z'"
     assert {tuple(p.shape) for p in pair.parameters()} == {(N, D)}

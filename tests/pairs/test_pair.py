@@ -361,18 +361,6 @@ def test_no_plate():
         bare(None).check(batch())
 
 
-def test_plate_that_subsamples():
-    class Subsampling(Model):
-        def forward(self, x=None, size=None):
-            with pyro.plate("data", 1000, subsample_size=rows(x, size), dim=-1):
-                return likelihood(self, prior(self), x)
-
-    with pytest.raises(
-        PairError, match=r"B the rows of the batch; got a plate of 1000 that takes 3 of them; try leaving"
-    ):
-        Pair(Subsampling(), Guide()).check(batch())
-
-
 def test_programs_that_do_not_run_on_the_batch():
     with pytest.raises(PairError, match=r"pair: expected programs that run on the batch; got .* \(for x \(3, 7\)\)"):
         pair().check({"x": torch.randn(10, 7)})
