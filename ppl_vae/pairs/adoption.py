@@ -86,7 +86,7 @@ def _has_rows(site: Mapping[str, Any], rows: int) -> bool:
 
 
 def _made(pair: Programs, arguments: Mapping[str, Tensor], rows: int) -> tuple[State, Record]:
-    """Return what the programs, run on the first rows, put into Pyro's store that the pair does not have; their sites."""
+    """Return what the programs, run on the first rows, put into Pyro's store, less what the pair has; their sites."""
     few = {name: value[:rows] for name, value in arguments.items()}
     states: dict[str, State] = {}
     states["guide"], guide = _run(pair, "guide", few)

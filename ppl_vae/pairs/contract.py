@@ -21,11 +21,12 @@ from torch import Tensor, nn
 
 from ppl_vae.core.errors import InputError, PairError, PplVaeError, one_line
 from ppl_vae.core.process import default_dtype, evaluating, isolated
-from ppl_vae.core.types import Batch, Program
+from ppl_vae.core.types import Batch
 from ppl_vae.pairs import observations, site_checks
 from ppl_vae.pairs import sites as traces
 from ppl_vae.pairs.adoption import adopt
 from ppl_vae.pairs.dependence import Dependence
+from ppl_vae.pairs.particles import how_folded
 from ppl_vae.pairs.plates import DataPlate, DataPlates, data_plates, in_data_plate, is_sequential
 from ppl_vae.pairs.programs import Programs
 from ppl_vae.pairs.sites import Record
@@ -90,6 +91,7 @@ def check(pair: Programs, batch: Batch, *, training: bool = False) -> Contract:
     rows, total = _few(pair, arguments), len(next(iter(arguments.values())))
     few = {name: value[:rows] for name, value in arguments.items()}
     # Pyro's validation is off at first: our own messages, which name the site and suggest a fix, come before Pyro's.
+    pair.folding = None
     with isolated(), evaluating(pair):
         # First without replay: a guide's latent of a wrong shape would raise inside the networks of the replayed model.
         apart, rows = _first_runs(pair, arguments, rows)
@@ -116,7 +118,7 @@ def check(pair: Programs, batch: Batch, *, training: bool = False) -> Contract:
         real = [site for site in (run.model | run.guide).values() if not traces.is_deterministic(site)]
         shares = not all(in_data_plate(site) for site in real)
         if not (shares or plates.parts or any(map(is_sequential, run.model.values()))):
-            _check_particles(renamed, few)
+            pair.folding = how_folded(pair, named, few, run)
     return Contract(
         latent_dim=max((site["fn"].event_shape.numel() for site in local.values()), default=0),
         shares_latents=shares,
@@ -201,14 +203,14 @@ def on_batch(run: Callable[[], _T], few: Mapping[str, Tensor]) -> _T:
     except PplVaeError:
         raise
     except Exception as error:  # a program may raise anything; it stays as the cause
-        _raise_mismatch(error)
+        raise_mismatch(error)
         shapes = ", ".join(f"{name} {tuple(value.shape)}" for name, value in few.items())
         raise PairError(
             "pair", expected="programs that run on the batch", got=f"{one_line(error)} (for {shapes})"
         ) from error
 
 
-def _raise_mismatch(error: Exception) -> None:
+def raise_mismatch(error: Exception) -> None:
     """Raise our own error for what Pyro says of a distribution whose batch shape is not that of its plates."""
     pattern = r"Shape mismatch inside plate\('(.*?)'\) at site (\S+) dim (-\d+), (\d+) vs (\d+)"
     if found := re.match(pattern, str(error)):
@@ -219,25 +221,6 @@ def _raise_mismatch(error: Exception) -> None:
             got=got,
             hint=".to_event(1) on its distribution",
         ) from error
-
-
-def _check_particles(programs: tuple[Program, Program], few: dict[str, Tensor]) -> None:
-    """Raise unless the programs run with a particle plate: networks must accept leading batch dimensions."""
-    size = len(next(iter(few.values())))
-    try:
-        shape = tuple(traces.trace_pair(*programs, (), few, 2).log_weights().shape)
-    except (RuntimeError, ValueError, IndexError) as error:
-        if isinstance(error, PplVaeError):
-            raise
-        _raise_mismatch(error)
-        raise PairError(
-            "pair",
-            expected="networks that accept leading batch dimensions (particles are a plate at dim -2)",
-            got=one_line(error),
-            hint="acting on the last dimensions only, as nn.Linear does",
-        ) from error
-    if shape != (2, size):
-        raise PairError("pair", expected=f"log weights of shape (2, {size}) for 2 particles", got=str(shape))
 
 
 def _check_methods(pair: Programs) -> None:

@@ -13,8 +13,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
+import pyro
 from pyro.poutine.messenger import Messenger
 from torch import Tensor
 
@@ -130,6 +131,31 @@ def _renamed(frames: Iterable[Any], names: frozenset[str]) -> Iterator[Any]:
             yield frame._replace(name=f"{DATA} (not of the batch)")
         else:
             yield frame
+
+
+class ParticlePlate(pyro.plate):
+    """The plate of K particles. It does not change the scale of a site: a product with 1 would be a new tensor."""
+
+    #: Sizes of the plates that are open, the innermost last.
+    open: ClassVar[list[int]] = []
+
+    def __init__(self, particles: int) -> None:
+        super().__init__(PARTICLES, particles, dim=-2)
+
+    def __enter__(self) -> Tensor | None:
+        """Open the plate."""
+        self.open.append(self.size)
+        return super().__enter__()
+
+    def __exit__(self, *raised: Any) -> None:
+        """Close it."""
+        self.open.pop()
+        return super().__exit__(*raised)
+
+    def _process_message(self, msg: Any) -> None:
+        scale = msg["scale"]
+        super()._process_message(msg)
+        msg["scale"] = scale
 
 
 class DataPlate(Messenger):

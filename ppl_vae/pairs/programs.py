@@ -20,8 +20,9 @@ from ppl_vae.core.errors import InputError, PairError, shown
 from ppl_vae.core.process import alone, isolated
 from ppl_vae.core.shapes import check_tensor
 from ppl_vae.core.types import Batch, Program
+from ppl_vae.pairs.folding import Folding
 from ppl_vae.pairs.handlers import Frozen
-from ppl_vae.pairs.plates import DataPlate, DataPlates
+from ppl_vae.pairs.plates import DataPlate, DataPlates, ParticlePlate
 from ppl_vae.pairs.signature import Signature, both_take, innermost
 from ppl_vae.pairs.store import ParameterStore
 from ppl_vae.pairs.whole import Whole
@@ -37,11 +38,12 @@ class Programs(nn.Module):
         self.store = ParameterStore()
         self._empty = torch.empty(0, device="cpu")  # the device and floating type of a pair without parameters
         self._signatures = Signature.of(self.model), Signature.of(self.guide)
-        # Set by the check: the number of dimensions of each argument, the plate of the data, and whether the programs
-        # fit all rows only.
+        # Set by the check: the number of dimensions of each argument, the plate of the data, whether the programs fit
+        # all rows only, and how they run for several particles where they take no leading dimensions.
         self._dims: dict[str, int] | None = None
         self._plates = DataPlates()
         self.whole: Whole | None = None
+        self.folding: Folding | None = None
 
     def programs(self) -> tuple[Program, Program]:
         """Return the model and the guide as callables that do not touch the process-wide parameter store.
@@ -56,7 +58,7 @@ class Programs(nn.Module):
 
     def scoped(self) -> tuple[Program, Program]:
         """Return the model and the guide as callables that do not touch the process-wide parameter store."""
-        return _scoped(self.model, self.store), _scoped(self.guide, self.store)
+        return _scoped(self.model, self), _scoped(self.guide, self)
 
     def arguments(self, batch: Batch) -> dict[str, Tensor]:
         """Return the entries of `batch` that both programs take, by name; others (labels for a VAE) are left out.
@@ -145,7 +147,9 @@ def _may_freeze(program: nn.Module) -> bool:
     return not known or not all(known)
 
 
-def _scoped(program: nn.Module, store: ParameterStore) -> Program:
+def _scoped(program: nn.Module, pair: Programs) -> Program:
+    store = pair.store
+
     def run(*args: Any, **kwargs: Any) -> Any:
         if store.pending:  # their constraints are those that the program gives
             with isolated(), torch.no_grad(), poutine.block(), store.scope() as made:
@@ -153,6 +157,8 @@ def _scoped(program: nn.Module, store: ParameterStore) -> Program:
             store.resolve(made)
         with alone(), store.scope(), Frozen() if _may_freeze(program) else nullcontext():
             try:
+                if pair.folding is not None and ParticlePlate.open:
+                    return pair.folding(program, ParticlePlate.open[-1], args, kwargs)
                 return program(*args, **kwargs)
             except (MemoryError, RuntimeError) as error:
                 raise_memory(type(program).__name__, error)

@@ -16,7 +16,6 @@ from contextlib import AbstractContextManager, nullcontext
 from functools import cached_property
 from typing import Any
 
-import pyro
 import torch
 from pyro import poutine
 from pyro.distributions import Unit
@@ -25,7 +24,16 @@ from pyro.poutine.util import prune_subsample_sites
 from torch import Tensor
 
 from ppl_vae.core.errors import PairError
-from ppl_vae.pairs.plates import PARTICLES, Site, data_plates, in_data_plate, is_sequential, rename, rows_of
+from ppl_vae.pairs.plates import (
+    PARTICLES,
+    ParticlePlate,
+    Site,
+    data_plates,
+    in_data_plate,
+    is_sequential,
+    rename,
+    rows_of,
+)
 
 
 class Sites(dict[str, Site]):
@@ -132,20 +140,11 @@ def one_by_one(name: str) -> PairError:
     )
 
 
-class _Particles(pyro.plate):
-    """A plate that does not change the scale of a site: a product with 1 would be a new tensor at each site."""
-
-    def _process_message(self, msg: Any) -> None:
-        scale = msg["scale"]
-        super()._process_message(msg)
-        msg["scale"] = scale
-
-
 def particles(program: Callable[..., Any], num_particles: int) -> Callable[..., Any]:
     """Return `program` run for `num_particles` particles at once, as a plate at dim -2."""
 
     def run(*args: Any, **kwargs: Any) -> Any:
-        with _Particles(PARTICLES, num_particles, dim=-2):
+        with ParticlePlate(num_particles):
             return program(*args, **kwargs)
 
     return run

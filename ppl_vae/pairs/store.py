@@ -87,8 +87,8 @@ class ParameterStore(nn.Module):
         """Run with these parameters in Pyro's store, and nothing else; what was in it comes back."""
         with ExitStack() as stack:
             for name, original in self._originals.items():
-                if (own := self._modules[name]) is not original.module:  # of a copy of the pair
-                    tensors = dict(own.named_parameters()) | dict(own.named_buffers())  # type: ignore[union-attr]
+                if (own := self.get_submodule(name)) is not original.module:  # of a copy of the pair
+                    tensors = dict(own.named_parameters()) | dict(own.named_buffers())
                     stack.enter_context(substituted(original.module, tensors))
             yield stack.enter_context(pyro.get_param_store().scope(self.state()))
 
@@ -119,7 +119,7 @@ class ParameterStore(nn.Module):
     def take_module(self, name: str, module: nn.Module) -> None:
         """Take a network that a function uses, under the name it has there."""
         name = _key(name)
-        if name in self._modules or name in self._parameters:
+        if name in dict(self.named_children()) or name in self._parameters:
             raise PairError(
                 f"network {name!r}",
                 expected="one network or parameter of a name in the two programs",
@@ -132,7 +132,7 @@ class ParameterStore(nn.Module):
     def expect(self, state: Mapping[str, Tensor]) -> None:
         """Make room for parameters of a saved state that no run has made yet; `state` has the names of this module."""
         for key, value in state.items():
-            if "." not in key and key not in self._parameters and key not in self._modules:
+            if "." not in key and key not in self._parameters and key not in dict(self.named_children()):
                 self._put(key, nn.Parameter(torch.empty_like(value)))
                 self.pending.add(_name(key))
 

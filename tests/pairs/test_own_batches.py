@@ -148,9 +148,7 @@ def test_a_sequential_plate_is_that_of_the_batch():
         losses.append(float(objective.loss(*pair.programs(), **data())))
     assert losses[0] == pytest.approx(losses[2], rel=1e-6)
     assert losses[1] == pytest.approx(losses[2], rel=0.1)
-    line = (
-        r"site '(z|obs)_0': expected a plate that holds all data at once, .*; got one that takes them one by one; try"
-    )
+    line = r"site '(z|obs)_0': expected a plate that holds all data at once, .*; got one that takes them one by"
     for use in (
         lambda: ppl_vae.log_likelihood(pair, data()),
         lambda: IWELBO(3).loss(*pair.programs(), **data()),

@@ -262,11 +262,6 @@ def own_parameter(model, x):
     return pyro.sample("x", dist.Normal(model.net(z), pyro.param("noise", torch.ones(D))).to_event(1), obs=x)
 
 
-def breaks_on_leading_dimensions(model, x):
-    z = prior(model)
-    return pyro.sample("x", dist.Normal(model.net(z).view(z.shape[0], D), model.scale).to_event(1), obs=x)
-
-
 def unbounded_prior(model, x):
     return likelihood(model, pyro.sample("z", dist.LogNormal(model.loc, 1.0).to_event(1)), x)
 
@@ -312,12 +307,6 @@ MISTAKES = {
         Model(),
         FaultyGuide(lambda guide, x: pyro.sample("z", encoder(guide, x))),
         r"site 'z': expected batch shape with 3, the size of the plate 'data', at dim -1; got 2; try .to_event\(1\)",
-    ),
-    "leading dimensions": (
-        Faulty(breaks_on_leading_dimensions),
-        Guide(),
-        r"pair: expected networks that accept leading batch dimensions \(particles are a plate at dim -2\); got .*; "
-        r"try acting on the last dimensions only",
     ),
     "guide outside the support of the prior": (
         Faulty(unbounded_prior),
