@@ -142,7 +142,7 @@ class ParticlePlate(pyro.plate):
     def __init__(self, particles: int) -> None:
         super().__init__(PARTICLES, particles, dim=-2)
 
-    def __enter__(self) -> Tensor | None:
+    def __enter__(self) -> Any:
         """Open the plate."""
         self.open.append(self.size)
         return super().__enter__()

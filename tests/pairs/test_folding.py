@@ -256,7 +256,7 @@ def test_latents_shared_by_all_data_are_not_folded():
     pair = Pair(model, guide)
     pair.folding = Folding()
     with pytest.raises(
-        PairError, match=r"site 'w': expected one particle, for a latent shared by all data .*; got 2 part"
+        PairError, match=r"site 'w': expected one particle, for a latent shared by all data, .*; got 2 part"
     ):
         ELBO(2).loss(*pair.programs(), x=data()["x"].float())
 
