@@ -19,7 +19,7 @@ from torch import Tensor
 
 
 class Factor(NamedTuple):
-    """A log density: the latents it depends on, in rising order, and its values, those dimensions left of the plates."""
+    """A log density: the latents it depends on, in rising order, and its values, with their dimensions first."""
 
     latents: tuple[int, ...]
     values: Tensor

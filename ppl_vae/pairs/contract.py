@@ -26,7 +26,8 @@ from ppl_vae.pairs import observations, site_checks
 from ppl_vae.pairs import sites as traces
 from ppl_vae.pairs.adoption import adopt
 from ppl_vae.pairs.dependence import Dependence
-from ppl_vae.pairs.particles import how_folded
+from ppl_vae.pairs.folding import Folding
+from ppl_vae.pairs.particles import how_folded, takes_particles
 from ppl_vae.pairs.plates import DataPlate, DataPlates, data_plates, in_data_plate, is_sequential
 from ppl_vae.pairs.programs import Programs
 from ppl_vae.pairs.sites import Record
@@ -100,6 +101,8 @@ def check(pair: Programs, batch: Batch, *, training: bool = False) -> Contract:
         site_checks.check_match(apart, few)
         _check_methods(pair)
         programs, named = pair.scoped(), DataPlate(plates)
+        if (plates.depth, plates.dim) != (1, -1):
+            pair.folding = Folding(names=plates.names, depth=plates.depth, dim=plates.dim)
         renamed = named(programs[0]), named(programs[1])
         run = _run(traces.trace_pair, renamed, few)
         site_checks.check_plates(run, arguments)
@@ -119,6 +122,8 @@ def check(pair: Programs, batch: Batch, *, training: bool = False) -> Contract:
         shares = not all(in_data_plate(site) for site in real)
         if not (shares or plates.parts or any(map(is_sequential, run.model.values()))):
             pair.folding = how_folded(pair, named, few, run)
+        elif pair.folding is None and not takes_particles(renamed, few):
+            pair.folding = Folding(names=plates.names)
     return Contract(
         latent_dim=max((site["fn"].event_shape.numel() for site in local.values()), default=0),
         shares_latents=shares,

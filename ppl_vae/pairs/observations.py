@@ -20,6 +20,7 @@ from torch.distributions import constraints
 from ppl_vae.core.errors import InputError, PairError
 from ppl_vae.core.types import Batch, Program
 from ppl_vae.nn.modalities import mask_name
+from ppl_vae.pairs.folding import Unfolded
 from ppl_vae.pairs.sites import Record, Site, trace_pair
 
 #: Rows that the programs are run on at once, where each has a support of its own.
@@ -123,9 +124,10 @@ def check_supports(sites: Mapping[str, Site], arguments: dict[str, Tensor], prog
     """
     by_row = []
     for name, site in sites.items():
-        if name not in arguments or _differs_by_row(site["fn"]):
+        inner = isinstance(site["fn"], Unfolded)  # plates inside a datum may stand in any order
+        if name not in arguments or inner or _differs_by_row(site["fn"]):
             by_row.append(name)
-        if name in arguments:
+        if name in arguments and not inner:
             mask = arguments.get(mask_name(name))  # hidden values may be anything
             shown = arguments[name] if mask is None else arguments[name][mask]
             check_support(name, site["fn"], shown, by_shape=name in by_row)

@@ -79,6 +79,7 @@ class Pair(Programs):
         found = contract.check(self, batch, training=training)
         self._dims = {name: value.dim() for name, value in self.arguments(batch).items()}
         self._plates = found.plates
+        self._one_by_one = found.shares_latents and self.folding is not None
         return found
 
     def log_weights(self, batch: Batch, num_particles: int = 1) -> Tensor:
@@ -94,7 +95,14 @@ class Pair(Programs):
         num_samples = integer_at_least("num_samples", num_samples, 1)
         with evaluating(self):
             arguments = self._checked(batch)
-            trace = self._trace(traces.particles(self.programs()[1], num_samples), arguments)
+            if self._one_by_one:
+                draws = [self._drawn(arguments, 1) for _ in range(num_samples)]
+                return {name: torch.cat([draw[name] for draw in draws]) for name in draws[0]}
+            return self._drawn(arguments, num_samples)
+
+    def _drawn(self, arguments: dict[str, Tensor], num_samples: int) -> dict[str, Tensor]:
+        """Return draws from the guide, inside one particle plate."""
+        trace = self._trace(traces.particles(self.programs()[1], num_samples), arguments)
         sites = traces.sample_sites(trace)
         return {name: site["value"] for name, site in sites.latents.items() if name not in sites.auxiliary}
 

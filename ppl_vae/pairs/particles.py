@@ -6,6 +6,7 @@ a network that takes leading dimensions for something else is found out, and one
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -13,6 +14,7 @@ from pyro import poutine
 from torch import Tensor
 
 from ppl_vae.core.errors import PplVaeError, one_line
+from ppl_vae.core.types import Program
 from ppl_vae.pairs.folding import Folding
 from ppl_vae.pairs.plates import DataPlate
 from ppl_vae.pairs.programs import Programs
@@ -36,20 +38,31 @@ def how_folded(pair: Programs, plate: DataPlate, few: dict[str, Tensor], run: Re
     run : Record
         A run on them, without particles.
     """
-    wanted = run.log_weights()
-    pair.folding = None
-    in_plate = _difference(pair, plate, few, run, wanted, 2)
-    if not in_plate:
-        return None
-    pair.folding = Folding()
+    wanted, folding = run.log_weights(), pair.folding or Folding(names=plate.plates.names)
+    in_plate = _DIFFERENT
+    if not folding.moves:
+        pair.folding = None
+        in_plate = _difference(pair, plate, few, run, wanted, 2)
+        if not in_plate:
+            return None
+    pair.folding = folding
     in_batch = _difference(pair, plate, few, run, wanted, 2)
     if in_batch:
         alone = _difference(pair, plate, few, run, wanted, None)
-        if alone == in_plate == _DIFFERENT:  # programs with noise of their own
+        if alone == in_plate == _DIFFERENT and not folding.moves:  # programs with noise of their own
             return None
         if alone != in_batch:
-            return Folding(in_plate if in_plate != _DIFFERENT else in_batch)
-    return Folding()
+            return replace(folding, why_not=in_plate if in_plate != _DIFFERENT else in_batch)
+    return folding
+
+
+def takes_particles(programs: tuple[Program, Program], few: dict[str, Tensor]) -> bool:
+    """Return whether programs run inside a particle plate, whatever their log weights."""
+    try:
+        trace_pair(*programs, (), few, 2)
+    except (RuntimeError, ValueError, IndexError, TypeError, AssertionError):
+        return False
+    return True
 
 
 #: What is said where programs run, but not to the log weights of each particle alone.

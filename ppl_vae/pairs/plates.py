@@ -1,6 +1,7 @@
 """Which plate is that of the data: decided by structure, whatever its name.
 
-It is the plate at dim -1 whose size is that of the batch and in which the model observes something; a sequential plate
+It is the plate whose size is that of the batch and in which the model observes something, at dim -1 or, where there is
+none, at another (other plates: `ppl_vae.pairs.folding`); a sequential plate
 (``for i in pyro.plate(…)``) of that size; or one without a size, whose sites have a row for each datum. In the record
 of a run it is renamed to ``data``; the particle plate, at dim -2, is called ``particles``.
 
@@ -12,11 +13,13 @@ the plate holds a part of the batch, ``pyro.plate("data", len(x), subsample_size
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import pyro
 from pyro.poutine.messenger import Messenger
+from pyro.poutine.runtime import _DIM_ALLOCATOR
 from torch import Tensor
 
 DATA, PARTICLES = "data", "particles"
@@ -73,11 +76,15 @@ class DataPlates:
         Sizes of those plates that are of a larger data set, of which the batch is a sample.
     parts : frozenset of str
         Those of a plate that holds a part of the batch, which the program draws.
+    dim, depth : int
+        Its dimension, and the number of dimensions that all plates of the programs take.
     """
 
     names: frozenset[str] = frozenset({DATA})
     drawn: dict[str, int] = field(default_factory=dict)
     parts: frozenset[str] = frozenset()
+    dim: int = -1
+    depth: int = 1
 
 
 def data_plates(model_sites: Mapping[str, Site], guide_sites: Mapping[str, Site], rows: int | None) -> DataPlates:
@@ -87,30 +94,39 @@ def data_plates(model_sites: Mapping[str, Site], guide_sites: Mapping[str, Site]
     another plate of the model.
     """
     observed = [site for site in model_sites.values() if site["is_observed"]]
-    found = _with_rows(observed, rows)
+    found = _with_rows(observed, rows) or _with_rows(observed, rows, anywhere=True)
     if not found:
         found = {name: frame for name, frame in _with_rows(model_sites.values(), rows).items() if name == DATA}
     if found:
         others = {frame.name for site in model_sites.values() for frame in site["cond_indep_stack"]} - found.keys()
-        of_guide = _with_rows(guide_sites.values(), rows)
+        anywhere = any(frame.vectorized and frame.dim != -1 for frame in found.values())
+        of_guide = _with_rows(guide_sites.values(), rows, anywhere=anywhere)
         found |= {name: frame for name, frame in of_guide.items() if name not in others and name not in found}
     parts = {name for name, frame in found.items() if _is_part(frame, rows)}
     drawn = {name: frame.full_size for name, frame in found.items() if frame.full_size not in (None, frame.size)}
     drawn = {name: size for name, size in drawn.items() if name not in parts}
-    return DataPlates(frozenset(found), drawn, frozenset(parts))
+    dim = next((frame.dim for frame in found.values() if frame.vectorized), -1)
+    sites = [*model_sites.values(), *guide_sites.values()]
+    depth = max((-f.dim for site in sites for f in site["cond_indep_stack"] if f.vectorized), default=1)
+    return DataPlates(frozenset(found), drawn, frozenset(parts), dim, depth)
 
 
-def _with_rows(sites: Iterable[Site], rows: int | None) -> dict[str, Any]:
-    """Return the plates of that many rows, by name."""
+def _with_rows(sites: Iterable[Site], rows: int | None, *, anywhere: bool = False) -> dict[str, Any]:
+    """Return the plates of that many rows, by name: at dim -1, or `anywhere`."""
     found: dict[str, Any] = {}
     for site in sites:
         for frame in site["cond_indep_stack"]:
-            if frame.dim != -1 and frame.vectorized:
+            if frame.dim != -1 and frame.vectorized and not anywhere:
                 continue
-            unsized = frame.size == -1 and tuple(site["fn"].batch_shape[-1:]) == (rows,)
+            unsized = frame.size == -1 and frame.vectorized and _size_at(site, frame.dim) == rows
             if frame.size == rows or unsized or _is_part(frame, rows):
                 found.setdefault(frame.name, frame)
     return found
+
+
+def _size_at(site: Site, dim: int) -> int | None:
+    shape = tuple(site["fn"].batch_shape)
+    return shape[dim] if len(shape) >= -dim else None
 
 
 def _is_part(frame: Any, rows: int | None) -> bool:
@@ -136,21 +152,30 @@ def _renamed(frames: Iterable[Any], names: frozenset[str]) -> Iterator[Any]:
 class ParticlePlate(pyro.plate):
     """The plate of K particles. It does not change the scale of a site: a product with 1 would be a new tensor."""
 
-    #: Sizes of the plates that are open, the innermost last.
-    open: ClassVar[list[int]] = []
+    #: The plates that are open, the innermost last.
+    open: ClassVar[list[ParticlePlate]] = []
 
     def __init__(self, particles: int) -> None:
         super().__init__(PARTICLES, particles, dim=-2)
 
     def __enter__(self) -> Any:
         """Open the plate."""
-        self.open.append(self.size)
+        self.open.append(self)
         return super().__enter__()
 
     def __exit__(self, *raised: Any) -> None:
         """Close it."""
         self.open.pop()
         return super().__exit__(*raised)
+
+    @contextmanager
+    def hidden(self) -> Iterator[None]:
+        """Leave the plate's dimension to the plates of a program, which has no particle dimension of its own."""
+        _DIM_ALLOCATOR.free(self.name, -2)
+        try:
+            yield
+        finally:
+            _DIM_ALLOCATOR.allocate(self.name, -2)
 
     def _process_message(self, msg: Any) -> None:
         scale = msg["scale"]

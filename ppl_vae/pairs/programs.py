@@ -44,6 +44,7 @@ class Programs(nn.Module):
         self._plates = DataPlates()
         self.whole: Whole | None = None
         self.folding: Folding | None = None
+        self._one_by_one = False  # whether several draws of the guide are several runs
 
     def programs(self) -> tuple[Program, Program]:
         """Return the model and the guide as callables that do not touch the process-wide parameter store.
@@ -157,8 +158,8 @@ def _scoped(program: nn.Module, pair: Programs) -> Program:
             store.resolve(made)
         with alone(), store.scope(), Frozen() if _may_freeze(program) else nullcontext():
             try:
-                if pair.folding is not None and ParticlePlate.open:
-                    return pair.folding(program, ParticlePlate.open[-1], args, kwargs)
+                if pair.folding is not None:
+                    return pair.folding(program, ParticlePlate.open[-1] if ParticlePlate.open else None, args, kwargs)
                 return program(*args, **kwargs)
             except (MemoryError, RuntimeError) as error:
                 raise_memory(type(program).__name__, error)

@@ -14,7 +14,7 @@ from torch import nn
 import ppl_vae
 from ppl_vae import Pair, PairError
 from ppl_vae.objectives import ELBO, IWELBO
-from ppl_vae.pairs.folding import Folding, folded, unfolded
+from ppl_vae.pairs.folding import Folding, Layout
 from ppl_vae.pairs.sites import trace_pair
 
 N, D, L = 8, 5, 2
@@ -227,7 +227,6 @@ def test_a_network_that_takes_a_leading_dimension_for_another_is_folded():
     pair, batch = Pair(Rows(1), encode), {"x": data()["x"].float()}
     pair.check(batch)
     assert pair.folding == Folding()
-    pair.folding = None  # where its softmax would be over the data
 
 
 def test_a_network_that_mixes_rows_has_one_particle():
@@ -261,10 +260,22 @@ def test_latents_shared_by_all_data_are_not_folded():
         ELBO(2).loss(*pair.programs(), x=data()["x"].float())
 
 
-def test_rows_are_folded_and_unfolded():
-    value = torch.arange(24.0).reshape(2, 3, 4)
-    assert torch.equal(folded(value, 1, torch.Size([2, 3])), value.reshape(6, 4))
-    assert torch.equal(unfolded(value.reshape(6, 4), 1, 2), value)
-    assert unfolded(torch.zeros(5, 1), 0, 2).shape == (5, 1, 1)
-    assert folded(torch.zeros(5, 1, 1), 0, torch.Size([2, 3])).shape == (5, 1)
-    assert folded(torch.zeros(5, 1, 3), 0, torch.Size([2, 3])).shape == (5, 6)
+def test_dimensions_are_moved_and_moved_back():
+    value = torch.arange(24.0).reshape(6, 4)
+    layout = Layout(2, 3)
+    assert torch.equal(layout.record(value, 1), value.reshape(2, 3, 4))
+    assert torch.equal(layout.program(value.reshape(2, 3, 4), 1), value)
+    assert layout.record(torch.zeros(5, 1)).shape == (5, 1, 1)
+    assert layout.program(torch.zeros(5, 1, 1)).shape == (5, 1)
+    assert layout.program(torch.zeros(5, 1, 3)).shape == (5, 6)
+    # Time at -1, data at -2, pixels at -3; an enumerated dimension to the left and an event dimension to the right.
+    value = torch.randn(2, 5, 6, 4, 7)
+    layout = Layout(2, 3, depth=3, dim=-2, inner=(-3, -1))
+    record = layout.record(value, 1)
+    assert record.shape == (2, 2, 3, 5, 4, 7)
+    assert torch.equal(record[1, 1, 2, 3, 0], value[1, 3, 5, 0])
+    assert torch.equal(layout.program(record, 1), value)
+    outer = layout._replace(inner=())
+    assert outer.record(torch.zeros(2, 1, 6, 1)).shape == (2, 2, 3)
+    assert outer.program(torch.zeros(2, 2, 3)).shape == (2, 1, 6, 1)
+    assert Layout(None, 6, depth=2, dim=-1, inner=(-2,)).record(torch.zeros(4, 6)).shape == (6, 4)

@@ -11,6 +11,7 @@ from torch import nn
 import ppl_vae
 from ppl_vae import InputError, Pair, PairError
 from ppl_vae.objectives import ELBO, IWELBO
+from ppl_vae.pairs.handlers import GlobalScale
 
 N, D = 40, 3
 
@@ -87,8 +88,6 @@ def test_the_bound_of_a_drawn_mini_batch_is_pyros_times_its_share():
         torch.manual_seed(1)
         losses.append(float(objective.loss(*programs, **few)))
     pyro.clear_param_store()
-    from ppl_vae.pairs.handlers import GlobalScale
-
     torch.manual_seed(1)
     share = GlobalScale(10 / N)
     ours = ELBO(kl="sampled").loss(*map(share, pair.programs()), **few)
