@@ -205,6 +205,56 @@ def test_parameters_of_functions_alone_are_made_on_the_pairs_floating_type():
     assert pair.store["loc"].dtype is torch.float64
 
 
+def test_a_datum_may_be_a_single_number(tmp_path):
+    def model(x):
+        scale = pyro.param("scale", torch.tensor(1.0), constraint=constraints.positive)
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(0.0, 1.0))
+            pyro.sample("obs", dist.Normal(z, scale), obs=x)
+
+    def guide(x):
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.Normal(x / 2, 0.5**0.5))
+
+    x = {"x": torch.linspace(-2, 2, 30)}
+    pair = Pair(model, guide)
+    ppl_vae.fit(pair, x, epochs=1, lr=1e-9, run_dir=tmp_path / "run", progress=False)
+    found = ppl_vae.log_likelihood(pair, x, num_particles=3)
+    wanted = dist.Normal(0.0, 2**0.5).log_prob(x["x"])  # the guide is the posterior
+    torch.testing.assert_close(found.values, wanted.double(), rtol=1e-5, atol=1e-5)
+    assert pair.posterior(x, 4)["z"].shape == (4, 30)
+
+
+def test_pyros_objectives_train_what_a_program_announces():
+    made = VAE()
+
+    def silent(x):
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(torch.zeros(L), 1.0).to_event(1))
+            pyro.sample("obs", dist.Normal(made.decoder(z), 1.0).to_event(1), obs=x)
+
+    def guide(x):
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.Normal(torch.zeros(L), 1.0).to_event(1))
+
+    class Silent(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.loc = nn.Parameter(torch.zeros(D))
+
+        def model(self, x):
+            with pyro.plate("data", len(x)):
+                pyro.sample("obs", dist.Normal(self.loc, 1.0).to_event(1), obs=x)
+
+    with pytest.raises(InputError, match=r"expected parameters to fit; got none"):
+        ppl_vae.fit(Pair(silent, guide), data(), epochs=1, progress=False)
+    pair = Pair(Silent().model, lambda x: None)
+    ppl_vae.fit(pair, data(), epochs=1, progress=False)
+    line = r"pair: expected a loss that depends on some parameter; got one that depends on none; try pyro.module\("
+    with pytest.raises(InputError, match=line):
+        ppl_vae.fit(pair, data(), epochs=1, objective=pyro.infer.Trace_ELBO(), progress=False)
+
+
 def test_a_parameter_starts_from_what_all_rows_say():
     def model(x):
         loc = pyro.param("loc", lambda: x.mean(0))
