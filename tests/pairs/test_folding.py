@@ -14,7 +14,8 @@ from torch import nn
 import ppl_vae
 from ppl_vae import Pair, PairError
 from ppl_vae.objectives import ELBO, IWELBO
-from ppl_vae.pairs.folding import Folding, Layout
+from ppl_vae.pairs.folding import Folding
+from ppl_vae.pairs.layout import Layout
 from ppl_vae.pairs.sites import trace_pair
 
 N, D, L = 8, 5, 2
