@@ -110,6 +110,17 @@ def evaluating(module: nn.Module) -> Iterator[None]:
 
 
 @contextmanager
+def default_dtype(dtype: torch.dtype) -> Iterator[None]:
+    """Make tensors of a floating type unless they say otherwise."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
+
+
+@contextmanager
 def in_memory(what: str, hint: str) -> Iterator[None]:
     """Say in one line what there was no memory for, and what to try, where nothing inside could do with less."""
     try:

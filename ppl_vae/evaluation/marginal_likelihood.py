@@ -129,6 +129,20 @@ def log_likelihood(
                 got="latents shared by all data",
                 hint="the ELBO as a bound",
             )
+        elif pair.whole is not None:
+            raise InputError(
+                pair.whole.what,
+                expected="programs that run on some of the data, for log p(x) of each",
+                got=f"one that takes all, as {pair.whole.why}",
+                hint=pair.whole.hint,
+            )
+        elif contract.plates.parts:
+            raise InputError(
+                f"plate {next(iter(contract.plates.parts))!r}",
+                expected="all rows of a batch, for log p(x) of each",
+                got="a part of them, which the program draws",
+                hint="subsample_size=None",
+            )
         elif method == "ais":
             columns = annealed(pair, batch, num_particles, annealing, memory=memory, compile=compile, show=progress)
         else:

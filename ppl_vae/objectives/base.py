@@ -13,8 +13,8 @@ from ppl_vae.core.checks import integer_at_least
 from ppl_vae.core.errors import PairError
 from ppl_vae.core.types import Program
 from ppl_vae.objectives.enumeration import average, probability
-from ppl_vae.pairs.plates import in_data_plate, other_plates, undeclared
-from ppl_vae.pairs.sites import Record, Site, add, is_factor, log_prob
+from ppl_vae.pairs.plates import in_data_plate, is_sequential, other_plates, undeclared
+from ppl_vae.pairs.sites import Record, Site, add, is_factor, log_prob, one_by_one
 
 
 class Objective(pyro.infer.ELBO):
@@ -130,6 +130,8 @@ def _check_enumerated(name: str, site: Site) -> None:
         raise PairError(
             f"site {name!r}", expected="a latent to be enumerated in no plate but 'data'", got=f"one in {others[0]!r}"
         )
+    if is_sequential(site):
+        raise one_by_one(name)
     if not in_data_plate(site):
         raise PairError(
             f"site {name!r}",

@@ -14,7 +14,12 @@ from pyro.distributions.util import scale_and_mask
 from torch import Tensor
 
 from ppl_vae.core.errors import PairError
-from ppl_vae.pairs.sites import Record, Sites, add, alike, log_prob
+from ppl_vae.objectives.elimination import at_dims, factor, log_sum
+from ppl_vae.pairs.plates import PARTICLES, alike
+from ppl_vae.pairs.sites import Record, Sites, add, log_prob
+
+#: Latents up to which their product is made at once, as it is small.
+_AT_ONCE = 2
 
 
 class Term(NamedTuple):
@@ -81,9 +86,22 @@ def marginal(run: Record) -> tuple[list[str], Term | None]:
                 got="another one",
                 hint="no weight on the KL, or a guide that draws or enumerates the latent",
             )
-    total = add(reached.values())
-    log_sum = torch.logsumexp(total, dims)
-    return list(reached), Term(log_sum, scale, any(name in model.observed for name in reached))
+    if len(set(dims)) == len(dims) <= _AT_ONCE:
+        total = torch.logsumexp(add(reached.values()), dims)
+    else:
+        total = _eliminated(run, reached)
+    return list(reached), Term(total, scale, any(name in model.observed for name in reached))
+
+
+def _eliminated(run: Record, reached: dict[str, Tensor]) -> Tensor:
+    """Return the log of the sum of many latents, or of those of a Markov chain, one after the other."""
+    model = run.model
+    frames = [frame.name for name in reached for frame in model[name]["cond_indep_stack"]]
+    plates = 2 if PARTICLES in frames else 1
+    which = {name: model[name]["infer"].get("_dim_to_id", {}) for name in reached}
+    summed = {which[name][site["infer"]["_enumerate_dim"]] for name, site in run.summed.items()}
+    found = log_sum((factor(term, which[name], plates) for name, term in reached.items()), summed)
+    return at_dims(found, {latent: dim for dims in which.values() for dim, latent in dims.items()}, plates)
 
 
 def check_enumerated_first(guide: Sites, hint: str) -> None:

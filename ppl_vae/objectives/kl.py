@@ -16,11 +16,18 @@ from torch.distributions import kl_divergence
 
 from ppl_vae.compile.distributions import scale_tril_of
 from ppl_vae.core.errors import PairError
-from ppl_vae.pairs.sites import Record, Site, alike
+from ppl_vae.pairs.folding import Unfolded
+from ppl_vae.pairs.plates import alike
+from ppl_vae.pairs.sites import Record, Site
 
 
 def analytic_kl(q: Any, p: Any) -> Tensor | None:
     """Return KL(q || p) in nats, of the batch shape of both, or None where no closed form is known."""
+    if isinstance(q, Unfolded) and isinstance(p, Unfolded):
+        if q.mask_within is not p.mask_within or not alike(q.scale_within, p.scale_within):
+            return None
+        kl = analytic_kl(q.base_dist, p.base_dist)
+        return None if kl is None else q.summed(kl)
     if isinstance(q, MultivariateNormal) and _is_diagonal(p):
         return _full_against_diagonal(q, p.base_dist)
     if isinstance(p, MultivariateNormal) and _is_diagonal(q):

@@ -27,8 +27,8 @@ from ppl_vae.core.errors import InputError, PairError
 from ppl_vae.core.types import Program
 from ppl_vae.objectives.base import check_sites
 from ppl_vae.objectives.elbo import ELBO
-from ppl_vae.pairs.plates import in_data_plate
-from ppl_vae.pairs.sites import Record, Site, add, alike, log_prob
+from ppl_vae.pairs.plates import alike, in_data_plate
+from ppl_vae.pairs.sites import Record, Site, add, log_prob
 
 SAMPLINGS = ("stratified", "weighted")
 

@@ -14,23 +14,24 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-import pyro
-from pyro import poutine
 from torch import Tensor, nn
 
 from ppl_vae.core.errors import InputError, PairError, PplVaeError, one_line
-from ppl_vae.core.process import evaluating, isolated
-from ppl_vae.core.types import Batch, Program
+from ppl_vae.core.process import default_dtype, evaluating, isolated
+from ppl_vae.core.types import Batch
 from ppl_vae.pairs import observations, site_checks
 from ppl_vae.pairs import sites as traces
+from ppl_vae.pairs.adoption import adopt
 from ppl_vae.pairs.dependence import Dependence
-from ppl_vae.pairs.handlers import Frozen
-from ppl_vae.pairs.plates import DataPlate, data_plates, in_data_plate
+from ppl_vae.pairs.folding import Folding
+from ppl_vae.pairs.particles import how_folded, takes_particles
+from ppl_vae.pairs.plates import DataPlate, DataPlates, data_plates, in_data_plate, is_sequential
 from ppl_vae.pairs.programs import Programs
 from ppl_vae.pairs.sites import Record
+from ppl_vae.pairs.whole import with_plate, without_plate
 
 _T = TypeVar("_T")
 _Runner = Callable[..., Record]
@@ -50,8 +51,8 @@ class Contract:
         Sites that observe the argument of their name.
     observed_arguments : tuple of str
         Arguments that the model observes, as they stand or in part, at whichever site.
-    plates : frozenset of str
-        Names of the plate of the data in the two programs.
+    plates : DataPlates
+        The plate of the data in the two programs.
     delta_latents : tuple of str
         Local latents with a delta distribution in the guide, which has no density.
     without_prior : tuple of str
@@ -62,7 +63,7 @@ class Contract:
     shares_latents: bool
     observed: tuple[str, ...]
     observed_arguments: tuple[str, ...] = ()
-    plates: frozenset[str] = frozenset()
+    plates: DataPlates = field(default_factory=DataPlates)
     delta_latents: tuple[str, ...] = ()
     without_prior: tuple[str, ...] = ()
 
@@ -88,46 +89,89 @@ def check(pair: Programs, batch: Batch, *, training: bool = False) -> Contract:
     """Check `pair` on the first rows of `batch`; see `Pair.check`."""
     arguments = pair.arguments(batch)
     check_values(pair, arguments, training=training)
-    rows = _few(pair, arguments)
+    rows, total = _few(pair, arguments), len(next(iter(arguments.values())))
     few = {name: value[:rows] for name, value in arguments.items()}
     # Pyro's validation is off at first: our own messages, which name the site and suggest a fix, come before Pyro's.
+    pair.folding = None
     with isolated(), evaluating(pair):
-        stored: list[tuple[str, Any]] = []  # model and guide may both have a parameter of one name
-        programs = _watched(pair.model, stored), _watched(pair.guide, stored)
         # First without replay: a guide's latent of a wrong shape would raise inside the networks of the replayed model.
-        apart = _run(_apart, programs, few)
-        names = data_plates(apart.model, apart.guide, rows)
+        apart, rows = _first_runs(pair, arguments, rows)
+        few = {name: value[:rows] for name, value in arguments.items()}
+        plates = data_plates(apart.model, apart.guide, rows)
         site_checks.check_match(apart, few)
-        _check_parameters(pair, stored)
-        named = DataPlate(names)
+        _check_methods(pair)
+        programs, named = pair.scoped(), DataPlate(plates)
+        if (plates.depth, plates.dim) != (1, -1):
+            pair.folding = Folding(names=plates.names, depth=plates.depth, dim=plates.dim)
         renamed = named(programs[0]), named(programs[1])
         run = _run(traces.trace_pair, renamed, few)
         site_checks.check_plates(run, arguments)
         dependence = Dependence(renamed[0], arguments, rows, run.model)
-        site_checks.check_shared(run.model, dependence)
+        bare = on_batch(lambda: site_checks.check_shared(run.model, dependence), few)
+        if bare and pair.whole is None:
+            pair.whole = without_plate(total, bare)
         own = {name: site for name, site in run.model.local.items() if traces.observes(site)}
-        seen = site_checks.observed_arguments(own, arguments, dependence)
-        for name, site in own.items():
-            observations.check_name(name, site, few)
+        seen = on_batch(lambda: site_checks.observed_arguments(own, arguments, dependence), few)
         for program, sites in run.programs.items():
             for name, site in sites.items():
                 observations.check_parameters(name, site, program)
         observations.check_supports(own, arguments, renamed)
-        site_checks.check_batch_shapes(run, len(next(iter(few.values()))))
+        site_checks.check_batch_shapes(run, rows)
         local = {name: site for name, site in run.model.latents.items() if name in run.model.local}
         real = [site for site in (run.model | run.guide).values() if not traces.is_deterministic(site)]
         shares = not all(in_data_plate(site) for site in real)
-        if not shares:
-            _check_particles(renamed, few)
+        if not (shares or plates.parts or any(map(is_sequential, run.model.values()))):
+            pair.folding = how_folded(pair, named, few, run)
+        elif pair.folding is None and not takes_particles(renamed, few):
+            pair.folding = Folding(names=plates.names)
     return Contract(
         latent_dim=max((site["fn"].event_shape.numel() for site in local.values()), default=0),
         shares_latents=shares,
         observed=tuple(name for name in own if name in arguments),
         observed_arguments=seen,
-        plates=names,
+        plates=plates,
         delta_latents=site_checks.delta_latents(run.guide),
         without_prior=tuple(name for name, site in local.items() if site_checks.is_masked(site)),
     )
+
+
+def _first_runs(pair: Programs, arguments: dict[str, Tensor], rows: int) -> tuple[Record, int]:
+    """Run the programs apart, on few rows or, where they fit no fewer, on all; a pair takes what they make.
+
+    Returns their sites, and the number of rows.
+    """
+    total = len(next(iter(arguments.values())))
+    few = {name: value[:rows] for name, value in arguments.items()}
+    if pair.whole is not None:
+        pair.whole.check(total)
+        rows = total
+
+    def run(count: int) -> Record:
+        # The model's own draws, from a prior of torch's default type, may be of another type than its networks.
+        with default_dtype(pair.dtype):
+            return adopt(pair, arguments, count)
+
+    def run_on_few() -> tuple[Record, int]:
+        try:
+            sites = run(rows)
+            return sites, total if pair.whole is not None else rows
+        except PplVaeError:
+            raise
+        except Exception:
+            if rows == total:
+                raise
+            try:
+                found = run(total)
+            except Exception:  # they do not run at all: the first error says so
+                found = None
+            if found is None:
+                raise
+        plates = data_plates(found.model, found.guide, total)
+        if plates.names and not plates.parts and pair.whole is None:
+            pair.whole = with_plate(total, sorted(plates.names)[0])
+        return found, total
+
+    return on_batch(run_on_few, few)
 
 
 def check_values(pair: Programs, arguments: Mapping[str, Tensor], *, training: bool = False) -> None:
@@ -153,12 +197,6 @@ def _few(pair: Programs, arguments: dict[str, Tensor]) -> int:
     return next((rows for rows in range(3, total) if rows not in taken), total)
 
 
-def _apart(model: Program, guide: Program, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Record:
-    """Trace model and guide without replay: the model draws its own latents."""
-    model_trace, guide_trace = (poutine.trace(program).get_trace(*args, **kwargs) for program in (model, guide))
-    return Record(traces.sample_sites(model_trace), traces.sample_sites(guide_trace))
-
-
 def _run(run: _Runner, programs: tuple[Any, Any], few: dict[str, Tensor]) -> Record:
     return on_batch(lambda: run(*programs, (), few), few)
 
@@ -170,14 +208,14 @@ def on_batch(run: Callable[[], _T], few: Mapping[str, Tensor]) -> _T:
     except PplVaeError:
         raise
     except Exception as error:  # a program may raise anything; it stays as the cause
-        _raise_mismatch(error)
+        raise_mismatch(error)
         shapes = ", ".join(f"{name} {tuple(value.shape)}" for name, value in few.items())
         raise PairError(
             "pair", expected="programs that run on the batch", got=f"{one_line(error)} (for {shapes})"
         ) from error
 
 
-def _raise_mismatch(error: Exception) -> None:
+def raise_mismatch(error: Exception) -> None:
     """Raise our own error for what Pyro says of a distribution whose batch shape is not that of its plates."""
     pattern = r"Shape mismatch inside plate\('(.*?)'\) at site (\S+) dim (-\d+), (\d+) vs (\d+)"
     if found := re.match(pattern, str(error)):
@@ -190,49 +228,9 @@ def _raise_mismatch(error: Exception) -> None:
         ) from error
 
 
-def _check_particles(programs: tuple[Program, Program], few: dict[str, Tensor]) -> None:
-    """Raise unless the programs run with a particle plate: networks must accept leading batch dimensions."""
-    size = len(next(iter(few.values())))
-    try:
-        shape = tuple(traces.trace_pair(*programs, (), few, 2).log_weights().shape)
-    except (RuntimeError, ValueError, IndexError) as error:
-        if isinstance(error, PplVaeError):
-            raise
-        _raise_mismatch(error)
-        raise PairError(
-            "pair",
-            expected="networks that accept leading batch dimensions (particles are a plate at dim -2)",
-            got=one_line(error),
-            hint="acting on the last dimensions only, as nn.Linear does",
-        ) from error
-    if shape != (2, size):
-        raise PairError("pair", expected=f"log weights of shape (2, {size}) for 2 particles", got=str(shape))
-
-
-def _watched(program: Program, stored: list[tuple[str, Any]]) -> Program:
-    """Return `program` in a parameter-store scope of its own, with the parameters it put there appended to `stored`."""
-
-    def run(*args: Any, **kwargs: Any) -> Any:
-        state: Any = {"params": {}, "constraints": {}}
-        with pyro.get_param_store().scope(state), Frozen():
-            result = program(*args, **kwargs)
-        stored.extend(state["params"].items())
-        return result
-
-    return run
-
-
-def _check_parameters(pair: Programs, stored: list[tuple[str, Any]]) -> None:
-    """Raise for parameters that are in the parameter store only, or in a module outside the pair."""
+def _check_methods(pair: Programs) -> None:
+    """Raise for a method that a module of the pair keeps of a module outside it."""
     own = {id(parameter) for parameter in pair.parameters()}
-    for name, value in stored:
-        if id(value) not in own:
-            raise PairError(
-                f"parameter {name!r}",
-                expected="parameters held by the model's or the guide's module",
-                got="a pyro.param in the process-wide store, which is neither trained nor saved",
-                hint="a PyroModule with `self.name = PyroParam(…)`, or the network as its attribute",
-            )
     for module in pair.modules():
         for name, value in vars(module).items():
             owner = getattr(value, "__self__", None)

@@ -9,7 +9,7 @@ import torch
 from pyro import poutine
 from torch import Tensor
 
-from ppl_vae.core.process import isolated
+from ppl_vae.core.process import default_dtype, isolated
 from ppl_vae.core.types import Program
 from ppl_vae.pairs.sites import Site, Sites, log_prob, sample_sites
 
@@ -63,7 +63,9 @@ class Dependence:
         fixed = poutine.Trace()
         for name, site in self.shared.items():
             fixed.add_node(name, **site)
-        with isolated(seed):
+        # A draw from a prior of torch's default floating type may be of another one than networks and shared latents.
+        floating = (value.dtype for value in batch.values() if value.is_floating_point())
+        with isolated(seed), default_dtype(next(floating, torch.get_default_dtype())):
             return sample_sites(poutine.trace(poutine.replay(self.model, trace=fixed)).get_trace(**batch))
 
 

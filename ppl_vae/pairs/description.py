@@ -12,6 +12,7 @@ from torch import Tensor
 from ppl_vae.core.config import describe, is_known, rebuild
 from ppl_vae.core.errors import InputError, PplVaeError, RunError, one_line
 from ppl_vae.core.process import alone
+from ppl_vae.pairs.adoption import expect
 from ppl_vae.pairs.pair import Pair
 from ppl_vae.pairs.renamed import with_new_buffers
 
@@ -83,6 +84,7 @@ def load_state(pair: Pair, state: dict[str, Tensor], origin: Path | str) -> None
     InputError
         If names or shapes differ: `state` belongs to another pair.
     """
+    expect(pair, state)
     own = pair.state_dict()
     mine = {name: tuple(tensor.shape) for name, tensor in own.items()}
     state = with_new_buffers(pair, state, own)

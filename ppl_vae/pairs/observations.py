@@ -17,9 +17,10 @@ from pyro.distributions import (
 from torch import Tensor
 from torch.distributions import constraints
 
-from ppl_vae.core.errors import InputError, PairError, shown
+from ppl_vae.core.errors import InputError, PairError
 from ppl_vae.core.types import Batch, Program
 from ppl_vae.nn.modalities import mask_name
+from ppl_vae.pairs.folding import Unfolded
 from ppl_vae.pairs.sites import Record, Site, trace_pair
 
 #: Rows that the programs are run on at once, where each has a support of its own.
@@ -44,18 +45,6 @@ def check_values(batch: Batch) -> None:
                 expected="finite values",
                 got=f"{int(bad.sum())} NaN or infinite, the first in row {int(rows.nonzero()[0])}",
                 hint="removing or imputing those rows",
-            )
-
-
-def check_name(name: str, site: Site, few: dict[str, Tensor]) -> None:
-    """Raise unless an observed site has the name of the argument that it observes, or Pyro's for a part of it."""
-    for argument, value in few.items():
-        if site["value"] is value and name not in (argument, f"{argument}_observed"):
-            raise PairError(
-                f"site {name!r}",
-                expected=f"the name of the argument that it observes, {argument!r}",
-                got=shown(name),
-                hint=f"pyro.sample({argument!r}, …, obs={argument})",
             )
 
 
@@ -135,9 +124,10 @@ def check_supports(sites: Mapping[str, Site], arguments: dict[str, Tensor], prog
     """
     by_row = []
     for name, site in sites.items():
-        if name not in arguments or _differs_by_row(site["fn"]):
+        inner = isinstance(site["fn"], Unfolded)  # plates inside a datum may stand in any order
+        if name not in arguments or inner or _differs_by_row(site["fn"]):
             by_row.append(name)
-        if name in arguments:
+        if name in arguments and not inner:
             mask = arguments.get(mask_name(name))  # hidden values may be anything
             shown = arguments[name] if mask is None else arguments[name][mask]
             check_support(name, site["fn"], shown, by_shape=name in by_row)

@@ -48,12 +48,14 @@ class Pair(Programs):
     def _checked(self, batch: Batch) -> dict[str, Tensor]:
         """Return the arguments of a batch once its values are checked; only for code that is never recorded."""
         arguments = self._prepared(batch)
-        contract.check_values(self, arguments)
+        if self._dims is None:  # never checked: how its programs are run is not known
+            self.check(arguments)
+        else:
+            contract.check_values(self, arguments)
         return arguments
 
-    def _trace(self, program: Program, batch: Batch) -> poutine.Trace:
-        """Return the trace of a program on a batch whose values are checked."""
-        arguments = self._checked(batch)
+    def _trace(self, program: Program, arguments: dict[str, Tensor]) -> poutine.Trace:
+        """Return the trace of a program on arguments whose values are checked."""
         return contract.on_batch(lambda: poutine.trace(program).get_trace(**arguments), arguments)
 
     def check(self, batch: Batch, *, training: bool = False) -> contract.Contract:
@@ -77,28 +79,38 @@ class Pair(Programs):
         found = contract.check(self, batch, training=training)
         self._dims = {name: value.dim() for name, value in self.arguments(batch).items()}
         self._plates = found.plates
+        self._one_by_one = found.shares_latents and self.folding is not None
         return found
 
     def log_weights(self, batch: Batch, num_particles: int = 1) -> Tensor:
         """Return log p(x, z) - log q(z | x) for fresh z ~ q(z | x): shape (K, B), in nats."""
         num_particles = integer_at_least("num_particles", num_particles, 1, hint="num_particles=100")
+        if self._dims is None:
+            self.check(batch)
         model, guide = self.programs()
         return traces.trace_pair(model, guide, (), self._prepared(batch), num_particles).log_weights()
 
     def posterior(self, batch: Batch, num_samples: int = 1) -> dict[str, Tensor]:
         """Return draws from the guide by site, each of shape (K, B, …)."""
         num_samples = integer_at_least("num_samples", num_samples, 1)
-        _, guide = self.programs()
         with evaluating(self):
-            trace = self._trace(traces.particles(guide, num_samples), batch)
+            arguments = self._checked(batch)
+            if self._one_by_one:
+                draws = [self._drawn(arguments, 1) for _ in range(num_samples)]
+                return {name: torch.cat([draw[name] for draw in draws]) for name in draws[0]}
+            return self._drawn(arguments, num_samples)
+
+    def _drawn(self, arguments: dict[str, Tensor], num_samples: int) -> dict[str, Tensor]:
+        """Return draws from the guide, inside one particle plate."""
+        trace = self._trace(traces.particles(self.programs()[1], num_samples), arguments)
         sites = traces.sample_sites(trace)
         return {name: site["value"] for name, site in sites.latents.items() if name not in sites.auxiliary}
 
     def posterior_mean(self, batch: Batch) -> dict[str, Tensor]:
         """Return the mean of each latent under the guide, (B, …): given one draw of its parents where it has any."""
-        _, guide = self.programs()
         with evaluating(self):
-            trace = self._trace(guide, batch)
+            arguments = self._checked(batch)
+            trace = self._trace(self.programs()[1], arguments)
         return _means(traces.sample_sites(trace).latents)
 
     def generate(self, size: int | None = None, **conditions: Tensor) -> dict[str, Tensor]:

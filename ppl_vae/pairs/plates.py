@@ -1,15 +1,25 @@
 """Which plate is that of the data: decided by structure, whatever its name.
 
-It is the plate at dim -1 whose size is that of the batch and in which the model observes something. In the record of a
-run it is renamed to ``data``; the particle plate, at dim -2, is called ``particles``.
+It is the plate whose size is that of the batch and in which the model observes something, at dim -1 or, where there is
+none, at another (other plates: `ppl_vae.pairs.folding`); a sequential plate
+(``for i in pyro.plate(…)``) of that size; or one without a size, whose sites have a row for each datum. In the record
+of a run it is renamed to ``data``; the particle plate, at dim -2, is called ``particles``.
+
+A program may draw mini-batches itself, by ``subsample_size``. Where the batch is what its plate holds of a larger data
+set, ``pyro.plate("data", N, subsample_size=len(x))``, the plate's factor N/B is taken back: a fit has its own. Where
+the plate holds a part of the batch, ``pyro.plate("data", len(x), subsample_size=100)``, its factor stays.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
 
+import pyro
 from pyro.poutine.messenger import Messenger
+from pyro.poutine.runtime import _DIM_ALLOCATOR
 from torch import Tensor
 
 DATA, PARTICLES = "data", "particles"
@@ -20,6 +30,11 @@ Site = dict[str, Any]
 def in_data_plate(site: Site) -> bool:
     """Return whether a site of a record is local: inside the plate of the data."""
     return any(frame.name == DATA for frame in site["cond_indep_stack"])
+
+
+def is_sequential(site: Site) -> bool:
+    """Return whether a site belongs to one datum in a sequential plate of the data."""
+    return any(frame.name == DATA and not frame.vectorized for frame in site["cond_indep_stack"])
 
 
 def other_plates(site: Site) -> list[str]:
@@ -49,21 +64,73 @@ def rows_of(args: Iterable[Any], kwargs: Mapping[str, Any]) -> int | None:
     return next((len(value) for value in tensors), None)
 
 
-def data_plates(model_sites: Mapping[str, Site], guide_sites: Mapping[str, Site], rows: int | None) -> frozenset[str]:
-    """Return the names of the plate of the data in model and guide; empty where no plate has that many rows.
+@dataclass(frozen=True)
+class DataPlates:
+    """The plate of the data in the two programs.
+
+    Attributes
+    ----------
+    names : frozenset of str
+        Its names; empty where no plate has the rows of the batch.
+    drawn : dict of str to int
+        Sizes of those plates that are of a larger data set, of which the batch is a sample.
+    parts : frozenset of str
+        Those of a plate that holds a part of the batch, which the program draws.
+    dim, depth : int
+        Its dimension, and the number of dimensions that all plates of the programs take.
+    """
+
+    names: frozenset[str] = frozenset({DATA})
+    drawn: dict[str, int] = field(default_factory=dict)
+    parts: frozenset[str] = frozenset()
+    dim: int = -1
+    depth: int = 1
+
+
+def data_plates(model_sites: Mapping[str, Site], guide_sites: Mapping[str, Site], rows: int | None) -> DataPlates:
+    """Return the plate of the data in model and guide.
 
     The guide's may have another name than the model's: any plate of that size counts, unless it has the name of
     another plate of the model.
     """
     observed = [site for site in model_sites.values() if site["is_observed"]]
-    names = _with_rows(observed, rows) or _with_rows(model_sites.values(), rows) & {DATA}
-    others = {frame.name for site in model_sites.values() for frame in site["cond_indep_stack"]} - names
-    return frozenset(names | (_with_rows(guide_sites.values(), rows) - others if names else set()))
+    found = _with_rows(observed, rows) or _with_rows(observed, rows, anywhere=True)
+    if not found:
+        found = {name: frame for name, frame in _with_rows(model_sites.values(), rows).items() if name == DATA}
+    if found:
+        others = {frame.name for site in model_sites.values() for frame in site["cond_indep_stack"]} - found.keys()
+        anywhere = any(frame.vectorized and frame.dim != -1 for frame in found.values())
+        of_guide = _with_rows(guide_sites.values(), rows, anywhere=anywhere)
+        found |= {name: frame for name, frame in of_guide.items() if name not in others and name not in found}
+    parts = {name for name, frame in found.items() if _is_part(frame, rows)}
+    drawn = {name: frame.full_size for name, frame in found.items() if frame.full_size not in (None, frame.size)}
+    drawn = {name: size for name, size in drawn.items() if name not in parts}
+    dim = next((frame.dim for frame in found.values() if frame.vectorized), -1)
+    sites = [*model_sites.values(), *guide_sites.values()]
+    depth = max((-f.dim for site in sites for f in site["cond_indep_stack"] if f.vectorized), default=1)
+    return DataPlates(frozenset(found), drawn, frozenset(parts), dim, depth)
 
 
-def _with_rows(sites: Iterable[Site], rows: int | None) -> set[str]:
-    frames = (frame for site in sites for frame in site["cond_indep_stack"])
-    return {frame.name for frame in frames if frame.dim == -1 and frame.size == rows}
+def _with_rows(sites: Iterable[Site], rows: int | None, *, anywhere: bool = False) -> dict[str, Any]:
+    """Return the plates of that many rows, by name: at dim -1, or `anywhere`."""
+    found: dict[str, Any] = {}
+    for site in sites:
+        for frame in site["cond_indep_stack"]:
+            if frame.dim != -1 and frame.vectorized and not anywhere:
+                continue
+            unsized = frame.size == -1 and frame.vectorized and _size_at(site, frame.dim) == rows
+            if frame.size == rows or unsized or _is_part(frame, rows):
+                found.setdefault(frame.name, frame)
+    return found
+
+
+def _size_at(site: Site, dim: int) -> int | None:
+    shape = tuple(site["fn"].batch_shape)
+    return shape[dim] if len(shape) >= -dim else None
+
+
+def _is_part(frame: Any, rows: int | None) -> bool:
+    return frame.full_size == rows and frame.size != rows
 
 
 def rename(sites: Mapping[str, Site], names: frozenset[str]) -> None:
@@ -82,18 +149,63 @@ def _renamed(frames: Iterable[Any], names: frozenset[str]) -> Iterator[Any]:
             yield frame
 
 
+class ParticlePlate(pyro.plate):
+    """The plate of K particles. It does not change the scale of a site: a product with 1 would be a new tensor."""
+
+    #: The plates that are open, the innermost last.
+    open: ClassVar[list[ParticlePlate]] = []
+
+    def __init__(self, particles: int) -> None:
+        super().__init__(PARTICLES, particles, dim=-2)
+
+    def __enter__(self) -> Any:
+        """Open the plate."""
+        self.open.append(self)
+        return super().__enter__()
+
+    def __exit__(self, *raised: Any) -> None:
+        """Close it."""
+        self.open.pop()
+        return super().__exit__(*raised)
+
+    @contextmanager
+    def hidden(self) -> Iterator[None]:
+        """Leave the plate's dimension to the plates of a program, which has no particle dimension of its own."""
+        _DIM_ALLOCATOR.free(self.name, -2)
+        try:
+            yield
+        finally:
+            _DIM_ALLOCATOR.allocate(self.name, -2)
+
+    def _process_message(self, msg: Any) -> None:
+        scale = msg["scale"]
+        super()._process_message(msg)
+        msg["scale"] = scale
+
+
 class DataPlate(Messenger):
     """Handler around a program: renames its plate of the data to ``data`` for the handlers outside of it.
 
-    Parameters
-    ----------
-    names : frozenset of str
-        Names of the plate of the data in the program.
+    Where the plate is of a larger data set, it also takes back the plate's factor.
     """
 
-    def __init__(self, names: frozenset[str]) -> None:
+    def __init__(self, plates: DataPlates) -> None:
         super().__init__()
-        self.names = names
+        self.plates = plates
 
     def _pyro_sample(self, msg: Any) -> None:
-        msg["cond_indep_stack"] = tuple(_renamed(msg["cond_indep_stack"], self.names))
+        frames = msg["cond_indep_stack"]
+        for frame in frames:
+            if frame.name in self.plates.drawn and frame.full_size != frame.size:
+                factor = frame.full_size / frame.size
+                msg["scale"] = 1.0 if alike(msg["scale"], factor) else msg["scale"] / factor
+                frames = tuple(f._replace(full_size=f.size) if f is frame else f for f in frames)
+        msg["cond_indep_stack"] = tuple(_renamed(frames, self.plates.names))
+
+
+def alike(a: float | Tensor, b: float | Tensor) -> bool:
+    """Return whether two scales are equal.
+
+    Two tensors count as equal only if they are the same object: comparing values would read them back from the device.
+    """
+    return a is b or (isinstance(a, int | float) and isinstance(b, int | float) and a == b)

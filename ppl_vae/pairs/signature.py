@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import difflib
+import functools
 import inspect
 import re
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
+from pyro.poutine.messenger import unwrap
 from torch import nn
 
 from ppl_vae.core.errors import InputError, PairError, unknown_name
@@ -29,7 +31,7 @@ class Signature:
 
         The names that a ``**`` argument accepts may be declared: as `argument_names` of the program or a module in it.
         """
-        parameters = inspect.signature(program.forward).parameters.values()
+        parameters = inspect.signature(innermost(program.forward)).parameters.values()
         named = [p for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
         names, required = {p.name for p in named}, {p.name for p in named if p.default is p.empty}
         more = any(p.kind is p.VAR_KEYWORD for p in parameters)
@@ -43,6 +45,11 @@ class Signature:
     def takes(self, name: str) -> bool:
         """Return whether the program takes an argument called `name`."""
         return self.open or name in self.names
+
+
+def innermost(program: Any) -> Any:
+    """Return the function that handlers of Pyro's stand around, as `config_enumerate` does."""
+    return unwrap(program) if isinstance(program, functools.partial) else program
 
 
 @lru_cache  # every step has a batch of the same names

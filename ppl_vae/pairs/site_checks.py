@@ -74,14 +74,6 @@ def check_plates(run: Record, arguments: dict[str, Tensor]) -> None:
                     got=f"batch shape {tuple(site['fn'].batch_shape)} outside it in the {program}",
                     hint="that plate around the site, or .to_event(…) on its distribution",
                 )
-            for frame in site["cond_indep_stack"]:
-                if frame.name == DATA and frame.vectorized and frame.full_size not in (None, frame.size):
-                    raise PairError(
-                        f"site {name!r}",
-                        expected="pyro.plate('data', B, dim=-1) with B the rows of the batch",
-                        got=f"a plate of {frame.full_size} that takes {frame.size} of them",
-                        hint="leaving mini-batches to fit",
-                    )
 
 
 def _scored(name: str, site: Site, program: str) -> Tensor:
@@ -97,9 +89,14 @@ def _scored(name: str, site: Site, program: str) -> Tensor:
         ) from error
 
 
-def check_shared(model: Sites, dependence: Dependence) -> None:
-    """Raise if a global site depends on the batch, or if no local site observes it."""
+def check_shared(model: Sites, dependence: Dependence) -> str:
+    """Raise if a global site depends on the batch, or if no local site observes it.
+
+    A model may do without a plate of the data altogether: then the first site that observes the batch is returned.
+    """
     outside = [name for name in model.shared if name in model.observed]
+    if not model.local and (bare := [name for name in outside if traces.observes(model[name])]):
+        return bare[0]
     for name in sorted(dependence.on_batch(outside), key=outside.index) if outside else []:
         raise PairError(
             f"site {name!r}",
@@ -114,6 +111,7 @@ def check_shared(model: Sites, dependence: Dependence) -> None:
             got=f"none (it samples {names_of(model.latents)})",
             hint="obs=x in the model, and Pair(model, guide) in this order",
         )
+    return ""
 
 
 def observed_arguments(own: Iterable[str], arguments: Mapping[str, Tensor], dependence: Dependence) -> tuple[str, ...]:
@@ -126,7 +124,7 @@ def observed_arguments(own: Iterable[str], arguments: Mapping[str, Tensor], depe
     )
 
 
-def check_batch_shapes(run: Record, size: int) -> None:
+def check_batch_shapes(run: Record, rows: int) -> None:
     """Raise unless every local site has log probabilities of shape (B,), and a value in its distribution's support."""
     for program, sites in run.programs.items():
         for name, site in sites.items():
@@ -140,7 +138,9 @@ def check_batch_shapes(run: Record, size: int) -> None:
                     f"({observations.support_name(site['fn'])})",
                     got=f"values in [{float(site['value'].min()):.4g}, {float(site['value'].max()):.4g}]",
                 )
-            if in_data_plate(site) and log_prob.shape[-1:] != (size,):
+            sizes = [f.size for f in site["cond_indep_stack"] if f.name == DATA and f.vectorized]
+            size = rows if sizes == [-1] else next(iter(sizes), None)
+            if size is not None and log_prob.shape[-1:] != (size,):
                 raise PairError(
                     f"site {name!r}",
                     expected=f"log probabilities of shape ({size},)",

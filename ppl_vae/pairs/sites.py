@@ -16,7 +16,6 @@ from contextlib import AbstractContextManager, nullcontext
 from functools import cached_property
 from typing import Any
 
-import pyro
 import torch
 from pyro import poutine
 from pyro.distributions import Unit
@@ -25,7 +24,16 @@ from pyro.poutine.util import prune_subsample_sites
 from torch import Tensor
 
 from ppl_vae.core.errors import PairError
-from ppl_vae.pairs.plates import PARTICLES, Site, data_plates, in_data_plate, rename, rows_of
+from ppl_vae.pairs.plates import (
+    PARTICLES,
+    ParticlePlate,
+    Site,
+    data_plates,
+    in_data_plate,
+    is_sequential,
+    rename,
+    rows_of,
+)
 
 
 class Sites(dict[str, Site]):
@@ -106,7 +114,9 @@ class Record:
         PairError
             If a site lies outside the plate ``data``: its log probability does not belong to one datum.
         """
-        for name in self.guide | self.model:
+        for name, site in (self.guide | self.model).items():
+            if is_sequential(site):
+                raise one_by_one(name)
             if name in (self.model if name in self.model else self.guide).shared:
                 raise PairError(
                     f"site {name!r}",
@@ -120,20 +130,21 @@ class Record:
         return log_joint - add(log_prob(site, scaled=False) for site in self.guide.latents.values())
 
 
-class _Particles(pyro.plate):
-    """A plate that does not change the scale of a site: a product with 1 would be a new tensor at each site."""
-
-    def _process_message(self, msg: Any) -> None:
-        scale = msg["scale"]
-        super()._process_message(msg)
-        msg["scale"] = scale
+def one_by_one(name: str) -> PairError:
+    """Return the error for a site in a sequential plate of the data, where a log weight of each datum is wanted."""
+    return PairError(
+        f"site {name!r}",
+        expected="a plate that holds all data at once, so that log weights are those of each datum",
+        got="one that takes them one by one",
+        hint="`with pyro.plate(…):`, in place of `for … in pyro.plate(…):`",
+    )
 
 
 def particles(program: Callable[..., Any], num_particles: int) -> Callable[..., Any]:
     """Return `program` run for `num_particles` particles at once, as a plate at dim -2."""
 
     def run(*args: Any, **kwargs: Any) -> Any:
-        with _Particles(PARTICLES, num_particles, dim=-2):
+        with ParticlePlate(num_particles):
             return program(*args, **kwargs)
 
     return run
@@ -170,7 +181,7 @@ def trace_pair(
     if not any(
         in_data_plate(site) for site in model_sites.values()
     ):  # the programs of a checked pair call it so already
-        names = data_plates(model_sites, guide_sites, rows_of(args, kwargs))
+        names = data_plates(model_sites, guide_sites, rows_of(args, kwargs)).names
         rename(model_sites, names)
         rename(guide_sites, names)
     return Record(model_sites, guide_sites)
@@ -225,14 +236,6 @@ def observes(site: Site) -> bool:
 def log_prob(site: Site, *, scaled: bool = True) -> Tensor:
     """Return the log probability of a site, shape (B,) or (K, B), masked; with `scaled` also times its scale."""
     return scale_and_mask(site["fn"].log_prob(site["value"]), site["scale"] if scaled else 1.0, site["mask"])
-
-
-def alike(a: float | Tensor, b: float | Tensor) -> bool:
-    """Return whether two scales are equal.
-
-    Two tensors count as equal only if they are the same object: comparing values would read them back from the device.
-    """
-    return a is b or (isinstance(a, int | float) and isinstance(b, int | float) and a == b)
 
 
 def add(terms: Iterable[Tensor]) -> Tensor:

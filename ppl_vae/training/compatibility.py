@@ -34,6 +34,39 @@ def check_scales(objective: pyro.infer.ELBO, *, weighted: bool, shares_latents: 
         )
 
 
+def check_rows(pair: Pair, contract: Contract, train: Split, validation: Split | None, batch_size: int) -> None:
+    """Raise where programs fit all rows and a step would be given fewer, or a plate has another number of rows."""
+    if (whole := pair.whole) is not None and batch_size < train.size:
+        raise InputError(
+            whole.what,
+            expected=f"all {train.size} rows in each step, as {whole.why}",
+            got=f"batches of {batch_size}",
+            hint=f"batch_size={train.size}, or {whole.hint}",
+        )
+    if whole is not None and validation is not None:
+        raise InputError(
+            whole.what,
+            expected=f"no validation split, as {whole.why}",
+            got=f"one of {validation.size} rows",
+            hint=f"fit(pair, data.train), or {whole.hint}",
+        )
+    for name, size in contract.plates.drawn.items():
+        if contract.shares_latents and size != train.size:
+            raise InputError(
+                f"plate {name!r}",
+                expected=f"size {train.size}, the rows of the data, which a mini-batch stands for",
+                got=f"{size}",
+                hint=f"pyro.plate({name!r}, {train.size}, subsample_size=…)",
+            )
+
+
+def check_alone(pair: Pair, contract: Contract, workers: int) -> None:
+    """Raise for programs that take all rows at once, or draw some of them, where several workers split the rows."""
+    if workers > 1 and (pair.whole is not None or contract.plates.parts):
+        what = pair.whole.what if pair.whole is not None else f"plate {next(iter(contract.plates.parts))!r}"
+        raise InputError(what, expected="one worker, which sees all rows", got=f"{workers}")
+
+
 def check_sums(objective: Any, workers: int) -> None:
     """Raise for objectives whose loss is not a sum over the data, where several workers split the rows."""
     free_bits = isinstance(objective, ELBO) and bool(objective.free_bits)

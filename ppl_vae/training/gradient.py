@@ -228,7 +228,13 @@ class Gradient:
             loss = self.objective.loss_and_grads(*self.weighted_programs(shard, self.kl_weight), **arguments)
         gradients = [p.grad for p in parameters if p.grad is not None]
         if not gradients:
-            raise InputError("pair", expected="a loss that depends on some parameter", got="one that depends on none")
+            theirs = type(self.objective).__module__.startswith("pyro.")  # they train what a program announces
+            raise InputError(
+                "pair",
+                expected="a loss that depends on some parameter",
+                got="one that depends on none",
+                hint="pyro.module('network', network) in the program, or ppl_vae.objectives.ELBO()" if theirs else "",
+            )
         multiply_in_place(gradients, 1.0 / shard.total)
         loss = loss[0] if isinstance(loss, tuple) else loss  # wake-sleep objectives return (wake, sleep)
         return loss if isinstance(loss, Tensor) else torch.tensor(loss, device=self.pair.device)

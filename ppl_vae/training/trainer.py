@@ -9,6 +9,7 @@ import copy
 import time
 import warnings
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any
 
 import pyro.infer
@@ -24,7 +25,7 @@ from ppl_vae.data import Split
 from ppl_vae.objectives.base import own_module
 from ppl_vae.pairs.pair import Pair
 from ppl_vae.training import learning_rates as schedules
-from ppl_vae.training.compatibility import check_measures, check_scales, check_sums
+from ppl_vae.training.compatibility import check_alone, check_measures, check_rows, check_scales, check_sums
 from ppl_vae.training.distributed.workers import WorkerLostError, Workers
 from ppl_vae.training.kl_weights import Constant
 from ppl_vae.training.nonfinite import first_bad_parameter, first_bad_site
@@ -50,6 +51,11 @@ class Trainer:
         workers: Workers | None = None,
     ) -> None:
         contract = pair.check(train, training=True)
+        self.workers = workers or Workers()
+        check_rows(pair, contract, train, validation, options.batch_size)
+        check_alone(pair, contract, self.workers.count)
+        if contract.plates.parts:  # the program's own mini-batches are of all rows
+            options = replace(options, batch_size=max(options.batch_size, train.size))
         if contract.latent_dim >= train.size:
             raise InputError(
                 "data",
@@ -63,7 +69,6 @@ class Trainer:
         self.rule = options.kl_rule().on(data_dim, contract.latent_dim)
         weighted = not (isinstance(self.rule, Constant) and self.rule.beta == 1.0)
         check_scales(objective, weighted=weighted, shares_latents=contract.shares_latents)
-        self.workers = workers or Workers()
         check_sums(objective, self.workers.count)
         check_measures(self.rule, objective, pair, train, contract, workers=self.workers.count)
         self.module = own_module(objective)
@@ -197,6 +202,8 @@ class Trainer:
 
     def indices(self) -> Iterable[Tensor]:
         """Return the rows of each mini-batch of one epoch, on the device."""
+        if self.pair.whole is not None:  # in their order
+            return [torch.arange(self.train.size, device=self.pair.device)]
         return torch.randperm(self.train.size, device=self.pair.device).split(self.options.batch_size)
 
     def settings(self, number: int) -> tuple[float, float | None]:

@@ -170,16 +170,6 @@ class TermOfLatents(Factors):
         pyro.factor("penalty", -z.square().sum())
 
 
-class Pixels(Factors):
-    """A plate inside that of the data."""
-
-    def forward(self, x=None, size=None):
-        with pyro.plate("data", len(x), dim=-1):
-            z = pyro.sample("z", dist.Normal(torch.zeros(L), 1.0).to_event(1))
-            with pyro.plate("pixels", D, dim=-2):
-                pyro.sample("pixel", dist.Normal(self.decoder(z).transpose(-1, -2), 1.0), obs=x.T)
-
-
 REFUSED = {
     "swapped": (
         lambda: Pair(Encoder(), Factors()),
@@ -191,10 +181,6 @@ REFUSED = {
     ),
     "a term of the batch": (lambda: Pair(TermOfTheBatch(), Encoder()), r"site 'penalty': expected what observes"),
     "a term of latents": (lambda: Pair(TermOfLatents(), Encoder()), r"site 'penalty': expected what observes"),
-    "pixels": (
-        lambda: Pair(Pixels(), Encoder()),
-        r"site 'pixel': expected no plate beside .*; got the plate 'pixels' around it in the model; try .to_event",
-    ),
     "scales that may be negative": (
         lambda: Pair(Factors(), Encoder(scale=lambda s: s)),
         r"site 'z': expected a scale that is positive in the guide; got \d of 6 outside, in \[-.*; try .exp\(\)",

@@ -148,7 +148,7 @@ def _refuse_masked(name: str, value: Any) -> None:
 def _labels(y: Tensor, known: Tensor) -> Tensor:
     if y.dim() != 1:
         return y
-    if y.is_floating_point() and bool((y != y.round()).any()):
+    if y.is_floating_point() and bool(((y != y.round()) | (y < -1)).any()):  # measurements
         return y
     y = y.long()
     if bool(((y >= MOST_CLASSES) & known).any()):

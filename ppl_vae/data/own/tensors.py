@@ -110,6 +110,10 @@ def from_tensors(
     tensors = as_tensors({**given, "x": x}, None if standardise is not False else dtype)
     if binarization != "none":
         require_unit("x", tensors["x"], "for binarisation", "x / x.max(), or binarization='none'")
+    if "x" in tensors and tensors["x"].dim() < 2:  # one number for each datum is for programs that say so: a mapping
+        raise InputError(
+            "x", expected="shape (N, D) or (N, ...)", got=f"{tuple(tensors['x'].shape)}", hint="x[:, None]"
+        )
     spec = _infer(tensors, name, support=support, image_shape=image_shape, levels=levels, columns=columns)
 
     size = len(tensors["x"])
@@ -226,8 +230,6 @@ def _infer(
     columns: tuple[str, ...] | None = None,
 ) -> Spec:
     x = tensors.get("x", next(iter(tensors.values())))
-    if x.dim() < 2 and "x" in tensors:
-        raise InputError("x", expected="shape (N, D) or (N, ...)", got=f"{tuple(x.shape)}", hint="x[:, None]")
     x_shape = tuple(x.shape[1:])
     if support is None:
         support = "binary" if bool(((x == 0) | (x == 1)).all()) else "real"

@@ -31,7 +31,8 @@ from ppl_vae.core.types import Program
 from ppl_vae.objectives.base import Objective, factors, with_value
 from ppl_vae.objectives.detached import DetachedDraws
 from ppl_vae.objectives.importance.weights import Weighed, weigh
-from ppl_vae.pairs.sites import Record, alike, trace_pair
+from ppl_vae.pairs.plates import alike
+from ppl_vae.pairs.sites import Record, trace_pair
 
 
 class Coefficients(NamedTuple):

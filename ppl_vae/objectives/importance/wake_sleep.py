@@ -26,7 +26,8 @@ from ppl_vae.objectives.base import with_value
 from ppl_vae.objectives.detached import DetachedDraws
 from ppl_vae.objectives.importance.bound import Coefficients, WeightedBound, surrogate, weight_of_log_q
 from ppl_vae.objectives.importance.weights import Weighed, common_scale
-from ppl_vae.pairs.sites import Record, add, alike, log_prob, sample_sites
+from ppl_vae.pairs.plates import alike
+from ppl_vae.pairs.sites import Record, add, log_prob, sample_sites
 
 
 @configurable

@@ -17,8 +17,8 @@ from torch import Tensor
 from ppl_vae.core.errors import PairError
 from ppl_vae.objectives.base import check_sites
 from ppl_vae.objectives.enumeration import Term, check_enumerated_first, marginal, probability
-from ppl_vae.pairs.plates import other_plates
-from ppl_vae.pairs.sites import Record, Site, Sites, add, alike, is_deterministic, log_prob
+from ppl_vae.pairs.plates import alike, is_sequential, other_plates
+from ppl_vae.pairs.sites import Record, Site, Sites, add, is_deterministic, log_prob, one_by_one
 
 #: What the messages about sites without a log weight expected.
 _LOCAL = "a local site, inside pyro.plate('data', B, dim=-1), so that a log weight belongs to one datum"
@@ -126,6 +126,8 @@ def _check_local(run: Record) -> None:
         for name, site in sites.items():
             if is_deterministic(site):
                 continue
+            if is_sequential(site):
+                raise one_by_one(name)
             others = other_plates(site)
             if name in sites.shared or others:
                 got = f"a site in the plate {others[0]!r}" if others else "a site outside it"

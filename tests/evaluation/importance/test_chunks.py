@@ -281,6 +281,7 @@ def test_a_small_estimate_runs_the_model_a_few_times():
 
 def test_draws_do_not_depend_on_how_a_chunk_was_measured():
     mine, data, K, N = pair(), batch(20), 50, 20
+    mine.check(data)
     one = {name: x[:1] for name, x in data.items()}
     enough = chunks.allocated(lambda count: mine.log_weights(one, count), 2) * N * K // 2
     runs, estimates = [], []
