@@ -122,6 +122,9 @@ def _run(pair: Programs, role: str, batch: Mapping[str, Tensor], given: State | 
 
 def _check_same(name: str, made: State, state: State, role: str) -> None:
     shapes = [tuple(transform_to(each["constraints"][name])(each["params"][name]).shape) for each in (made, state)]
+    values = [each["params"][name] for each in (made, state)]
+    if values[0] is not values[1] and all(isinstance(value, nn.Parameter) for value in values):
+        _raise_two(name, f"a network in the guide and another in the {role}")
     if shapes[0] != shapes[1]:
         _raise_two(name, f"shape {shapes[0]} in the guide and {shapes[1]} in the {role}")
 

@@ -49,6 +49,7 @@ class Unfolded(TorchDistribution):
 
     def __init__(self, base: Any, layout: Layout, mask: Any = None, scale: Any = 1.0) -> None:
         self.base_dist, self.layout, self.mask_within, self.scale_within = base, layout, mask, scale
+        self._last: tuple[Any, Any] = None, None
         shape = layout.record(torch.empty(1, device="cpu").expand(base.batch_shape)).shape
         split = len(shape) - len(layout.inner)
         super().__init__(shape[:split], shape[split:] + base.event_shape, validate_args=False)
@@ -76,15 +77,22 @@ class Unfolded(TorchDistribution):
 
     def sample(self, sample_shape: Any = torch.Size()) -> Tensor:  # noqa: B008  (torch's signature)
         """Draw all rows."""
-        return self.layout.record(self.base_dist.sample(sample_shape), self.base_dist.event_dim)
+        return self._drawn(self.base_dist.sample(sample_shape))
 
     def rsample(self, sample_shape: Any = torch.Size()) -> Tensor:  # noqa: B008
         """Draw all rows, reparameterised."""
-        return self.layout.record(self.base_dist.rsample(sample_shape), self.base_dist.event_dim)
+        return self._drawn(self.base_dist.rsample(sample_shape))
+
+    def _drawn(self, value: Tensor) -> Tensor:
+        record = self.layout.record(value, self.base_dist.event_dim)
+        self._last = record, value
+        return record
 
     def log_prob(self, value: Tensor) -> Tensor:
         """Return the log probability of each particle and datum, (…, K, B)."""
-        return self.summed(self.base_dist.log_prob(self.in_program(value)))
+        # A flow without an inverse knows its own draw only, by identity.
+        within = self._last[1] if value is self._last[0] else self.in_program(value)
+        return self.summed(self.base_dist.log_prob(within))
 
     def in_program(self, value: Tensor) -> Tensor:
         """Return a value as the program has it, without dimensions that its own distribution would not have."""

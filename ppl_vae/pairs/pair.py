@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 import torch
@@ -86,7 +87,8 @@ class Pair(Programs):
         """Return log p(x, z) - log q(z | x) for fresh z ~ q(z | x): shape (K, B), in nats."""
         num_particles = integer_at_least("num_particles", num_particles, 1, hint="num_particles=100")
         if self._dims is None:
-            self.check(batch)
+            with suppress(PairError):  # which also finds out how particles are run; weights may exist all the same
+                self.check(batch)
         model, guide = self.programs()
         return traces.trace_pair(model, guide, (), self._prepared(batch), num_particles).log_weights()
 

@@ -6,6 +6,7 @@ a network that takes leading dimensions for something else is found out, and one
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -43,7 +44,8 @@ def how_folded(pair: Programs, plate: DataPlate, few: dict[str, Tensor], run: Re
     if not folding.moves:
         pair.folding = None
         in_plate = _difference(pair, plate, few, run, wanted, 2)
-        if not in_plate:
+        # A distribution may score its own draws only, as a flow without an inverse does.
+        if not in_plate or (in_plate != _DIFFERENT and takes_particles(programs_of(pair, plate), few, run)):
             return None
     pair.folding = folding
     in_batch = _difference(pair, plate, few, run, wanted, 2)
@@ -51,18 +53,26 @@ def how_folded(pair: Programs, plate: DataPlate, few: dict[str, Tensor], run: Re
         alone = _difference(pair, plate, few, run, wanted, None)
         if alone == in_plate == _DIFFERENT and not folding.moves:  # programs with noise of their own
             return None
-        if alone != in_batch:
+        unknown = alone == in_batch != _DIFFERENT  # draws that cannot be given: those of its own must do
+        if alone != in_batch or (unknown and not takes_particles(programs_of(pair, plate), few, run)):
             return replace(folding, why_not=in_plate if in_plate != _DIFFERENT else in_batch)
     return folding
 
 
-def takes_particles(programs: tuple[Program, Program], few: dict[str, Tensor]) -> bool:
-    """Return whether programs run inside a particle plate, whatever their log weights."""
+def programs_of(pair: Programs, plate: DataPlate) -> tuple[Program, Program]:
+    """Return the programs of a pair, their plate of the data renamed."""
+    model, guide = pair.scoped()
+    return plate(model), plate(guide)
+
+
+def takes_particles(programs: Sequence[Program], few: dict[str, Tensor], run: Record | None = None) -> bool:
+    """Return whether programs run inside a particle plate, with as many log weights as particles, if given a `run`."""
+    model, guide = programs
     try:
-        trace_pair(*programs, (), few, 2)
-    except (RuntimeError, ValueError, IndexError, TypeError, AssertionError):
+        found = trace_pair(model, guide, (), few, 2)
+        return run is None or found.log_weights().shape == (2, *run.log_weights().shape)
+    except Exception:  # a program may raise anything
         return False
-    return True
 
 
 #: What is said where programs run, but not to the log weights of each particle alone.
@@ -73,7 +83,7 @@ def _difference(
     pair: Programs, plate: DataPlate, few: dict[str, Tensor], run: Record, wanted: Tensor, particles: int | None
 ) -> str:
     """Return why a run of the same latents for each particle fails or has other log weights; empty if it is right."""
-    model, guide = (plate(program) for program in pair.scoped())
+    model, guide = programs_of(pair, plate)
     model, guide = (
         poutine.replay(program, trace=_fixed(sites, particles))
         for program, sites in ((model, run.model), (guide, run.guide))
@@ -82,7 +92,7 @@ def _difference(
         found = trace_pair(model, guide, (), few, particles).log_weights()
     except PplVaeError:
         raise
-    except (RuntimeError, ValueError, IndexError, TypeError, AssertionError) as error:
+    except Exception as error:  # a program may raise anything
         return one_line(error)
     shape = wanted.shape if particles is None else (particles, *wanted.shape)
     if found.shape != shape:

@@ -124,7 +124,8 @@ class _Function(nn.Module):
         super().__init__()
         self.forward = function  # type: ignore[method-assign]
         others = set(beside.modules()) if isinstance(beside, nn.Module) else set()
-        owner = getattr(innermost(function), "__self__", None)
+        inner = innermost(function)
+        owner = inner if isinstance(inner, nn.Module) else getattr(inner, "__self__", None)
         if isinstance(owner, nn.Module) and owner not in others:
             self.module = owner
 

@@ -31,7 +31,9 @@ class Signature:
 
         The names that a ``**`` argument accepts may be declared: as `argument_names` of the program or a module in it.
         """
-        parameters = inspect.signature(innermost(program.forward)).parameters.values()
+        inner = innermost(program.forward)
+        inner = inner.forward if isinstance(inner, nn.Module) else inner
+        parameters = inspect.signature(inner).parameters.values()
         named = [p for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
         names, required = {p.name for p in named}, {p.name for p in named if p.default is p.empty}
         more = any(p.kind is p.VAR_KEYWORD for p in parameters)
@@ -48,7 +50,7 @@ class Signature:
 
 
 def innermost(program: Any) -> Any:
-    """Return the function that handlers of Pyro's stand around, as `config_enumerate` does."""
+    """Return the function or module that handlers of Pyro's stand around, as `config_enumerate` does."""
     return unwrap(program) if isinstance(program, functools.partial) else program
 
 

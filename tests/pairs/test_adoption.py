@@ -312,6 +312,15 @@ def test_handlers_around_a_method_hide_neither_its_arguments_nor_its_module():
     assert len(list(pair.parameters())) == 5
 
 
+def test_handlers_around_a_module_hide_neither_its_arguments_nor_its_parameters():
+    model, guide = Model(), Guide()
+    pair = Pair(poutine.scale(model, scale=2.0), poutine.scale(guide, scale=2.0))
+    both = {"x": torch.randn(7, 5), "labels": torch.zeros(7)}
+    assert pair.arguments(both).keys() == {"x"}
+    pair.check(both)
+    assert {id(p) for p in pair.parameters()} == {id(p) for m in (model, guide) for p in m.parameters()}
+
+
 def test_a_network_that_only_announces_itself_elsewhere_is_trained_in_place():
     networks = {"decoder": nn.Linear(L, D)}
 
