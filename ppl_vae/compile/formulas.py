@@ -48,7 +48,7 @@ def use_formulas(graph: GraphModule, *, fused: bool) -> None:
     graph.recompile()
 
 
-def _is_plain_bernoulli(node: Node) -> bool:
+def _is_plain_bernoulli(node: Any) -> bool:
     """Return whether it is that of logits and x of one shape, element by element, without weights."""
     logits, x, *rest = node.args
     values: list[Any] = [argument.meta.get("val") for argument in (logits, x) if isinstance(argument, Node)]
@@ -84,10 +84,10 @@ def _factor(call: Callable[..., Node], logits: Any) -> Node:
     return call(_aten.add.Scalar, call(_aten.exp, call(_aten.neg, call(_aten.abs, logits))), 1)
 
 
-def _is_summed(node: Node) -> bool:
+def _is_summed(node: Any) -> bool:
     """Return whether it is sum_d log p(x_d|l_d) over at least the last d, with more than one factor to a logarithm."""
     negative, dims, *keepdim = [*node.args, None][:3]
-    loss = negative.args[0] if getattr(negative, "target", None) is _aten.neg.default else None
+    loss: Any = negative.args[0] if getattr(negative, "target", None) is _aten.neg.default else None
     if getattr(loss, "target", None) is not _aten.binary_cross_entropy_with_logits.default or node.kwargs:
         return False
     shape = loss.meta["val"].shape
