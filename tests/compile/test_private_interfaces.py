@@ -142,6 +142,30 @@ def dispatch():
     assert changed == {"self": True, "other": False}
 
 
+def kernels():
+    from ppl_vae.compile.dispatch import is_operation, kernel_of
+
+    multiply = torch.ops.aten.mul.Tensor
+    equal(kernel_of(multiply)(torch.tensor([2.0]), 3.0), [6.0])
+    assert is_operation(multiply)
+    assert not is_operation(torch.mul)
+
+
+def kept_in_the_cache():
+    """A graph compiled again is read from the cache on disk: on that the compiler beside a fit relies."""
+    from torch._dynamo.utils import counters
+
+    from ppl_vae.compile.inductor import fused, has_compiler
+
+    if not has_compiler():
+        pytest.skip("Inductor needs a C++ compiler")
+    x = torch.arange(6.0).view(2, 3)
+    for _ in range(2):
+        hits = counters["inductor"]["fxgraph_cache_hit"]
+        equal(fused(make_fx(lambda x: [x.exp() * 7])(x), [x])(x)[0], x.exp() * 7, rtol=1e-6)
+    assert counters["inductor"]["fxgraph_cache_hit"] == hits + 1
+
+
 def parameters_and_buffers():
     from ppl_vae.compile.substitution import home_of, substituted
 
@@ -242,6 +266,8 @@ INTERFACES = {
     "Optimizer._optimizer_step_pre_hooks": step_hooks,
     "torch._foreach_norm, _sub, _mul_ and _copy_": foreach,
     "torch.utils._python_dispatch.TorchDispatchMode, OpOverload._schema and torch.utils._pytree": dispatch,
+    "torch._ops.OpOverload and OpOverload._op": kernels,
+    "torch._guards.TracingContext, with which Inductor keeps graphs in its cache": kept_in_the_cache,
     "Module._parameters and Module._buffers": parameters_and_buffers,
     "Tensor._version": versions,
     "Module._forward_hooks, Tensor._backward_hooks and _has_any_global_hook": hooks,
@@ -259,7 +285,7 @@ def check(name):
         pytest.fail(f"{RELEASE}: {name}: {error!r}")
 
 
-SLOW = {"torch._inductor.compile"}
+SLOW = {"torch._inductor.compile", "torch._guards.TracingContext, with which Inductor keeps graphs in its cache"}
 
 
 @pytest.mark.parametrize(
