@@ -30,6 +30,8 @@ def _flops(node: Node, value: Tensor) -> int:
     arguments: list[Any] = [
         argument.meta.get("val") if isinstance(argument, Node) else argument for argument in node.args
     ]
+    if any(isinstance(argument, Node) and not isinstance(argument.meta.get("val"), Tensor) for argument in node.args):
+        return 0  # a sparse matrix
     if str(node.target) == "ppl_vae.linear.default":
         return 2 * value.numel() * arguments[0].shape[-1]
     count = flop_registry.get(getattr(node.target, "overloadpacket", None))

@@ -107,8 +107,17 @@ def record(
     """
     started = time.perf_counter()
     graph = traced(compute, inputs, module=module, fused=compiled)
+    seconds = expected_seconds(graph)
     run, path = _compile(graph, inputs) if compiled else (executable(graph), "graph")
-    return Recording(run, path, time.perf_counter() - started, expected_seconds(graph))
+    release(graph)
+    return Recording(run, path, time.perf_counter() - started, seconds)
+
+
+def release(graph: torch.fx.GraphModule) -> None:
+    """Drop references that would keep a graph alive until cycles are collected."""
+    for node in graph.graph.nodes:
+        node.meta.clear()  # a tensor and a stack of calls each
+    graph.graph.owning_module = None
 
 
 def traced(

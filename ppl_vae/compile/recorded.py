@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from ppl_vae.compile.ahead import Ahead
 from ppl_vae.compile.cuda_graph import capturing
-from ppl_vae.compile.graph import Computation, NotRecordableError, Recording, record, traced
+from ppl_vae.compile.graph import Computation, NotRecordableError, Recording, record, release, traced
 from ppl_vae.compile.proof import Results, broken_off, differing, drawn_differently, moved_by_rounding
 from ppl_vae.core.process import random_state, set_random_state
 
@@ -196,7 +196,9 @@ class Recorded(ABC, Generic[R]):
         """Compile in another process, for a later `compile`; `inputs` are of the shapes that it is called with."""
         started = time.perf_counter()
         with suppress(NotRecordableError):  # found by `compile`, which warns
-            self._ahead = Ahead(traced(self.compute, inputs, module=self.module, fused=True), inputs)
+            graph = traced(self.compute, inputs, module=self.module, fused=True)
+            self._ahead = Ahead(graph, inputs)
+            release(graph)
         self.seconds += time.perf_counter() - started
 
     def close(self) -> None:

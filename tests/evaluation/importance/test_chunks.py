@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from dataclasses import replace
 
 import pytest
 import torch
@@ -12,7 +13,6 @@ from own_pairs import batch, pair
 
 from ppl_vae import InputError
 from ppl_vae.compile import recorded as fallback
-from ppl_vae.compile.graph import Recording
 from ppl_vae.evaluation import marginal_likelihood as log_likelihood
 from ppl_vae.evaluation.importance import chunks
 from ppl_vae.evaluation.importance.chunks import Chunks, choose_path
@@ -177,7 +177,7 @@ def test_a_recorded_chunk_that_runs_out_of_memory_is_recorded_anew(monkeypatch):
                 raise torch.OutOfMemoryError("CUDA out of memory")
             return recording.run(*values)
 
-        return Recording(run, recording.path, recording.seconds)
+        return replace(recording, run=run)
 
     monkeypatch.setattr(fallback, "record", short_of_memory)
     with pytest.warns(UserWarning, match="300 particles of 4 data to 75 particles of 4 data"):
