@@ -99,8 +99,8 @@ def fit(
     compile : {"auto", "off", "graph", "inductor"}
         How a step runs: the programs as they are (``"off"``), recorded once per batch shape as a graph of operations,
         or the graph fused by Inductor. ``"auto"`` records from 200 steps of a shape on. On a CPU, where the graph is
-        expected to reach less than half of them within 12 s, another process compiles it meanwhile, to which the fit
-        leaves one of its threads, and all steps from the one that it is expected to reach are compiled: counted
+        expected to reach less than a quarter of them within 12 s, another process compiles it meanwhile, to which the
+        fit leaves one of its threads, and all steps from the one that it is expected to reach are compiled: counted
         beforehand, so that equal fits have equal numbers. On a GPU the graph is compiled at once from 50,000 steps on.
         A recording is compared with the programs (loss, gradients, buffers and random state) on rows that it was not
         made from: when it is made, at the end of an epoch once another 1,000 steps are done, and at the end of a fit of

@@ -54,11 +54,11 @@ def choose_path(mode: str, steps: int, device: str = "cpu") -> str:
 def compiled_from(steps: int, expected_seconds: float) -> int | None:
     """Return the first step that runs compiled, of so many, each of which the graph is expected to take so long for.
 
-    It is the step that the graph is expected to reach while the compiler works, and None if that is more than half of
-    the fit: a rule, and no measurement, so that equal fits change paths at the same step.
+    It is the step that the graph is expected to reach while the compiler works, and None if that is more than a quarter
+    of the fit: a rule, and no measurement, so that equal fits change paths at the same step.
     """
     reached = math.ceil(COMPILING / expected_seconds) if expected_seconds else steps
-    return reached if 2 * reached <= steps else None
+    return reached if 4 * reached <= steps else None
 
 
 class Gradient:

@@ -114,7 +114,7 @@ def test_the_rule(mode, count, device, path):
     assert choose_path(mode, count, device) == path
 
 
-@pytest.mark.parametrize(("steps", "seconds", "first"), [(2000, 0.01, None), (2400, 0.01, 1200), (10**6, 0.01, 1200)])
+@pytest.mark.parametrize(("steps", "seconds", "first"), [(4799, 0.01, None), (4800, 0.01, 1200), (10**6, 0.01, 1200)])
 def test_the_step_from_which_a_fit_runs_compiled(steps, seconds, first):
     assert compiled_from(steps, seconds) == first
 
