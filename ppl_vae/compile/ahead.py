@@ -54,8 +54,9 @@ class Ahead:
             )  # fmt: skip
         except Exception:  # what cannot be pickled, no process: it is compiled when it is needed
             pass
-        torch.set_num_threads(max(threads - 1, 1))
-        self.close = weakref.finalize(self, _end, self._process, folder, threads)
+        lent = min(1, threads - 1)
+        torch.set_num_threads(threads - lent)
+        self.close = weakref.finalize(self, _end, self._process, folder, lent)
 
     def wait(self) -> None:
         """Wait until it is done; whether it has failed is seen when the graph is compiled here."""
@@ -73,8 +74,8 @@ def _plain(graph: GraphModule) -> GraphModule:
     return GraphModule(graph, copy)
 
 
-def _end(process: subprocess.Popen[Any] | None, folder: str, threads: int) -> None:
-    torch.set_num_threads(threads)
+def _end(process: subprocess.Popen[Any] | None, folder: str, lent: int) -> None:
+    torch.set_num_threads(torch.get_num_threads() + lent)  # others may be under way, and end in any order
     if process is not None and process.poll() is None:
         process.kill()
         process.wait()

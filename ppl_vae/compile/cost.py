@@ -27,11 +27,9 @@ def _seconds(node: Node) -> float:
 
 def _flops(node: Node, value: Tensor) -> int:
     """Return the floating-point operations of a matrix product or a convolution; 0 of anything else."""
-    arguments: list[Any] = [
-        argument.meta.get("val") if isinstance(argument, Node) else argument for argument in node.args
-    ]
-    if any(isinstance(argument, Node) and not isinstance(argument.meta.get("val"), Tensor) for argument in node.args):
+    if any(not isinstance(used.meta.get("val"), Tensor) for used in node.all_input_nodes):
         return 0  # a sparse matrix
+    arguments: list[Any] = [argument.meta["val"] if isinstance(argument, Node) else argument for argument in node.args]
     if str(node.target) == "ppl_vae.linear.default":
         return 2 * value.numel() * arguments[0].shape[-1]
     count = flop_registry.get(getattr(node.target, "overloadpacket", None))

@@ -26,9 +26,13 @@ def is_operation(target: Any) -> bool:
     return isinstance(target, torch._ops.OpOverload)
 
 
-def is_random(node: torch.fx.Node) -> bool:
-    """Return whether a node of a graph draws: it must stay, so that later draws see the same random state."""
-    return torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ())
+def drop_unused(graph: torch.fx.GraphModule) -> None:
+    """Leave out results that nothing uses, but for draws: later ones must see the same random state."""
+
+    def stays(node: torch.fx.Node) -> bool:
+        return node.is_impure() or torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ())
+
+    graph.graph.eliminate_dead_code(stays)
 
 
 def kernel_of(operation: Any) -> Callable[..., Any]:

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 from torch.fx import GraphModule, Node
 
-from ppl_vae.compile.dispatch import is_random
+from ppl_vae.compile.dispatch import drop_unused
 
 _aten = torch.ops.aten
 
@@ -38,7 +38,7 @@ def use_formulas(graph: GraphModule, *, fused: bool) -> None:
     for node in list(graph.graph.nodes) if fused else ():
         if node.target is _aten.sum.dim_IntList and _is_summed(node):
             _replace(graph, node, _summed_bernoulli)
-    graph.graph.eliminate_dead_code(lambda node: node.is_impure() or is_random(node))
+    drop_unused(graph)
     for node in list(graph.graph.nodes):
         if node.target is _aten.binary_cross_entropy_with_logits.default and _is_plain_bernoulli(node):
             _replace(graph, node, _fused_bernoulli if fused else _bernoulli)

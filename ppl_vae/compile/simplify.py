@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.fx import GraphModule, Node
 
-from ppl_vae.compile.dispatch import arguments_of, is_operation, is_random
+from ppl_vae.compile.dispatch import arguments_of, drop_unused, is_operation
 
 _aten = torch.ops.aten
 
@@ -57,7 +57,7 @@ def simplify(graph: GraphModule) -> None:
             node.replace_all_uses_with(same)
     for node, number in numbers.items():
         _fill(graph, node, number)
-    graph.graph.eliminate_dead_code(lambda node: node.is_impure() or is_random(node))
+    drop_unused(graph)
     graph.recompile()
 
 

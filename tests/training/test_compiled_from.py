@@ -99,3 +99,19 @@ def test_the_process_ends_with_the_fit(monkeypatch):
     (process,) = started
     assert process.wait(5) != 0
     assert torch.get_num_threads() == threads
+
+
+@pytest.mark.parametrize("order", [(0, 1), (1, 0)])
+def test_threads_come_back_in_whatever_order_compilations_end(monkeypatch, order):
+    monkeypatch.setattr(ahead.subprocess, "Popen", lambda *_, **__: None)
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(4)
+        graph = torch.fx.symbolic_trace(torch.nn.Linear(2, 2))
+        both = [ahead.Ahead(graph, []) for _ in range(2)]
+        assert torch.get_num_threads() == 2
+        for i in order:
+            both[i].close()
+        assert torch.get_num_threads() == 4
+    finally:
+        torch.set_num_threads(before)
